@@ -1,0 +1,426 @@
+"""Recipes: everything that decides a training, as frozen values read from TOML.
+
+A recipe is the whole truth about a run, apart from the data, the seed and the device. `load` reads a shipped recipe or
+a file, applies overrides such as ``optimizer.learning_rate=0.01``, and reports every mistake at once.
+
+Each section that exists in several kinds (`model`, `optimizer`, `schedule`) carries a `name`; the other keys of the
+section belong to that kind. An override that changes the `name` starts the section from that kind's defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from thirtytwo.errors import RecipeError
+
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Rgb = tuple[
+    Annotated[float, Field(allow_inf_nan=False)],
+    Annotated[float, Field(allow_inf_nan=False)],
+    Annotated[float, Field(allow_inf_nan=False)],
+]
+
+
+class Settings(BaseModel):
+    """Base of every settings class: immutable, no unknown keys, types as written (no "12" for 12)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ClassicModel(Settings):
+    """A plain convolutional network: convolution blocks with max-pooling, then dense layers with dropout."""
+
+    name: Literal["classic"] = "classic"
+    """Kind of network."""
+    stages: Annotated[tuple[Annotated[tuple[Count, ...], Field(min_length=1)], ...], Field(min_length=1, max_length=8)] = (
+        (32,),
+        (64,),
+        (128, 128),
+    )
+    """Output channels of each 3 × 3 convolution, grouped by stage; each stage ends by halving height and width."""
+    hidden_units: Count = 256
+    """Width of the dense layer between the convolutions and the class scores."""
+    dropout: Fraction = 0.3
+    """Probability with which an input of either dense layer is zeroed in training."""
+
+
+class CustomModel(Settings):
+    """A network that the caller brings as an ``nn.Module``; it cannot be rebuilt from the recipe alone."""
+
+    name: Literal["custom"] = "custom"
+    """Kind of network."""
+    module: str = ""
+    """Qualified class name of the module, for the record."""
+
+
+class Adam(Settings):
+    """Adam (Kingma & Ba 2015, arXiv 1412.6980); decoupled weight decay (Loshchilov & Hutter 2019) where it is not 0."""
+
+    name: Literal["adam"] = "adam"
+    """Kind of optimiser."""
+    learning_rate: Positive = 1e-3
+    """Peak step size; the schedule multiplies it by a factor in [0, 1]."""
+    beta1: Fraction = 0.9
+    """Decay of the running mean of gradients, per step."""
+    beta2: Fraction = 0.999
+    """Decay of the running mean of squared gradients, per step."""
+    epsilon: Positive = 1e-8
+    """Added to the denominator, in units of a gradient."""
+    weight_decay: NotNegative = 0.0
+    """Share of each weight removed per step, times the learning rate; norms and biases are left alone."""
+
+
+class Sgd(Settings):
+    """Stochastic gradient descent with momentum; weight decay is decoupled, as in `Adam`."""
+
+    name: Literal["sgd"] = "sgd"
+    """Kind of optimiser."""
+    learning_rate: Positive = 0.1
+    """Peak step size; the schedule multiplies it by a factor in [0, 1]."""
+    momentum: Fraction = 0.9
+    """Share of the previous update that is added to the next one."""
+    nesterov: bool = True
+    """Look ahead along the momentum before taking the gradient (Sutskever et al. 2013)."""
+    weight_decay: NotNegative = 0.0
+    """Share of each weight removed per step, times the learning rate; norms and biases are left alone."""
+
+
+class Constant(Settings):
+    """The peak rate throughout, after a linear warm-up."""
+
+    name: Literal["constant"] = "constant"
+    """Kind of schedule."""
+    warmup_epochs: NotNegative = 0.0
+    """Epochs over which the rate rises linearly from 0 to its peak."""
+
+
+class Step(Settings):
+    """The rate is multiplied by a factor every few epochs."""
+
+    name: Literal["step"] = "step"
+    """Kind of schedule."""
+    warmup_epochs: NotNegative = 0.0
+    """Epochs over which the rate rises linearly from 0 to its peak."""
+    every_epochs: Positive = 10.0
+    """Epochs between two reductions."""
+    factor: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.1
+    """What the rate is multiplied by at each reduction."""
+
+
+class Cosine(Settings):
+    """Half a cosine from the peak to the final rate (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts)."""
+
+    name: Literal["cosine"] = "cosine"
+    """Kind of schedule."""
+    warmup_epochs: NotNegative = 0.0
+    """Epochs over which the rate rises linearly from 0 to its peak."""
+    final_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """The last rate, as a share of the peak."""
+
+
+class OneCycle(Settings):
+    """Up to the peak and down again on half cosines (Smith & Topin 2018, arXiv 1708.07120)."""
+
+    name: Literal["one_cycle"] = "one_cycle"
+    """Kind of schedule."""
+    warmup_fraction: Fraction = 0.25
+    """Share of the training spent rising."""
+    initial_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.04
+    """The first rate, as a share of the peak."""
+    final_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.001
+    """The last rate, as a share of the peak."""
+
+
+class Plateau(Settings):
+    """The rate is reduced whenever the validation loss has stopped falling; needs validation images."""
+
+    name: Literal["plateau"] = "plateau"
+    """Kind of schedule."""
+    warmup_epochs: NotNegative = 0.0
+    """Epochs over which the rate rises linearly from 0 to its peak."""
+    patience: Count = 3
+    """Epochs without a new lowest validation loss before the rate is reduced."""
+    factor: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.5
+    """What the rate is multiplied by at each reduction."""
+    minimum_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
+    """The rate is never reduced below this share of the peak."""
+
+
+class Augmentation(Settings):
+    """Random changes to each training image, drawn anew every time it is used."""
+
+    rotation_degrees: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = 0.0
+    """Rotation about the centre by an angle drawn evenly from ± this many degrees."""
+    width_shift: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """Horizontal shift drawn evenly from ± this share of the image's width."""
+    height_shift: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """Vertical shift drawn evenly from ± this share of the image's height."""
+    horizontal_flip: bool = False
+    """Mirror left and right with probability one half."""
+
+
+class Loss(Settings):
+    """Sparse categorical cross-entropy: the mean over the batch of −log p(true class), in nats."""
+
+    label_smoothing: Fraction = 0.0
+    """Share of the target probability that is spread evenly over all classes (Szegedy et al. 2016)."""
+
+
+class EarlyStopping(Settings):
+    """When to give up, and which weights to keep: those of the epoch with the lowest validation loss."""
+
+    patience: Annotated[int, Field(ge=0, le=1_000_000)] = 10
+    """Epochs without a new lowest validation loss before training stops; 0 trains to the end, keeping the last weights."""
+    minimum_improvement: NotNegative = 0.0
+    """A loss counts as lower only if it is lower by more than this, in nats."""
+
+
+class Pixels(Settings):
+    """How uint8 pixels become the network's input: divided by 255, then standardised per channel."""
+
+    mean: Rgb = (0.0, 0.0, 0.0)
+    """Subtracted per channel (red, green, blue), after the division by 255."""
+    standard_deviation: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    """Divided by per channel, after the subtraction."""
+
+
+class FewerImages(Settings):
+    """How epochs grow when there are fewer images than the recipe was made for.
+
+    epochs × (reference_images / images) ** exponent, at most `maximum_factor` times as many.
+    """
+
+    reference_images: Count = 50_000
+    """Training images, validation part included, for which `epochs` is meant."""
+    exponent: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """0 keeps the number of epochs, 1 keeps the number of steps."""
+    maximum_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
+    """Most that the number of epochs may grow by."""
+
+
+class Recipe(Settings):
+    """Everything that decides a training, apart from data, seed and device."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """What the recipe is called; default run folders are named after it."""
+    description: str = ""
+    """One sentence on what it is for."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    """Most passes over the training images."""
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Images per step; the last step of an epoch takes what is left."""
+    validation: Fraction = 0.1
+    """Share of the training images held out, class by class, to select with; 0 trains on all of them."""
+    checkpoint_minutes: NotNegative = 10.0
+    """Within a long epoch, minutes between two checkpoints; there is always one at the end of an epoch."""
+    model: Annotated[ClassicModel | CustomModel, Field(discriminator="name")]
+    """The network."""
+    optimizer: Annotated[Adam | Sgd, Field(discriminator="name")]
+    """What turns gradients into updates."""
+    schedule: Annotated[Constant | Step | Cosine | OneCycle | Plateau, Field(discriminator="name")] = Constant()
+    """How the learning rate changes over the training."""
+    augmentation: Augmentation = Augmentation()
+    """Random changes to the training images."""
+    loss: Loss = Loss()
+    """What is minimised."""
+    early_stopping: EarlyStopping = EarlyStopping()
+    """When to stop, and which weights to keep."""
+    pixels: Pixels = Pixels()
+    """How pixels become the network's input."""
+    fewer_images: FewerImages = FewerImages()
+    """How epochs grow on a smaller data set."""
+
+    @model_validator(mode="after")
+    def _selection_needs_validation(self) -> Self:
+        if self.validation == 0 and self.early_stopping.patience > 0:
+            raise ValueError("validation is 0, so there is nothing to stop early on; set early_stopping.patience to 0 too")
+        if self.validation == 0 and self.schedule.name == "plateau":
+            raise ValueError("validation is 0, but schedule plateau watches the validation loss; choose another schedule")
+        return self
+
+    def for_images(self, images: int) -> Recipe:
+        """The recipe with its epochs grown for a data set of this many training images, validation part included.
+
+        The result no longer grows, so a stored recipe trains again for exactly as long.
+        """
+        settings = self.fewer_images
+        factor = max(settings.reference_images / max(images, 1), 1.0) ** settings.exponent
+        epochs = round(self.epochs * min(factor, settings.maximum_factor))
+        return self.model_copy(
+            update={"epochs": epochs, "fewer_images": settings.model_copy(update={"exponent": 0.0})},
+        )
+
+    def to_toml(self) -> str:
+        """The complete recipe as TOML; `parse` reads it back to an equal value."""
+        return tomli_w.dumps(json.loads(self.model_dump_json()))
+
+
+def names() -> list[str]:
+    """The recipes inside the package, by name."""
+    folder = resources.files("thirtytwo") / "recipes"
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        recipe: name of a shipped recipe, or path of a TOML file (anything that ends in ``.toml`` or holds a slash).
+        overrides: ``key=value`` with dotted keys, in order; values as in TOML, quotes around text may be left out.
+
+    Raises:
+        RecipeError: with every problem found, one a line.
+    """
+    text = str(recipe)
+    if text.endswith(".toml") or "/" in text or "\\" in text:
+        path = Path(recipe)
+        try:
+            content = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise RecipeError(f"{path}: no such file; expected a recipe in TOML, or one of: {', '.join(names())}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read ({error}); expected a recipe in TOML") from None
+        return parse(content, overrides, origin=str(path))
+    if text not in names():
+        near = difflib.get_close_matches(text, names(), n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise RecipeError(
+            f"unknown recipe {text!r}; expected one of {', '.join(names())}, or the path of a .toml file.{hint}"
+        )
+    content = (resources.files("thirtytwo") / "recipes" / f"{text}.toml").read_text(encoding="utf-8")
+    return parse(content, overrides, origin=f"recipe {text}")
+
+
+def parse(content: str, overrides: Sequence[str] = (), *, origin: str = "recipe") -> Recipe:
+    """Read a recipe from TOML text and apply overrides; see `load`.
+
+    Args:
+        content: the TOML text.
+        overrides: as in `load`.
+        origin: what error messages call the text.
+
+    Raises:
+        RecipeError: with every problem found, one a line.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(content)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RecipeError(f"{origin}: not valid TOML ({error}); expected key = value lines and [sections]") from None
+    problems = [problem for override in overrides if (problem := _apply(values, override))]
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(values, default=_refuse))
+    except ValidationError as error:
+        problems += [_explain(detail) for detail in error.errors(include_url=False)]
+    except (ValueError, RecursionError) as error:  # a date, or nesting deeper than JSON allows
+        problems.append(str(error))
+    if problems:
+        raise RecipeError("\n".join([f"{origin}: {_count(len(problems), 'problem')}", *(f"  {p}" for p in problems)]))
+    return recipe
+
+
+def keys() -> list[str]:
+    """Every dotted key that some recipe may set, sorted."""
+    return sorted(_keys(Recipe))
+
+
+def _keys(settings: type[BaseModel], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for key, field in settings.model_fields.items():
+        kinds = _sections(field.annotation)
+        found |= {prefix + key} if not kinds else set().union(*(_keys(kind, f"{prefix}{key}.") for kind in kinds))
+    return found
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The settings classes in a field's annotation: none for a plain value, several for a section of several kinds."""
+    candidates: Iterable[Any] = getattr(annotation, "__args__", ()) or (annotation,)
+    return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
+
+
+def _apply(values: dict[str, Any], override: str) -> str | None:
+    """Set one dotted key in nested tables; returns what is wrong with the override, if anything."""
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        return f"{override!r}: expected key=value, such as optimizer.learning_rate=0.01"
+    if key not in keys():
+        return f"{key}: no such key{_nearest(key, keys())}"
+    *sections, last = key.split(".")
+    table = values
+    for section in sections:
+        inner = table.setdefault(section, {})
+        if not isinstance(inner, dict):
+            return f"{key}: {section} is {inner!r} in the recipe; expected a [{section}] section"
+        table = inner
+    value = _value(text.strip())
+    if last == "name" and sections and table.get("name") != value:
+        table.clear()  # the other keys belong to the kind that is being replaced
+    table[last] = value
+    if key == "epochs":  # a number of epochs that somebody asks for is meant as it stands
+        _apply(values, "fewer_images.exponent=0")
+    return None
+
+
+def _value(text: str) -> Any:
+    """A TOML value; bare words are text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+
+
+def _refuse(value: object) -> object:
+    raise ValueError(f"{value!r}: expected a number, text, true/false or a list")
+
+
+def _nearest(word: str, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    if not near:  # a key named without its section, such as learning_rate
+        near = [choice for choice in choices if choice.rpartition(".")[2] == word][:1]
+    return f"; did you mean {near[0]}?" if near else "; `thirtytwo train --help` says where the keys are listed"
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """One pydantic error as found, expected, remedy."""
+    kinds = {"classic", "custom", "adam", "sgd", "constant", "step", "cosine", "one_cycle", "plateau"}
+    # pydantic names the kind of a section inside the location: ("optimizer", "adam", "learning_rate")
+    location = [str(part) for i, part in enumerate(detail["loc"]) if not (i == 1 and part in kinds)]
+    key = ".".join(location)
+    found = detail.get("input")
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{key}: no such key{_nearest(key, keys())}"
+        case "missing":
+            return f"{key}: missing; expected a value for it in the recipe"
+        case "union_tag_invalid":
+            context: Mapping[str, Any] = detail.get("ctx", {})
+            return f"{key}.name: found {context.get('tag')!r}, expected one of {context.get('expected_tags')}"
+        case "union_tag_not_found":
+            return f"{key}.name: missing; expected the kind of {key}"
+        case "value_error":
+            return detail["msg"].removeprefix("Value error, ")
+        case _:
+            message = detail["msg"].removeprefix("Input should be ").removeprefix("Input should have ")
+            return f"{key}: found {_shorten(found)}, expected {message}"
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -84,7 +84,7 @@ class Adam(Settings):
 
 
 class Sgd(Settings):
-    """Stochastic gradient descent with momentum; weight decay is decoupled, as in `Adam`."""
+    """Stochastic gradient descent with momentum (Polyak 1964; Sutskever et al. 2013)."""
 
     name: Literal["sgd"] = "sgd"
     """Kind of optimiser."""
@@ -93,9 +93,9 @@ class Sgd(Settings):
     momentum: Fraction = 0.9
     """Share of the previous update that is added to the next one."""
     nesterov: bool = True
-    """Look ahead along the momentum before taking the gradient (Sutskever et al. 2013)."""
+    """Look ahead along the momentum before taking the gradient; needs momentum."""
     weight_decay: NotNegative = 0.0
-    """Share of each weight removed per step, times the learning rate; norms and biases are left alone."""
+    """This share of each weight is added to its gradient; norms and biases are left alone."""
 
 
 class Constant(Settings):
@@ -244,6 +244,12 @@ class Recipe(Settings):
     """How epochs grow on a smaller data set."""
 
     @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if isinstance(self.optimizer, Sgd) and self.optimizer.nesterov and self.optimizer.momentum == 0:
+            raise ValueError("optimizer.momentum is 0, but nesterov needs some; set optimizer.nesterov to false")
+        return self
+
+    @model_validator(mode="after")
     def _selection_needs_validation(self) -> Self:
         if self.validation == 0 and self.early_stopping.patience > 0:
             raise ValueError("validation is 0, so there is nothing to stop early on; set early_stopping.patience to 0 too")
@@ -323,7 +329,13 @@ def parse(content: str, overrides: Sequence[str] = (), *, origin: str = "recipe"
     try:
         recipe = Recipe.model_validate_json(json.dumps(values, default=_refuse))
     except ValidationError as error:
-        problems += [_explain(detail) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        # A list is also reported as wrong when one of its items is: the item says it better.
+        problems += [
+            _explain(detail)
+            for detail in details
+            if not any(other is not detail and other["loc"][: len(detail["loc"])] == detail["loc"] for other in details)
+        ]
     except (ValueError, RecursionError) as error:  # a date, or nesting deeper than JSON allows
         problems.append(str(error))
     if problems:

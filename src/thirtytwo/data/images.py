@@ -56,6 +56,11 @@ class Images:
         """(height, width) in pixels."""
         return self.pixels.shape[1], self.pixels.shape[2]
 
+    @property
+    def per_class(self) -> list[int]:
+        """Number of images of each class, in label order."""
+        return [int(number) for number in np.bincount(self.labels, minlength=len(self.classes))]
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over shape, pixels, labels and class names: two sets are the same if and only if this is."""

@@ -1,0 +1,5 @@
+"""``python -m thirtytwo`` is the command ``thirtytwo``."""
+
+from thirtytwo.cli import main
+
+main()

@@ -1,0 +1,222 @@
+"""A trained classifier: uint8 images in, probabilities out, everything in between inside.
+
+Resizing, normalisation, the network, the temperature and the class names travel together in one file. Whatever shows
+or serves a model goes through here, so that a picture is prepared in the same way wherever the model runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from thirtytwo import data, models
+from thirtytwo.errors import ModelError, ThirtytwoError
+from thirtytwo.recipe import ClassicModel, CustomModel, Pixels, Settings
+from thirtytwo.run import Run, read_tensors, write_tensors
+
+FORMAT = 1
+"""Version of the model file's header."""
+
+
+class _Header(Settings):
+    """What a model file says of itself, beside the weights."""
+
+    format: int
+    model: ClassicModel | CustomModel
+    pixels: Pixels
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    temperature: float
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one image."""
+
+    path: str
+    """The image file."""
+    label: str
+    """Name of the most probable class."""
+    probability: float
+    """Its probability."""
+    probabilities: dict[str, float]
+    """Every class with its probability, most probable first."""
+
+
+@dataclass(eq=False)
+class Classifier:
+    """uint8 images -> class probabilities.
+
+    Attributes:
+        network: float32 (batch, 3, height, width) -> float32 (batch, classes).
+        model: the settings that build the network, or `CustomModel` for a caller's own.
+        classes: class names, in the order of the network's outputs.
+        size: (height, width) in pixels of the images that it takes.
+        pixels: how pixels become the network's input.
+        temperature: scores are divided by this before the softmax (Guo et al. 2017).
+        facts: where it comes from: recipe, seed, data, …; stored, never acted on.
+    """
+
+    network: nn.Module
+    model: ClassicModel | CustomModel
+    classes: tuple[str, ...]
+    size: tuple[int, int] = (32, 32)
+    pixels: Pixels = field(default_factory=Pixels)
+    temperature: float = 1.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | Run,
+        *,
+        network: nn.Module | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Read a model.
+
+        Args:
+            model: a run folder or a model file.
+            network: the module to put the weights into, for models trained with ``train(…, network=module)``.
+            device: where it shall run.
+
+        Raises:
+            ModelError: the file is missing, cut short, a pickle, or does not fit itself or the network.
+        """
+        path = model.model_path if isinstance(model, Run) else Path(model)
+        if path.is_dir():
+            path = Run.open(path).model_path
+            if not path.exists():
+                raise ModelError(
+                    f"{path}: missing; expected a finished run; `thirtytwo train --resume {path.parent}` finishes it"
+                )
+        tensors, raw = read_tensors(path)
+        if raw.get("format") != FORMAT:
+            raise ModelError(
+                f"{path}: model format {raw.get('format')!r}, expected {FORMAT}; use the thirtytwo that wrote it"
+            )
+        try:
+            # A header comes out of JSON, where tuples are lists: strict about types, lenient about that.
+            header = _Header.model_validate(raw, strict=False)
+        except ValidationError as error:
+            raise ModelError(f"{path}: header is damaged ({error.error_count()} errors); train or copy it again") from None
+        if network is None:
+            if isinstance(header.model, CustomModel):
+                raise ModelError(
+                    f"{path}: was trained with a network of its owner's ({header.model.module}), which is not in the "
+                    "file; expected Classifier.load(model, network=module) with such a module"
+                )
+            try:
+                network = models.build(header.model, len(header.classes), header.size)
+            except (ThirtytwoError, RuntimeError, MemoryError, ValueError) as error:
+                raise ModelError(f"{path}: its settings build no network ({error}); train or copy it again") from None
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            detail = " ".join(str(error).split("\n\t")[-1].split())
+            raise ModelError(
+                f"{path}: weights do not fit a network for {len(header.classes)} classes ({detail}); "
+                "expected a file whose header and weights belong together"
+            ) from None
+        return cls(
+            network=network.to(device),
+            model=header.model,
+            classes=header.classes,
+            size=header.size,
+            pixels=header.pixels,
+            temperature=header.temperature,
+            facts=header.facts,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file, atomically; see `run.write_tensors`."""
+        header = _Header(
+            format=FORMAT,
+            model=self.model,
+            pixels=self.pixels,
+            classes=self.classes,
+            size=self.size,
+            temperature=self.temperature,
+            facts=dict(self.facts),
+        )
+        write_tensors(Path(path), self.network.state_dict(), header.model_dump(mode="json"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's weights lie."""
+        return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights: two models that answer differently never share it."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def scores(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:
+        """The network's outputs before temperature and softmax.
+
+        Args:
+            images: uint8 array (n, height, width, 3), or uint8 tensor (n, 3, height, width), of this model's size.
+            batch_size: images that go through the network at once; the scores do not depend on it beyond rounding.
+
+        Returns:
+            float32 (n, classes), on the network's device.
+
+        Raises:
+            ModelError: the images have another size or type.
+        """
+        if isinstance(images, np.ndarray):
+            images = torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, 1)
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (3, *self.size):
+            raise ModelError(
+                f"images are {str(images.dtype).removeprefix('torch.')} with (channels, height, width) "
+                f"{tuple(images.shape[1:])}; this model expects uint8, {(3, *self.size)}"
+            )
+        standardise = data.standardiser(self.pixels)
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            with torch.inference_mode():
+                parts = [self.network(standardise(part.to(self.device))).float() for part in images.split(batch_size)]
+        finally:
+            self.network.train(was_training)
+        return torch.cat(parts) if parts else torch.empty((0, len(self.classes)), device=self.device)
+
+    def probabilities(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:
+        """Class probabilities float32 (n, classes), on the network's device; see `scores`."""
+        return (self.scores(images, batch_size) / self.temperature).softmax(1)
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Class probabilities float32 (n, classes) for uint8 images (n, height, width, 3)."""
+        return self.probabilities(images).cpu().numpy()
+
+    def predict(self, paths: Iterable[str | Path]) -> list[Prediction]:
+        """Classify image files of any size and kind that Pillow reads.
+
+        Raises:
+            ImageError: a file is missing, damaged, or no image; nothing is predicted then.
+        """
+        files = [str(path) for path in paths]
+        if not files:
+            return []
+        pixels = np.stack([data.read_image(path, self.size) for path in files])
+        predictions = []
+        for path, row in zip(files, self(pixels), strict=True):
+            order = np.argsort(-row, kind="stable")
+            ranked = {self.classes[index]: float(row[index]) for index in order}
+            label = self.classes[order[0]]
+            predictions.append(Prediction(path, label, ranked[label], ranked))
+        return predictions

@@ -1,0 +1,281 @@
+"""The command line: one verb each, joining what the layers below return.
+
+Nothing heavy is imported at the top, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from thirtytwo import __version__
+from thirtytwo.errors import InputError, OutOfMemory, RunError, ThirtytwoError
+
+if TYPE_CHECKING:
+    from thirtytwo.cli.show import Screen
+    from thirtytwo.train import Training
+
+app = typer.Typer(
+    name="thirtytwo",
+    help="Train, judge, ship and serve classifiers of small images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="SPEC",
+        help="cifar10, cifar100, shapes, or a path. Without it: $THIRTYTWO_DATA, then cifar10.",
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+class SplitName(str, Enum):
+    """Splits that can be scored."""
+
+    test = "test"
+    validation = "validation"
+    training = "training"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"thirtytwo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train, judge, ship and serve classifiers of small images."""
+
+
+@app.command("data")
+def data_command(
+    spec: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="cifar10, cifar100, shapes, or a path.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find or fetch a data set, verify it, and show what is in it."""
+    from thirtytwo import data
+
+    screen = _screen(as_json)
+    with screen.download() as progress:
+        source = data.find(spec, progress=progress)
+    images = source.read("training")
+    if as_json:
+        _print_json(
+            {
+                "spec": source.spec,
+                "name": images.name,
+                "location": source.location,
+                "fingerprint": images.fingerprint,
+                "images": len(images),
+                "size": images.size,
+                "classes": dict(zip(images.classes, images.per_class, strict=True)),
+                "warnings": images.warnings,
+            }
+        )
+    else:
+        screen.data(source, images)
+
+
+@app.command("train")
+def train_command(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="A shipped recipe, or the path of a .toml file.")
+    ] = None,
+    data: DataOption = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Decides everything that is random.", min=0)] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Short for --set epochs=N.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value, such as optimizer.learning_rate=0.01."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Without it: runs/<recipe>-<n>.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a training that was interrupted.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier; then open the test set once and report.
+
+    Without RECIPE it trains `classic`. Without --data it takes CIFAR-10, and where that cannot be had, `shapes`.
+    """
+    if resume is not None:
+        given = {"RECIPE": recipe, "--seed": seed, "--epochs": epochs, "--set": overrides, "--out": out, "--device": device}
+        if extra := [name for name, value in given.items() if value]:
+            raise InputError(
+                f"--resume goes on with what {resume} was started with; found {', '.join(extra)} as well; "
+                "leave that out, or start a new run"
+            )
+    from thirtytwo import recipe as recipes
+
+    settings = None
+    if resume is None:
+        words = [*(overrides or []), *([f"epochs={epochs}"] if epochs is not None else [])]
+        settings = recipes.load(recipe or "classic", words)
+        if out is not None and (out / "recipe.toml").exists():  # said before anything is downloaded or computed
+            raise RunError(f"{out}: holds a run already; `thirtytwo train --resume {out}` goes on with it, or choose another --out")
+
+    from thirtytwo import evaluate_run, report
+    from thirtytwo.data import find
+    from thirtytwo.train import resume as resume_training
+    from thirtytwo.train import train
+
+    screen = _screen(as_json)
+    if settings is None:
+        assert resume is not None
+        training = resume_training(resume, data)
+    else:
+        with screen.download() as progress:
+            source = find(data, progress=progress, fallback=data is None)
+        training = train(settings, source, seed=seed or 0, out=out, device=device or "auto")
+    screen.training_begins(training)
+    with _interruptible(training), screen.training(training) as display:
+        for event in training:
+            display.show(event)
+    if training.interrupted:
+        screen.interrupted(training.run)
+        raise typer.Exit(130)
+    with screen.busy("scoring the test set, once"):
+        result = evaluate_run(training.run, training.source, training.classifier)
+    with screen.busy("drawing the report"):
+        page = report.write(training.run)
+    if as_json:
+        _print_json(result)
+    else:
+        screen.result(result, training.run, page)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model file.")],
+    data: DataOption = None,
+    split: Annotated[SplitName, typer.Option("--split", help="Which images to score.")] = SplitName.test,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score a model on a split. Scoring the test set is counted; see the ledger in the docs."""
+    from thirtytwo import Classifier, environment, evaluate
+
+    screen = _screen(as_json)
+    classifier = Classifier.load(model, device=environment.device(device))
+    facts = dict(classifier.facts)
+    with screen.busy(f"scoring the {split.value} images"):
+        scored = evaluate(
+            classifier,
+            data or facts.get("spec"),
+            split=split.value,
+            validation=facts.get("validation_fraction") or 0.1,
+        )
+    result = {**facts, "data": scored.images.name, "test_opening": scored.opening, split.value: scored.summary()}
+    if as_json:
+        _print_json(result)
+    else:
+        screen.scores(result, split.value)
+
+
+@app.command("predict")
+def predict_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model file.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Classify your own image files, of any size."""
+    from dataclasses import asdict
+
+    from thirtytwo import Classifier, environment
+    from thirtytwo.data import image_files
+
+    screen = _screen(as_json)
+    classifier = Classifier.load(model, device=environment.device(device))
+    predictions = classifier.predict(image_files(images))
+    if as_json:
+        rows = [asdict(prediction) for prediction in predictions]
+        _print_json([{"class" if key == "label" else key: value for key, value in row.items()} for row in rows])
+    else:
+        screen.predictions(predictions)
+
+
+@app.command("report")
+def report_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    as_json: Json = False,
+) -> None:
+    """Write a run's report.html from what the run has stored."""
+    from thirtytwo import Run, report
+
+    page = report.write(Run.open(run))
+    if as_json:
+        _print_json({"report": str(page)})
+    else:
+        _screen(as_json).say(f"Report: {page}")
+
+
+@contextlib.contextmanager
+def _interruptible(training: Training) -> Iterator[None]:
+    """Let Ctrl-C and a polite kill end the training after its step, with a checkpoint; a second one ends it at once."""
+
+    def ask(number: int, _: Any) -> None:
+        training.interrupt()
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, ask) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _screen(as_json: bool) -> Screen:
+    from thirtytwo.cli.show import Screen
+
+    return Screen(to_stderr=as_json)
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Run the program; every error that the package raises on purpose becomes a message and an exit code."""
+    try:
+        app()
+    except ThirtytwoError as error:
+        _fail(str(error), error.exit_code)
+    except MemoryError:
+        _fail("out of memory; expected room for the data set and the network; close other programs", OutOfMemory.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,194 @@
+"""What people see in the terminal; Rich lives here and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from thirtytwo import models
+from thirtytwo.data import Images, Source
+from thirtytwo.train import Epoch, Step
+
+if TYPE_CHECKING:
+    from thirtytwo.classifier import Prediction
+    from thirtytwo.run import Run
+    from thirtytwo.train import Training
+
+
+class Screen:
+    """A terminal, or a file that stands in for one: then lines are plain and nothing moves."""
+
+    def __init__(self, *, to_stderr: bool = False) -> None:
+        """Write to stdout, or to stderr where stdout belongs to JSON."""
+        self.console = Console(stderr=to_stderr, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.console.print(escape(text))
+
+    @contextlib.contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Show that something is going on."""
+        if self.console.is_terminal:
+            with self.console.status(what + " …"):
+                yield
+        else:
+            self.say(what + " …")
+            yield
+
+    @contextlib.contextmanager
+    def download(self) -> Iterator[Callable[[int, int | None], None]]:
+        """Yields a callback (bytes so far, bytes in all) that draws a bar from its first call on."""
+        columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = None
+
+            def report(done: int, total: int | None) -> None:
+                nonlocal task
+                if task is None:
+                    task = progress.add_task("download", total=total)
+                progress.update(task, completed=done, total=total)
+
+            yield report
+
+    def data(self, source: Source, images: Images) -> None:
+        """What is in a data set."""
+        self._about(source, images.warnings)
+        height, width = images.size
+        self.say(f"{images.name}: {len(images):,} training images of {height} × {width}, {len(images.classes)} classes")
+        self.say(f"found in {source.location}")
+        self.say(f"fingerprint {images.fingerprint[:16]}")
+        table = Table("class", "training images", box=None, pad_edge=False)
+        table.columns[1].justify = "right"
+        for name, number in zip(images.classes, images.per_class, strict=True):
+            table.add_row(escape(name), f"{number:,}")
+        self.console.print(table)
+        self.say("The test images stay sealed until a model is scored on them.")
+
+    def training_begins(self, training: Training) -> None:
+        """The data, and the network: layers, output shapes, parameters."""
+        facts = training.data
+        self._about(training.source, facts["warnings"])
+        self.say(
+            f"{training.recipe.name} on {facts['name']}: {facts['training_images']:,} training and "
+            f"{facts['validation_images']:,} validation images, at most {training.recipe.epochs} epochs, "
+            f"batches of {training.recipe.batch_size}, on {training.device_name}"
+        )
+        table = Table("layer", "kind", "output", "parameters", box=None, pad_edge=False)
+        table.columns[3].justify = "right"
+        for layer in models.summary(training.network, training.classifier.size):
+            shape = " × ".join(map(str, layer.output))
+            table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}" if layer.parameters else "")
+        table.add_section()
+        table.add_row("total", "", "", f"{models.parameters(training.network):,}")
+        self.console.print(table)
+        self.say(f"run folder: {training.run.path}")
+
+    @contextlib.contextmanager
+    def training(self, training: Training) -> Iterator[TrainingDisplay]:
+        """Live progress of a training."""
+        columns = (
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[state]}"),
+        )
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+            yield TrainingDisplay(self.console, progress, training)
+
+    def interrupted(self, run: Run) -> None:
+        """How to go on."""
+        self.say(f"Interrupted; nothing is lost. Go on with: thirtytwo train --resume {run.path}")
+
+    def result(self, result: dict[str, Any], run: Run, page: Path) -> None:
+        """The end of `train`."""
+        self.scores(result, "test")
+        self.say(f"trained {result['epochs']} epochs in {duration(result['train_seconds'])}")
+        self.say(f"Report: {page}")
+        self.say(f"Try it: thirtytwo predict {run.path} YOUR_IMAGE.jpg")
+
+    def scores(self, result: dict[str, Any], split: str) -> None:
+        """Scores of one split."""
+        scores = result[split]
+        self.console.print(
+            f"[bold]{split} accuracy {scores['accuracy']:.2%}[/bold] on {scores['images']:,} images"
+            f"   loss {scores['loss']:.4f}   top-5 {scores['top5']:.2%}   calibration error {scores['ece']:.3f}"
+        )
+        if split == "test" and result.get("test_opening"):
+            self.say(f"opening {result['test_opening']} of this test set")
+        table = Table("class", "precision", "recall", "F1", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in scores["per_class"]:
+            table.add_row(escape(row["class"]), *(f"{row[key]:.1%}" for key in ("precision", "recall", "f1")))
+        self.console.print(table)
+
+    def predictions(self, predictions: Sequence[Prediction]) -> None:
+        """One line an image: its class, and the next two."""
+        table = Table("image", "class", "probability", "then", box=None, pad_edge=False)
+        table.columns[2].justify = "right"
+        for prediction in predictions:
+            rest = [f"{name} {p:.1%}" for name, p in list(prediction.probabilities.items())[1:3]]
+            table.add_row(
+                escape(prediction.path), escape(prediction.label), f"{prediction.probability:.1%}", escape(", ".join(rest))
+            )
+        self.console.print(table)
+
+    def _about(self, source: Source, warnings: Sequence[str]) -> None:
+        if source.notice:
+            self.console.print(f"[bold yellow]NOTICE[/bold yellow] {escape(source.notice)}")
+        for warning in warnings:
+            self.console.print(f"[yellow]warning[/yellow] {escape(warning)}")
+
+
+class TrainingDisplay:
+    """Epochs as lines that stay, the step under way as a bar below them."""
+
+    def __init__(self, console: Console, progress: Progress, training: Training) -> None:
+        """Made by `Screen.training`."""
+        self._console, self._progress, self._training = console, progress, training
+        self._task = progress.add_task("train", total=None, epoch="", state="")
+        self._best = float("inf")
+
+    def show(self, event: Step | Epoch) -> None:
+        """Draw what has happened."""
+        if isinstance(event, Step):
+            self._progress.update(
+                self._task,
+                completed=event.step,
+                total=event.steps,
+                epoch=f"{event.epoch}/{event.epochs}",
+                state=(
+                    f"step {event.step}/{event.steps}  loss {event.loss:.3f}  accuracy {event.accuracy:.1%}  "
+                    f"rate {event.learning_rate:.2g}  {event.images_per_second:,.0f} images/s  "
+                    f"{duration(event.seconds_left)} left"
+                ),
+            )
+            return
+        text = (
+            f"epoch {event.epoch:>3}/{self._training.recipe.epochs}  loss {event.train_loss:.4f}  "
+            f"accuracy {event.train_accuracy:6.2%}"
+        )
+        if event.validation_loss is not None and event.validation_accuracy is not None:
+            text += f"  validation loss {event.validation_loss:.4f}  accuracy {event.validation_accuracy:6.2%}"
+            if event.validation_loss < self._best:
+                self._best = event.validation_loss
+                text += " *"
+        text += f"  rate {event.learning_rate:.2g}  {event.images_per_second:,.0f} images/s  {duration(event.seconds)}"
+        self._console.print(text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 42 s, 3 min 05 s, 1 h 02 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

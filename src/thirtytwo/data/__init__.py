@@ -1,0 +1,81 @@
+"""Data sets: SPEC -> images, and settings -> what happens to them on their way into a network.
+
+The test images are not to be had here, but for `load_data`, which returns both splits as Keras does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thirtytwo.data.folder import read_image
+from thirtytwo.data.images import Images
+from thirtytwo.data.source import Source, find
+
+if TYPE_CHECKING:
+    from thirtytwo.data.augment import Augment
+    from thirtytwo.data.loader import Standardise
+    from thirtytwo.recipe import Augmentation, Pixels
+
+__all__ = ["Images", "Source", "augmenter", "find", "load_data", "open_training", "read_image", "standardiser"]
+
+Split = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def open_training(spec: str | Source | None = None) -> Images:
+    """The training images of a data set, validation part included.
+
+    Args:
+        spec: ``cifar10``, ``cifar100``, ``shapes``, a path, or what `find` returned; None is ``$THIRTYTWO_DATA``, then
+            ``cifar10``.
+
+    Raises:
+        DataError: the data set is unknown, missing or damaged.
+        DownloadError: it is not on this machine and cannot be fetched.
+    """
+    return (spec if isinstance(spec, Source) else find(spec)).read("training")
+
+
+def load_data(name: str = "cifar10") -> tuple[Split, Split]:
+    """A data set as ``keras.datasets.cifar10.load_data()`` returns it.
+
+    This hands out the test images too. Use them once, after everything is decided: a test set that helped to choose
+    anything no longer measures what it says. `thirtytwo train` holds them back for you.
+
+    Args:
+        name: any SPEC, such as ``cifar10`` or ``cifar100``.
+
+    Returns:
+        ``(x_train, y_train), (x_test, y_test)``: uint8 (n, height, width, 3) and uint8 (n, 1); for CIFAR-10 50,000 and
+        10,000 images of 32 × 32.
+    """
+    from thirtytwo.data import sealed
+
+    source = find(name)
+    training, test = source.read("training"), sealed.read_unscored(source)
+    return (training.pixels, _column(training.labels)), (test.pixels, _column(test.labels))
+
+
+def augmenter(settings: Augmentation) -> Augment:
+    """The augmentation that a recipe's `augmentation` section describes."""
+    from thirtytwo.data.augment import Augment
+
+    return Augment(
+        rotation_degrees=settings.rotation_degrees,
+        width_shift=settings.width_shift,
+        height_shift=settings.height_shift,
+        horizontal_flip=settings.horizontal_flip,
+    )
+
+
+def standardiser(settings: Pixels) -> Standardise:
+    """What a recipe's `pixels` section says happens between a uint8 pixel and the network."""
+    from thirtytwo.data.loader import Standardise
+
+    return Standardise(mean=settings.mean, standard_deviation=settings.standard_deviation)
+
+
+def _column(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return labels.astype(np.uint8)[:, None]

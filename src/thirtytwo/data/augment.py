@@ -1,0 +1,67 @@
+"""Random changes to training images: batch -> batch, on whatever device the batch lies on.
+
+Every random number is drawn on the CPU from the generator that is passed in, a handful per image, so that the same
+seed gives the same pictures on a CPU and on a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Rotation, shift and mirroring in one resampling, so that a picture is blurred at most once.
+
+    Attributes:
+        rotation_degrees: angles are drawn evenly from ± this.
+        width_shift: horizontal shifts are drawn evenly from ± this share of the width.
+        height_shift: vertical shifts are drawn evenly from ± this share of the height.
+        horizontal_flip: mirror left and right with probability one half.
+    """
+
+    rotation_degrees: float = 0.0
+    width_shift: float = 0.0
+    height_shift: float = 0.0
+    horizontal_flip: bool = False
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change each image on its own.
+
+        Args:
+            images: float (batch, channels, height, width).
+            generator: CPU generator; the batch advances it by 4 × batch draws, whatever the settings.
+
+        Returns:
+            The same shape, dtype and device. What is shifted in from outside is the image reflected at its border.
+        """
+        batch, _, height, width = images.shape
+        # One draw of everything: turning one kind of change off leaves the others' randomness as it was.
+        draws = torch.rand((4, batch), generator=generator)
+        flipped = draws[3] < 0.5 if self.horizontal_flip else torch.zeros(batch, dtype=torch.bool)
+        if not (self.rotation_degrees or self.width_shift or self.height_shift):
+            if not self.horizontal_flip:
+                return images
+            # Nothing is resampled, so that pixels stay exactly what they were.
+            return torch.where(flipped.to(images.device)[:, None, None, None], images.flip(3), images)
+        angle = (2 * draws[0] - 1) * math.radians(self.rotation_degrees)  # (batch,)
+        right = (2 * draws[1] - 1) * 2 * self.width_shift  # grid coordinates run from -1 to 1: twice the share
+        down = (2 * draws[2] - 1) * 2 * self.height_shift
+        mirror = 1.0 - 2.0 * flipped.float()
+        cosine, sine = angle.cos(), angle.sin()
+        # The grid counts in half-widths and half-heights; the aspect keeps a turned oblong image undistorted.
+        aspect = height / width
+        matrix = torch.stack(
+            [
+                torch.stack([mirror * cosine, -mirror * sine * aspect, right], dim=1),
+                torch.stack([sine / aspect, cosine, down], dim=1),
+            ],
+            dim=1,
+        )  # (batch, 2, 3): from output to input coordinates
+        grid = affine_grid(matrix.to(images), list(images.shape), align_corners=False)
+        return grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

@@ -1,0 +1,110 @@
+"""Batches from images that lie on the device as uint8, in an order that is a function of (seed, epoch) alone.
+
+Nothing here has state: the batch of any step can be made again from the numbers that name it, so a training that was
+interrupted needs no loader state to go on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thirtytwo.data.images import Images
+
+Transform = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Standardise:
+    """What every network sees, in training and ever after: pixels / 255, minus mean, over standard deviation."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    standard_deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __call__(self, pixels: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Turn pixels into a network's input.
+
+        Args:
+            pixels: uint8 (batch, 3, height, width).
+            change: applied in between, to values in [0, 1]: where augmentation goes.
+
+        Returns:
+            float32 (batch, 3, height, width), in the memory format of `pixels`.
+        """
+        values = pixels.to(torch.float32).div_(255.0)
+        if change is not None:
+            values = change(values)
+        if self.mean == (0.0, 0.0, 0.0) and self.standard_deviation == (1.0, 1.0, 1.0):
+            return values
+        mean = values.new_tensor(self.mean)[:, None, None]
+        return (values - mean) / values.new_tensor(self.standard_deviation)[:, None, None]
+
+
+def on_device(images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Move a set to a device once, as it is.
+
+    Returns:
+        pixels uint8 (n, 3, height, width) in channels-last memory format, and labels int64 (n,).
+    """
+    # (n, height, width, channels) in memory is exactly what channels-last means: a view, no copy on the CPU.
+    pixels = torch.from_numpy(np.ascontiguousarray(images.pixels)).to(device).permute(0, 3, 1, 2)
+    return pixels, torch.from_numpy(images.labels).to(device)
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A CPU generator whose stream belongs to these numbers, such as (seed, purpose, epoch, step)."""
+    state = np.random.SeedSequence([number % 2**64 for number in numbers]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
+
+
+class Loader:
+    """Shuffled, augmented, standardised batches of a training set."""
+
+    ORDER, CHANGES = 1, 2  # purposes of random streams
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        batch_size: int,
+        seed: int,
+        standardise: Standardise,
+        augment: Transform | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """Put the images on the device; see `on_device`."""
+        self.pixels, self.labels = on_device(images, device or torch.device("cpu"))
+        self.batch_size = batch_size
+        self.seed = seed
+        self.standardise = standardise
+        self.augment = augment
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(len(self.labels) / self.batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch, from step `start` on.
+
+        Yields:
+            inputs float32 (batch, 3, height, width) and labels int64 (batch,). Every image comes once in an epoch.
+            Batches differ in size by one image at most: a last batch of a single image would make batch
+            normalisation fail.
+        """
+        order = torch.randperm(len(self.labels), generator=seeded(self.seed, self.ORDER, epoch))
+        batches = order.tensor_split(self.steps)
+        for step in range(start, self.steps):
+            chosen = batches[step].to(self.labels.device)
+            yield self.standardise(self.pixels[chosen], self._change(epoch, step)), self.labels[chosen]
+
+    def _change(self, epoch: int, step: int) -> Callable[[Tensor], Tensor] | None:
+        if self.augment is None:
+            return None
+        augment, generator = self.augment, seeded(self.seed, self.CHANGES, epoch, step)
+        return lambda values: augment(values, generator)

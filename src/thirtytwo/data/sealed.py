@@ -1,0 +1,100 @@
+"""The one door to test images, and the ledger beside it.
+
+A test set measures a model only as long as nothing was chosen by looking at it. So each scoring of a model on it is
+counted, per test set and user: in ``$THIRTYTWO_STATE/openings/<fingerprint>.jsonl``, by default in the user's state folder,
+wherever the results go. The entry is written before the images are handed out, so a run that crashes while it scores has
+been counted as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from filelock import FileLock
+
+from thirtytwo.data.images import Images
+from thirtytwo.data.source import Source
+from thirtytwo.errors import StorageError
+
+
+@dataclass(frozen=True)
+class Opening:
+    """One opening of a test set."""
+
+    images: Images
+    """The test images."""
+    number: int
+    """1 for the first model that this user scored on this test set, and so on."""
+
+
+def open_test(source: Source, *, key: str, facts: dict[str, Any]) -> Opening:
+    """Count an opening, then hand out the test images.
+
+    Args:
+        source: the data set.
+        key: names the scoring. The same key again is the same scoring, taken up after an interruption: it gets its old
+            number.
+        facts: kept in the ledger beside it: recipe, run, model, ….
+
+    Raises:
+        StorageError: the ledger cannot be written; then no image is handed out.
+    """
+    images = source.read("test")
+    path = ledger_path(images)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            entries = _entries(path)
+            for entry in entries:
+                if entry.get("key") == key:
+                    return Opening(images, int(entry["opening"]))
+            number = len(entries) + 1
+            date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            line = json.dumps({"opening": number, "date": date, "key": key, "data": images.name, **facts})
+            with path.open("a", encoding="utf-8") as file:
+                # A line that a crash cut short must not swallow this one.
+                file.write(("" if _ends_with_newline(path) else "\n") + line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}); openings of the test set are counted there; "
+            "expected a writable folder; set THIRTYTWO_STATE to one"
+        ) from error
+    return Opening(images, number)
+
+
+def read_unscored(source: Source) -> Images:
+    """The test images for `load_data` alone, which scores nothing and so counts nothing."""
+    return source.read("test")
+
+
+def ledger_path(images: Images) -> Path:
+    """Where openings of this test set are counted."""
+    state = os.environ.get("THIRTYTWO_STATE") or platformdirs.user_state_dir("thirtytwo")
+    return Path(state) / "openings" / f"{images.fingerprint}.jsonl"
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """The ledger's entries; a line that a crash cut short still counts as an opening."""
+    if not path.exists():
+        return []
+    entries: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        entry: Any = None
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+        entries.append(entry if isinstance(entry, dict) else {})
+    return entries
+
+
+def _ends_with_newline(path: Path) -> bool:
+    content = path.read_bytes()
+    return not content or content.endswith(b"\n")

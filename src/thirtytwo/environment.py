@@ -1,0 +1,134 @@
+"""What a training runs on and with: recorded for every run, so that its numbers can be understood and made again."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thirtytwo.errors import DeviceError
+
+_IMPORTED = time.time()
+
+PACKAGES = ("thirtytwo", "torch", "numpy", "pillow", "safetensors")
+"""Whose versions can change a result."""
+
+
+def device(name: str = "auto") -> torch.device:
+    """The device to run on.
+
+    Args:
+        name: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ….
+
+    Raises:
+        DeviceError: this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r}: expected auto, cpu or cuda")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    return chosen
+
+
+def describe(chosen: torch.device) -> dict[str, Any]:
+    """Versions, machine, commit and device, ready for JSON."""
+    return {
+        "run_id": uuid.uuid4().hex,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "machine": machine(),
+        "device": str(chosen),
+        "device_name": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else cpu_name(),
+        "precision": "float32",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def machine() -> str:
+    """One line for people: processor, cores, memory, system."""
+    gibibytes = _memory_bytes() / 2**30
+    return f"{cpu_name()}, {os.cpu_count()} cores, {gibibytes:.0f} GiB, {platform.system()} {platform.machine()}"
+
+
+def cpu_name() -> str:
+    """The processor's name as it calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the checkout that the package runs from, with ``+`` if it was changed; None if there is none."""
+    folder = Path(__file__).parent
+    try:
+        root = _git(folder, "rev-parse", "--show-toplevel")
+        # Installed into an environment inside somebody else's repository, that repository's commit says nothing.
+        if not (Path(root) / "src" / "thirtytwo").samefile(folder):
+            return None
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        return _git(folder, "rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def process_seconds() -> float:
+    """Seconds since this process started, imports included; since this module's import where that can't be told."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+        return uptime - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return time.time() - _IMPORTED
+
+
+def peak_memory_bytes(chosen: torch.device) -> int:
+    """The most memory held so far: by this process for a CPU, by torch on the device for a GPU."""
+    if chosen.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(chosen))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

@@ -1,0 +1,206 @@
+"""Scores a classifier on a split; the only way to the test images for anything that trains or chooses."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thirtytwo import metrics
+from thirtytwo.classifier import Classifier
+from thirtytwo.data import Images, Source, find, sealed
+from thirtytwo.errors import ModelError, RunError
+from thirtytwo.run import Run, write_tensors
+
+Split = Literal["training", "validation", "test"]
+
+SHOWN_AT_RANDOM = 25
+"""Test images in a report's random sample."""
+SHOWN_PER_CLASS = 10
+"""Training images of each class in a report."""
+MOST_MISTAKES_SHOWN = 2_000
+"""Misclassified test images whose pixels are kept for the report, most confident first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A classifier's answers on a split."""
+
+    split: Split
+    images: Images
+    indices: Tensor
+    """int64 (n,): positions in the data set's own order of this split."""
+    probabilities: Tensor
+    """float32 (n, classes), on the CPU."""
+    opening: int | None
+    """Which opening of the test set it was; None for other splits."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (n,)."""
+        return torch.from_numpy(self.images.labels)
+
+    def summary(self) -> dict[str, Any]:
+        """Every measure of result.json for this split; rates are fractions, losses are in nats."""
+        probabilities, labels = self.probabilities, self.labels
+        counts = metrics.confusion(probabilities, labels)
+        precision, recall, f1 = metrics.per_class(counts)
+        occurs = counts.sum(1) > 0
+        return {
+            "images": len(labels),
+            "accuracy": metrics.accuracy(probabilities, labels),
+            "loss": metrics.cross_entropy(probabilities, labels),
+            "top5": metrics.top_k(probabilities, labels, 5),
+            "balanced_accuracy": metrics.balanced_accuracy(counts),
+            "macro_f1": float(f1[occurs].mean()),
+            "ece": metrics.expected_calibration_error(probabilities, labels),
+            "per_class": [
+                {
+                    "class": name,
+                    "precision": float(precision[index]),
+                    "recall": float(recall[index]),
+                    "f1": float(f1[index]),
+                    "images": int(counts[index].sum()),
+                }
+                for index, name in enumerate(self.images.classes)
+            ],
+            "confusion": counts.tolist(),
+        }
+
+
+def evaluate(
+    model: Classifier | Run | str | Path,
+    data: Source | str | None = None,
+    *,
+    split: Split = "test",
+    validation: float = 0.1,
+    key: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Scored:
+    """Score a model on a split.
+
+    Args:
+        model: a classifier, or what `Classifier.load` takes.
+        data: a SPEC; None is ``$THIRTYTWO_DATA``, then ``cifar10``.
+        split: ``test`` is counted in the ledger, see `data.sealed`; ``validation`` and ``training`` are the two parts
+            that a training divides the training images into.
+        validation: share of the training images that is the validation part.
+        key: names this scoring in the ledger; see `sealed.open_test`.
+        facts: kept in the ledger.
+
+    Raises:
+        ModelError: the model does not fit the data: other classes, or another image size.
+    """
+    classifier = model if isinstance(model, Classifier) else Classifier.load(model)
+    source = data if isinstance(data, Source) else find(data)
+    # Whether the model fits is asked of the training images: a test set is not opened in vain.
+    training = source.read("training")
+    _fits(classifier, training)
+    opening = None
+    if split == "test":
+        recorded = {"model": classifier.fingerprint, "recipe": classifier.facts.get("recipe"), **(facts or {})}
+        opened = sealed.open_test(source, key=key or uuid.uuid4().hex, facts=recorded)
+        images, opening = opened.images, opened.number
+        indices = np.arange(len(images))
+    else:
+        kept, held_out = training.split(validation)
+        indices = held_out if split == "validation" else kept
+        images = training.take(indices)
+        if not len(images):
+            raise ModelError(f"{training.name}: the {split} part is empty; expected images to score; choose another split")
+    probabilities = classifier.probabilities(images.pixels).cpu()
+    return Scored(split, images, torch.from_numpy(indices), probabilities, opening)
+
+
+def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classifier | None = None) -> dict[str, Any]:
+    """Score a finished training on its validation part and, once, on the test set, and complete its folder.
+
+    A second call returns what the first one stored and opens nothing.
+
+    Args:
+        run: a run whose training has ended.
+        data: where its data is; None finds what it was trained on.
+        classifier: the run's, if it is at hand (or cannot be loaded without its owner's network).
+
+    Returns:
+        The complete result.
+    """
+    result = run.result
+    if not result:
+        raise RunError(f"{run.path}: training has not ended; `thirtytwo train --resume {run.path}` goes on with it")
+    if "test" in result:
+        return result
+    facts = run.environment
+    source = data if isinstance(data, Source) else find(data or facts["data"]["spec"])
+    classifier = classifier or Classifier.load(run)
+    validation = run.recipe.validation
+    scored: list[Scored] = []
+    if validation:
+        scored.append(evaluate(classifier, source, split="validation", validation=validation))
+    recorded = {"run": str(run.path.resolve()), "seed": facts["seed"]}
+    scored.append(evaluate(classifier, source, split="test", key=facts["run_id"], facts=recorded))
+    _store(run, scored, _examples(source, seed=int(facts["seed"])))
+    result |= {"test_opening": scored[-1].opening, **{part.split: part.summary() for part in scored}}
+    run.result = result
+    return result
+
+
+def _fits(classifier: Classifier, images: Images) -> None:
+    if classifier.classes != images.classes:
+        raise ModelError(
+            f"{images.name} has {len(images.classes)} classes ({_few(images.classes)}), but the model was trained for "
+            f"{len(classifier.classes)} ({_few(classifier.classes)}); give the data that it was trained on with --data"
+        )
+    if classifier.size != images.size:
+        raise ModelError(
+            f"{images.name} has images of {images.size[0]} × {images.size[1]} pixels, the model expects "
+            f"{classifier.size[0]} × {classifier.size[1]}; give other data with --data"
+        )
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _examples(source: Source, seed: int) -> Tensor:
+    """Random training images of each class: uint8 (classes, n, height, width, 3); black where a class has fewer."""
+    training = source.read("training")
+    generator = torch.Generator().manual_seed(seed)
+    examples = torch.zeros((len(training.classes), SHOWN_PER_CLASS, *training.size, 3), dtype=torch.uint8)
+    for label in range(len(training.classes)):
+        members = torch.from_numpy(np.flatnonzero(training.labels == label))
+        chosen = members[torch.randperm(len(members), generator=generator)[:SHOWN_PER_CLASS]]
+        examples[label, : len(chosen)] = torch.from_numpy(training.pixels[chosen.numpy()])
+    return examples
+
+
+def _store(run: Run, scored: list[Scored], examples: Tensor) -> None:
+    """Write predictions.safetensors: per split its answers, and the pixels of those images that the report shows."""
+    tensors: dict[str, Tensor] = {"examples": examples}
+    for part in scored:
+        tensors |= {
+            f"{part.split}.probabilities": part.probabilities,
+            f"{part.split}.labels": part.labels,
+            f"{part.split}.indices": part.indices,
+        }
+    test = scored[-1]
+    generator = torch.Generator().manual_seed(int(run.environment["seed"]))
+    at_random = torch.randperm(len(test.labels), generator=generator)[:SHOWN_AT_RANDOM]
+    confidence, predicted = test.probabilities.max(1)
+    wrong = (predicted != test.labels).nonzero()[:, 0]
+    wrong = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MOST_MISTAKES_SHOWN]
+    pixels = torch.from_numpy(test.images.pixels)
+    tensors |= {
+        "random.rows": at_random,
+        "random.pixels": pixels[at_random],
+        "mistakes.rows": wrong,
+        "mistakes.pixels": pixels[wrong],
+    }
+    header = {"classes": list(test.images.classes), "data": test.images.name, "opening": test.opening}
+    write_tensors(run.predictions_path, tensors, header)

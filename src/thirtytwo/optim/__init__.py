@@ -1,0 +1,85 @@
+"""Optimisers and learning-rate schedules: settings -> what the training loop calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from thirtytwo import recipe
+from thirtytwo.optim import schedule
+
+Schedule = Callable[[int, Sequence[float]], float]
+"""(step since the start of training, validation losses of the epochs so far) -> factor of the peak rate."""
+
+
+def build(settings: recipe.Adam | recipe.Sgd, network: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimiser for a network.
+
+    Weight decay acts on weights only: matrices and kernels, not biases and normalisation gains, which are vectors.
+    """
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    # Fused: one pass over each parameter instead of a dozen.
+    match settings:
+        case recipe.Adam():
+            return torch.optim.AdamW(
+                groups,
+                lr=settings.learning_rate,
+                betas=(settings.beta1, settings.beta2),
+                eps=settings.epsilon,
+                fused=True,
+            )
+        case recipe.Sgd():
+            return torch.optim.SGD(
+                groups,
+                lr=settings.learning_rate,
+                momentum=settings.momentum,
+                nesterov=settings.nesterov,
+                fused=True,
+            )
+
+
+def build_schedule(
+    settings: recipe.Constant | recipe.Step | recipe.Cosine | recipe.OneCycle | recipe.Plateau,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+) -> Schedule:
+    """Make the schedule for a training of this length."""
+    steps = epochs * steps_per_epoch
+    if isinstance(settings, recipe.OneCycle):
+        return lambda step, _: schedule.one_cycle(
+            step,
+            steps,
+            warmup_fraction=settings.warmup_fraction,
+            initial_factor=settings.initial_factor,
+            final_factor=settings.final_factor,
+        )
+    rise = settings.warmup_epochs * steps_per_epoch
+
+    def after_warmup(step: int, losses: Sequence[float]) -> float:
+        match settings:
+            case recipe.Constant():
+                return 1.0
+            case recipe.Step():
+                return schedule.staircase(
+                    step, every_steps=settings.every_epochs * steps_per_epoch, factor=settings.factor
+                )
+            case recipe.Cosine():
+                return schedule.cosine(step, steps, warmup_steps=rise, final_factor=settings.final_factor)
+            case recipe.Plateau():
+                return schedule.plateau(
+                    losses,
+                    patience=settings.patience,
+                    factor=settings.factor,
+                    minimum_factor=settings.minimum_factor,
+                )
+
+    return lambda step, losses: schedule.warmup(step, rise) * after_warmup(step, losses)

@@ -1,0 +1,256 @@
+"""Charts drawn as SVG inside the page.
+
+Colours come from the page's style sheet by class name, so that one drawing serves light, dark and print. Text is text:
+it can be searched, and is read out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from thirtytwo.report.stored import Stored
+from thirtytwo.report.wording import count, percent, plural
+
+MOST_POINTS = 600
+"""Points of a line; more than a screen can show only make the file larger."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A value an epoch."""
+
+    name: str
+    style: str
+    """Class name in the style sheet."""
+    values: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """A rectangle of the drawing and the values at its edges."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+    low_x: float
+    high_x: float
+    low_y: float
+    high_y: float
+
+    def x(self, value: float) -> float:
+        return self.left + (value - self.low_x) / (self.high_x - self.low_x) * (self.right - self.left)
+
+    def y(self, value: float) -> float:
+        return self.bottom - (value - self.low_y) / (self.high_y - self.low_y) * (self.bottom - self.top)
+
+
+def learning_curves(stored: Stored) -> list[Markup]:
+    """Loss, accuracy and learning rate over the epochs; the kept epoch is marked in the first two."""
+    rows = stored.history
+
+    def column(key: str) -> list[float | None]:
+        return [row.get(key) for row in rows]
+
+    kept = stored.kept_epoch
+    accuracies = [value for key in ("train_accuracy", "validation_accuracy") for value in column(key) if value is not None]
+    floor = math.floor(10 * min(accuracies)) / 10
+    panels = [
+        ("Loss, in nats", "loss", 0.0, None),
+        ("Accuracy", "accuracy", min(floor, 0.9), 1.0),
+    ]
+    charts = []
+    for title, key, low, high in panels:
+        lines = [Line("training", "training", column(f"train_{key}"))]
+        if stored.has_validation:
+            lines.append(Line("validation", "validation", column(f"validation_{key}")))
+        charts.append(_curve(title, lines, low=low, high=high, kept=kept, share=key == "accuracy"))
+    charts.append(_curve("Learning rate", [Line("learning rate", "rate", column("learning_rate"))], low=0.0))
+    return charts
+
+
+def _curve(
+    title: str, lines: Sequence[Line], *, low: float, high: float | None = None, kept: int | None = None, share: bool = False
+) -> Markup:
+    epochs = len(lines[0].values)
+    values = [v for line in lines for v in line.values if v is not None and math.isfinite(v)]
+    ticks = _ticks(low, high if high is not None else max([*values, 1e-12]), 5)
+    plot = _Plot(46, 310, 46, 206, 1 if epochs > 1 else 0, max(epochs, 2), min(low, ticks[0]), ticks[-1])
+    parts = [_grid(plot, ticks, [percent(t, 0) if share else f"{t:.6g}" for t in ticks])]
+    for tick in [t for t in _ticks(1, epochs, 6) if t == round(t) and 1 <= t <= epochs] if epochs > 1 else [1.0]:
+        parts.append(_text(plot.x(tick), plot.bottom + 16, count(tick), "tick", anchor="middle"))
+    parts.append(_text((plot.left + plot.right) / 2, plot.bottom + 33, "epoch", "tick", anchor="middle"))
+    parts.append(_text(0, 12, title, "title"))
+    if kept is not None:
+        x, edge = plot.x(kept), (plot.x(kept) - plot.left) / (plot.right - plot.left)
+        anchor = "start" if edge < 0.2 else "end" if edge > 0.8 else "middle"
+        parts.append(
+            Markup('<line class="kept" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(x, plot.top, plot.bottom)
+        )
+        parts.append(_text(x, plot.top - 7, f"epoch {kept:,} kept", "tick", anchor=anchor))
+    for line in lines:
+        parts.append(_line(plot, line))
+    if kept is not None and (value := lines[-1].values[kept - 1]) is not None and math.isfinite(value):
+        parts.append(Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(
+            lines[-1].style, plot.x(kept), plot.y(value)
+        ))
+    if len(lines) > 1:
+        parts.append(_legend(lines))
+    return _svg(320, 244, _described(title, lines, share), parts)
+
+
+def _described(title: str, lines: Sequence[Line], share: bool) -> str:
+    """The chart in words, for those who do not see it."""
+    def value(number: float | None) -> str:
+        return "unknown" if number is None else percent(number) if share else f"{number:.4g}"
+
+    ends = "; ".join(f"{line.name} from {value(line.values[0])} to {value(line.values[-1])}" for line in lines)
+    return f"{title} over {plural(len(lines[0].values), 'epoch')}: {ends}."
+
+
+def _line(plot: _Plot, line: Line) -> Markup:
+    chosen = np.unique(np.linspace(0, len(line.values) - 1, MOST_POINTS).round().astype(int))
+    points = [
+        (plot.x(epoch + 1), plot.y(value))
+        for epoch in chosen
+        if (value := line.values[epoch]) is not None and math.isfinite(value)
+    ]
+    if len(points) == 1:
+        return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(line.style, *points[0])
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return Markup('<polyline class="line {}" points="{}"/>').format(line.style, path)
+
+
+def _legend(lines: Sequence[Line]) -> Markup:
+    parts, right = [], 310.0
+    for line in reversed(lines):
+        width = 6.2 * len(line.name)
+        parts.append(_text(right, 12, line.name, "tick", anchor="end"))
+        parts.append(Markup('<polyline class="line {}" points="{:.1f},8 {:.1f},8"/>').format(
+            line.style, right - width - 24, right - width - 4
+        ))
+        right -= width + 34
+    return Markup().join(parts)
+
+
+def reliability(number: Tensor, confidence: Tensor, right: Tensor) -> Markup:
+    """How often the network is right, by how sure it is, above the number of images in each bin.
+
+    Args:
+        number: int64 (bins,).
+        confidence: float64 (bins,), mean per bin.
+        right: float64 (bins,), share per bin.
+    """
+    bins = len(number)
+    plot = _Plot(46, 310, 24, 288, 0, 1, 0, 1)
+    ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    parts = [_text(0, 12, "Share that is right", "title"), _grid(plot, ticks, [percent(t, 0) for t in ticks])]
+    histogram = _Plot(46, 310, 322, 366, 0, 1, 0, max(float(number.max()), 1))
+    width = (plot.right - plot.left) / bins
+    for index in range(bins):
+        images = int(number[index])
+        if not images:
+            continue
+        sure, share = float(confidence[index]), float(right[index])
+        words = f"{plural(images, 'image')}: {percent(sure)} sure on average, {percent(share)} right"
+        x = plot.left + index * width + 1
+        parts.append(
+            Markup('<g><title>{}</title>{}{}{}</g>').format(
+                words,
+                _rectangle("bar", x, plot.y(share), width - 2, plot.bottom - plot.y(share)),
+                _rectangle("bar", x, histogram.y(images), width - 2, histogram.bottom - histogram.y(images)),
+                Markup('<line class="sure" x1="{:.1f}" x2="{:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>').format(
+                    x, x + width - 2, y=plot.y(sure)
+                ),
+            )
+        )
+    parts.append(Markup('<line class="diagonal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(
+        plot.left, plot.bottom, plot.right, plot.top
+    ))
+    parts.append(_text(0, 312, "Images", "title"))
+    parts.append(_text(40, histogram.top + 4, count(int(number.max())), "tick", anchor="end"))
+    parts.append(Markup('<line class="axis" x1="46" x2="310" y1="{0}" y2="{0}"/>').format(histogram.bottom))
+    for tick in ticks:
+        parts.append(_text(histogram.x(tick), 382, percent(tick, 0), "tick", anchor="middle"))
+    parts.append(_text(178, 399, "confidence: probability of the class it names", "tick", anchor="middle"))
+    return _svg(320, 404, "Reliability diagram: share of right answers by confidence; the numbers are in the text.", parts)
+
+
+def matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
+    """A confusion matrix of many classes: squares whose darkness is a rate, each with a tooltip.
+
+    Args:
+        counts: (classes, classes), row = true class, column = predicted class.
+        classes: their names.
+    """
+    size, cell = len(classes), 9
+    rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    errors = rates * (1 - np.eye(size))
+    top = max(float(errors.max()), 1e-12)
+    left = 110
+    parts = [_rectangle("frame", left, left, size * cell, size * cell)]
+    for true, said in zip(*np.nonzero(counts), strict=True):
+        shade = rates[true, said] if true == said else math.sqrt(errors[true, said] / top)
+        parts.append(
+            Markup('<rect class="{}" x="{}" y="{}" width="9" height="9" fill-opacity="{:.2f}"><title>{}</title></rect>').format(
+                "hit" if true == said else "miss",
+                left + int(said) * cell,
+                left + int(true) * cell,
+                max(shade, 0.08),
+                f"{classes[true]} → {classes[said]}: {counts[true, said]:,} of {counts[true].sum():,}",
+            )
+        )
+    for index, name in enumerate(classes):
+        place = left + (index + 0.5) * cell
+        short = name if len(name) <= 18 else name[:17] + "…"
+        parts.append(_text(left - 4, place + 2.6, short, "small", anchor="end"))
+        parts.append(Markup('<g transform="translate({:.1f} {}) rotate(-90)">{}</g>').format(
+            place + 2.6, left - 4, _text(0, 0, short, "small")
+        ))
+    words = f"Confusion matrix of {size} classes; the most frequent confusions are listed below."
+    return _svg(left + size * cell + 4, left + size * cell + 4, words, parts)
+
+
+def _grid(plot: _Plot, ticks: Sequence[float], labels: Sequence[str]) -> Markup:
+    lines = [
+        Markup('<line class="{}" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>{}').format(
+            "axis" if index == 0 else "grid",
+            plot.left,
+            plot.right,
+            _text(plot.left - 6, plot.y(tick) + 4, label, "tick", anchor="end"),
+            y=plot.y(tick),
+        )
+        for index, (tick, label) in enumerate(zip(ticks, labels, strict=True))
+    ]
+    return Markup().join(lines)
+
+
+def _ticks(low: float, high: float, number: int) -> list[float]:
+    """Round values that enclose low and high."""
+    if high <= low:
+        high = low + 1
+    return [float(tick) for tick in MaxNLocator(number, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+
+
+def _text(x: float, y: float, words: str, style: str, anchor: str = "start") -> Markup:
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(style, x, y, anchor, words)
+
+
+def _rectangle(style: str, x: float, y: float, width: float, height: float) -> Markup:
+    return Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+        style, x, y, width, height
+    )
+
+
+def _svg(width: int, height: int, words: str, parts: Sequence[Markup]) -> Markup:
+    return Markup('<svg viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" aria-label="{2}">{3}</svg>').format(
+        width, height, words, Markup().join(parts)
+    )

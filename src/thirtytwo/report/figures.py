@@ -1,0 +1,228 @@
+"""Figures as files, for papers and slides: drawn by matplotlib on white, each complete by itself.
+
+Figures are made as objects and saved by their own canvas: matplotlib's global state (pyplot) is left alone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+from torch import Tensor
+
+from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
+from thirtytwo.report.wording import percent
+
+INK, MUTED, BLUE, RED = "#1b1b1a", "#5f5d58", "#1d5c9e", "#b23a12"  # blue and red also differ in lightness
+MOST_NUMBERED = 20
+"""Classes up to which a confusion matrix holds numbers."""
+MISTAKES_SHOWN = 30
+"""Mistakes in a report."""
+
+
+def draw(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None) -> dict[str, bytes]:
+    """Every figure that there is something to draw for, by file name.
+
+    Args:
+        stored: what the run has.
+        bins: what `metrics.reliability` says of the test set; None if it has not been scored.
+    """
+    curves = _curves(stored)
+    files = {"curves.svg": save(curves, "svg"), "curves.png": save(curves, "png")}
+    if stored.judged is not None and bins is not None:
+        judged = stored.judged
+        drawn = {
+            "random_test_images": _answers(judged.random, "Random test images: true class, then what the network says"),
+            "examples": _examples(judged),
+            "confusion": _confusion(judged),
+            "reliability": _reliability(*bins, ece=float(judged.summary["ece"])),
+            "mistakes": _answers(
+                judged.mistakes[:MISTAKES_SHOWN],
+                "Most confident mistakes on the test set: true class, then what the network says",
+            ),
+        }
+        files |= {f"{name}.png": save(figure, "png") for name, figure in drawn.items()}
+    return files
+
+
+def save(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """The figure as a file's content; the same figure gives the same bytes."""
+    content = io.BytesIO()
+    # By default an SVG holds the date, and its identifiers are random.
+    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
+    with matplotlib.rc_context({"svg.hashsalt": "thirtytwo"}), warnings.catch_warnings():
+        # Class names may be in any script; those that matplotlib's font lacks are boxes here, and right in the page.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(content, format=kind, dpi=150, metadata=metadata, facecolor="white")
+    return content.getvalue()
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _curves(stored: Stored) -> Figure:
+    figure = _figure(9, 3.4)
+    epochs = [int(row["epoch"] or 0) for row in stored.history]
+    axes: Sequence[Axes] = figure.subplots(1, 3)
+    for panel, key, title in zip(axes[:2], ("loss", "accuracy"), ("Loss (nats)", "Accuracy"), strict=True):
+        _plain(panel, title, epochs)
+        _series(panel, epochs, stored, f"train_{key}", "training", color=MUTED, linestyle="--")
+        if stored.has_validation:
+            _series(panel, epochs, stored, f"validation_{key}", "validation", color=BLUE, linestyle="-")
+        panel.axvline(stored.kept_epoch, color=INK, linewidth=0.8, linestyle=":", label=f"epoch {stored.kept_epoch} kept")
+        panel.legend(frameon=False, fontsize=8)
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _plain(axes[2], "Learning rate", epochs)
+    _series(axes[2], epochs, stored, "learning_rate", "learning rate", color=INK, linestyle="-")
+    for panel in (axes[0], axes[2]):
+        panel.set_ylim(bottom=0)
+    return figure
+
+
+def _plain(panel: Axes, title: str, epochs: Sequence[int]) -> None:
+    panel.set_title(title, loc="left", fontsize=10)
+    panel.set_xlabel("epoch", fontsize=9, color=MUTED)
+    panel.tick_params(labelsize=8, colors=MUTED)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis="y", linewidth=0.5, alpha=0.5)
+    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if len(epochs) == 1:
+        panel.set_xlim(0, 2)
+
+
+def _series(panel: Axes, epochs: Sequence[int], stored: Stored, key: str, label: str, **style: str) -> None:
+    values = [math.nan if (value := row.get(key)) is None else value for row in stored.history]
+    panel.plot(epochs, values, label=label, linewidth=1.6, marker="o" if len(epochs) == 1 else "", **style)
+
+
+def _answers(answers: Sequence[Answer], title: str) -> Figure:
+    """Images with the true class above what the network says; errors have a cross, a frame and another colour."""
+    if not answers:
+        figure = _figure(6, 1.2)
+        figure.text(0.5, 0.5, "none: every test image was classified rightly", ha="center", va="center", color=MUTED)
+        return figure
+    columns = min(5, len(answers))
+    rows = math.ceil(len(answers) / columns)
+    height, width = answers[0].pixels.shape[:2]
+    unit = 1 / max(height, width)  # the longer side of an image is 1 wide
+    figure = _figure(max(1.55 * columns, 4), 0.35 + 1.75 * rows)
+    panel = _canvas(figure, title, columns * 1.45 - 0.45, rows * 1.62 - 0.1)
+    for place, answer in enumerate(answers):
+        left, top = place % columns * 1.45 + (1 - width * unit) / 2, place // columns * 1.62
+        _image(panel, answer.pixels, left, top, width * unit, height * unit)
+        colour = INK if answer.right else RED
+        if not answer.right:
+            frame = Rectangle((left, top), width * unit, height * unit, fill=False, edgecolor=RED, linewidth=2.5)
+            panel.add_patch(frame)
+        mark = "✓" if answer.right else "✗"
+        said = f"{mark} {_short(answer.predicted)} {percent(answer.probability, 0)}"
+        middle = left + width * unit / 2
+        _write(panel, middle, top + height * unit + 0.13, _short(answer.true), weight="bold")
+        _write(panel, middle, top + height * unit + 0.3, said, color=colour)
+    return figure
+
+
+def _examples(judged: Judged) -> Figure:
+    """Random training images, a row a class; many classes stand in several columns."""
+    shown = max(max(map(len, judged.examples)), 1)
+    columns = math.ceil(len(judged.classes) / 25)
+    rows = math.ceil(len(judged.classes) / columns)
+    shape = next((row[0].shape for row in judged.examples if row), (1, 1, 3))
+    unit = 1 / max(shape[:2])
+    names, step = 2.4, shown * 1.06 + 3.0
+    wide = columns * step - 0.6
+    figure = _figure(0.5 * wide + 0.2, 0.5 * (rows * 1.1) + 0.45)
+    panel = _canvas(figure, "Random training images of each class", wide, rows * 1.1 - 0.1)
+    for index, (name, images) in enumerate(zip(judged.classes, judged.examples, strict=True)):
+        left, top = index // rows * step, index % rows * 1.1
+        _write(panel, left + names - 0.2, top + 0.5, _short(name), ha="right")
+        for place, pixels in enumerate(images):
+            _image(panel, pixels, left + names + place * 1.06, top, shape[1] * unit, shape[0] * unit)
+    return figure
+
+
+def _canvas(figure: Figure, title: str, width: float, height: float) -> Axes:
+    """Axes without axes: (0, 0) is the top left corner, and units are equal."""
+    panel = figure.add_subplot()
+    panel.set_axis_off()
+    panel.set_aspect("equal")
+    panel.set_xlim(-0.05, width + 0.05)
+    panel.set_ylim(height + 0.05, -0.05)
+    panel.set_title(title, loc="left", fontsize=9, parse_math=False)
+    return panel
+
+
+def _image(panel: Axes, pixels: Pixels, left: float, top: float, width: float, height: float) -> None:
+    limits = panel.get_xlim(), panel.get_ylim()
+    panel.imshow(pixels, extent=(left, left + width, top + height, top), interpolation="nearest")
+    panel.set_xlim(limits[0])  # imshow would zoom in on its image
+    panel.set_ylim(limits[1])
+
+
+def _write(panel: Axes, x: float, y: float, words: str, **style: Any) -> None:
+    style = {"ha": "center", "va": "center", "fontsize": 8, "color": INK} | style
+    # A class name is a name, whatever dollar signs it has.
+    panel.text(x, y, words, parse_math=False, **style)
+
+
+def _confusion(judged: Judged) -> Figure:
+    counts, size = judged.counts, len(judged.classes)
+    rates: NDArray[np.float64] = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(max(0.55 * size + 2, 4.5), 12)
+    figure = _figure(side, side)
+    panel = figure.add_subplot()
+    # The root makes small rates visible beside large ones.
+    panel.imshow(np.sqrt(rates), cmap="Blues", vmin=0, vmax=1.15, interpolation="nearest")
+    panel.set_title("Confusion matrix of the test set" + (" (counts)" if size <= MOST_NUMBERED else ""), loc="left", fontsize=10)
+    panel.set_xlabel("what the network says", fontsize=9)
+    panel.set_ylabel("true class", fontsize=9)
+    small = 8 if size <= 40 else 4
+    names = [_short(name) for name in judged.classes]
+    panel.set_xticks(range(size), names, rotation=90, fontsize=small, parse_math=False)
+    panel.set_yticks(range(size), names, fontsize=small, parse_math=False)
+    panel.tick_params(length=0)
+    if size <= MOST_NUMBERED:
+        for true, said in np.argwhere(counts):
+            colour = "white" if rates[true, said] > 0.4 else INK
+            _write(panel, said, true, f"{counts[true, said]:,}", color=colour, fontsize=7.5)
+    return figure
+
+
+def _reliability(number: Tensor, confidence: Tensor, right: Tensor, ece: float) -> Figure:
+    figure = _figure(4.4, 5.2)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
+    bins = len(number)
+    edges = [index / bins for index in range(bins)]
+    upper.bar(edges, right.tolist(), width=0.94 / bins, align="edge", color=BLUE, alpha=0.55, label="right")
+    upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="perfect calibration")
+    filled = number > 0
+    upper.plot(confidence[filled].tolist(), right[filled].tolist(), color=INK, marker=".", linewidth=0.8)
+    upper.set_title(f"Reliability; expected calibration error {percent(ece)}", loc="left", fontsize=10)
+    upper.set_ylabel("share that is right", fontsize=9)
+    upper.legend(frameon=False, fontsize=8)
+    lower.bar(edges, number.tolist(), width=0.94 / bins, align="edge", color=MUTED)
+    lower.set_ylabel("images", fontsize=9)
+    lower.set_xlabel("confidence: probability of the class it names", fontsize=9)
+    for panel in (upper, lower):
+        panel.set_xlim(0, 1)
+        panel.xaxis.set_major_formatter(PercentFormatter(1))
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    upper.set_ylim(0, 1)
+    upper.yaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 16 else name[:15] + "…"

@@ -1,0 +1,70 @@
+"""Numbers as people write them."""
+
+from __future__ import annotations
+
+import math
+
+NORMAL_95 = 1.959963984540054
+"""Quantile of the standard normal distribution that leaves 2.5% on either side."""
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """0.8864 -> ``88.6%``."""
+    return f"{100 * share:.{decimals}f}%"
+
+
+def precise_percent(share: float, images: int) -> str:
+    """A share of so many images, with as many decimals as one image more or less can change."""
+    return percent(share, 2 if images >= 1000 else 1)
+
+
+def count(number: float) -> str:
+    """50000 -> ``50,000``."""
+    return f"{round(number):,}"
+
+
+def plural(number: int, noun: str) -> str:
+    """(1, "epoch") -> ``1 epoch``; (2, "epoch") -> ``2 epochs``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def ordinal(number: int) -> str:
+    """3 -> ``3rd``."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"
+
+
+def duration(seconds: float) -> str:
+    """Three figures at most: ``7.3 s``, ``63 s``, ``12 min 5 s``, ``3 h 2 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def scaled(number: float, unit: str) -> str:
+    """Three figures with a decimal prefix: (4.12e14, "FLOP") -> ``412 TFLOP``."""
+    prefixes = ("", "k", "M", "G", "T", "P", "E", "Z")
+    # Compared after rounding to three figures: 999.6 thousand is 1.00 M, not 1000 k.
+    size = float(f"{number:.2e}")
+    step = min(max(int(math.log10(size) // 3), 0), len(prefixes) - 1) if size > 0 else 0
+    value = size / 1000**step
+    decimals = 0 if value >= 100 or step == 0 else 1 if value >= 10 else 2
+    return f"{value:.{decimals}f} {prefixes[step]}{unit}"
+
+
+def wilson(hits: int, number: int) -> tuple[float, float]:
+    """95% interval for the rate behind `hits` of `number` independent trials.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927). It stays within
+    [0, 1] and keeps its promise for rates near the ends, where the usual ± does not.
+    """
+    rate, square = hits / number, NORMAL_95**2
+    centre = (rate + square / (2 * number)) / (1 + square / number)
+    reach = NORMAL_95 / (1 + square / number) * math.sqrt(rate * (1 - rate) / number + square / (4 * number**2))
+    return max(centre - reach, 0.0), min(centre + reach, 1.0)

@@ -1,0 +1,284 @@
+"""The run folder: everything a training leaves behind, written so that a crash at any moment loses nothing.
+
+    recipe.toml               the complete recipe, as resolved for the data
+    environment.json          versions, machine, commit, data, seed, device
+    metrics.csv               one row an epoch
+    checkpoint/               the newest state of the training, from which it resumes
+    model.safetensors         the trained network
+    predictions.safetensors   probabilities for each split scored, and the pixels that the report shows
+    result.json               the numbers
+    report.html, figures/     the same for people
+
+A file is replaced as a whole or not at all: written beside its place, flushed to the disk, renamed over the old one.
+Nothing here is a pickle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from thirtytwo import recipe as recipes
+from thirtytwo.errors import ModelError, RunError, StorageError
+from thirtytwo.recipe import Recipe
+
+HEADER = "thirtytwo"
+"""Key of our JSON in a safetensors file's metadata."""
+
+Row = dict[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that exists."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, out: str | Path | None, name: str) -> Run:
+        """Make a new run folder.
+
+        Args:
+            out: the folder itself; it may exist only if it is empty. None takes the first free ``runs/<name>-<n>``.
+            name: the recipe's name.
+
+        Raises:
+            RunError: the folder exists and holds something.
+            StorageError: it cannot be made.
+        """
+        with _storage("the run folder"):
+            if out is not None:
+                path = Path(out)
+                with contextlib.suppress(FileExistsError):
+                    path.mkdir(parents=True)
+                    return cls(path)
+                if not path.is_dir() or any(path.iterdir()):
+                    remedy = f"`thirtytwo train --resume {path}` goes on with it" if (path / "recipe.toml").exists() else ""
+                    raise RunError(
+                        f"{path}: exists already and is not empty; expected a new folder. "
+                        + "; ".join(filter(None, [remedy, "choose another --out"]))
+                    )
+                return cls(path)
+            Path("runs").mkdir(exist_ok=True)
+            for number in range(1, 1_000_000):
+                # mkdir is atomic: of two runs started at once, one gets the number and the other the next.
+                with contextlib.suppress(FileExistsError):
+                    path = Path("runs") / f"{name}-{number}"
+                    path.mkdir()
+                    return cls(path)
+        raise RunError("runs/: every number up to a million is taken; remove some run folders or choose --out")
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """An existing run folder.
+
+        Raises:
+            RunError: there is no run in this folder.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"{path}: no such folder; expected a run folder, as `thirtytwo train` makes them")
+        if not (path / "recipe.toml").is_file() or not (path / "environment.json").is_file():
+            raise RunError(f"{path}: not a run folder; expected recipe.toml and environment.json in it")
+        return cls(path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run folder for this process; the operating system lets go of it when the process dies.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise RunError(
+                f"{self.path}: another process is training in it; wait for it to end, or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as resolved for this run."""
+        return recipes.load(self.path / "recipe.toml")
+
+    @recipe.setter
+    def recipe(self, recipe: Recipe) -> None:
+        write_atomic(self.path / "recipe.toml", recipe.to_toml().encode())
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What the run ran on and with."""
+        return self._json("environment.json")
+
+    @environment.setter
+    def environment(self, facts: Mapping[str, Any]) -> None:
+        write_atomic(self.path / "environment.json", _json_bytes(facts))
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The numbers; empty while there are none."""
+        return self._json("result.json") if (self.path / "result.json").exists() else {}
+
+    @result.setter
+    def result(self, facts: Mapping[str, Any]) -> None:
+        write_atomic(self.path / "result.json", _json_bytes(facts))
+
+    @property
+    def metrics(self) -> list[Row]:
+        """One row an epoch; an empty cell is None."""
+        path = self.path / "metrics.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                {key: None if text == "" else int(text) if key == "epoch" else float(text) for key, text in row.items()}
+                for row in csv.DictReader(file)
+            ]
+
+    @metrics.setter
+    def metrics(self, rows: Sequence[Row]) -> None:
+        text = io.StringIO(newline="")
+        if rows:
+            writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            # repr of a float reads back to the same float, bit for bit.
+            writer.writerows({k: "" if v is None else repr(v) for k, v in row.items()} for row in rows)
+        write_atomic(self.path / "metrics.csv", text.getvalue().encode())
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "checkpoint" / "newest.safetensors"
+
+    @property
+    def model_path(self) -> Path:
+        """The trained network."""
+        return self.path / "model.safetensors"
+
+    @property
+    def predictions_path(self) -> Path:
+        """Probabilities of the splits that were scored."""
+        return self.path / "predictions.safetensors"
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: cannot be read ({error}); expected the JSON that `thirtytwo train` wrote") from None
+        if not isinstance(facts, dict):
+            raise RunError(f"{path}: holds {type(facts).__name__}; expected a JSON object, as `thirtytwo train` writes")
+        return facts
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write a safetensors file atomically, with `header` as JSON in its metadata.
+
+    Raises:
+        StorageError: the disk is full or not writable; the old file, if any, is still there.
+    """
+    # Cloned, so that tensors which share memory (tied weights) can be stored at all.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_atomic(path, safetensors.torch.save(plain, metadata={HEADER: json.dumps(header)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a safetensors file that `write_tensors` wrote.
+
+    Returns:
+        The tensors by name, on the CPU, and the header.
+
+    Raises:
+        ModelError: the file is missing, cut short, a pickle, or not ours.
+    """
+    expected = "expected a safetensors file written by thirtytwo"
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); {expected}") from None
+    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise ModelError(
+            f"{path}: is a pickle, as torch.save writes them, and a pickle can run any code; {expected}. "
+            "Load it yourself if you trust it, and pass the network: train(recipe, data, network=module)"
+        )
+    try:
+        tensors: dict[str, Tensor] = {}
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                tensors[name] = file.get_tensor(name)
+    except Exception as error:  # the library raises several kinds, Rust panics among them
+        raise ModelError(f"{path}: damaged or cut short ({error}); {expected}; copy or train it again") from None
+    try:
+        header = json.loads(metadata[HEADER])
+    except (KeyError, ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise ModelError(f"{path}: has no {HEADER!r} header; {expected}")
+    return tensors, header
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace a file by new content, as a whole or not at all, even if the power goes.
+
+    Raises:
+        StorageError: the disk is full or not writable; the old file, if any, is still there.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with _storage(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)  # noqa: PTH105 - the system call that the promise rests on, by its own name
+        except BaseException:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+        if os.name == "posix":  # the new name, too, must reach the disk
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what `write_atomic` was writing in this folder when its process was killed."""
+    for leftover in folder.glob(".*.part"):
+        leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _storage(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"{what}: the disk is full; free some space, then go on with --resume") from error
+        raise StorageError(f"{what}: cannot be written ({error.strerror}); expected a writable folder") from error
+
+
+def _json_bytes(facts: Mapping[str, Any]) -> bytes:
+    return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()

@@ -109,7 +109,9 @@ class Classifier:
             # A header comes out of JSON, where tuples are lists: strict about types, lenient about that.
             header = _Header.model_validate(raw, strict=False)
         except ValidationError as error:
-            raise ModelError(f"{path}: header is damaged ({error.error_count()} errors); train or copy it again") from None
+            raise ModelError(
+                f"{path}: header is damaged ({error.error_count()} errors); train or copy it again"
+            ) from None
         if network is None:
             if isinstance(header.model, CustomModel):
                 raise ModelError(
@@ -117,7 +119,8 @@ class Classifier:
                     "file; expected Classifier.load(model, network=module) with such a module"
                 )
             try:
-                network = models.build(header.model, len(header.classes), header.size)
+                with torch.random.fork_rng():  # fresh weights are about to be replaced; the caller's draws are not
+                    network = models.build(header.model, len(header.classes), header.size)
             except (ThirtytwoError, RuntimeError, MemoryError, ValueError) as error:
                 raise ModelError(f"{path}: its settings build no network ({error}); train or copy it again") from None
         try:

@@ -42,7 +42,9 @@ def device(name: str = "auto") -> torch.device:
     if chosen is None or chosen.type not in ("cpu", "cuda"):
         raise DeviceError(f"device {name!r}: expected auto, cpu or cuda")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        raise DeviceError(
+            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu"
+        )
     return chosen
 
 
@@ -113,6 +115,23 @@ def peak_memory_bytes(chosen: torch.device) -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python, torch's allocators and oneDNN each say it in their own way."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and any(
+        words in said
+        for words in (
+            "allocate memory",
+            "not enough memory",
+            "out of memory",
+            "bad_alloc",
+            "could not create a primitive",
+        )
+    )
 
 
 def _memory_bytes() -> int:

@@ -113,7 +113,9 @@ def evaluate(
         indices = held_out if split == "validation" else kept
         images = training.take(indices)
         if not len(images):
-            raise ModelError(f"{training.name}: the {split} part is empty; expected images to score; choose another split")
+            raise ModelError(
+                f"{training.name}: the {split} part is empty; expected images to score; choose another split"
+            )
     probabilities = classifier.probabilities(images.pixels).cpu()
     return Scored(split, images, torch.from_numpy(indices), probabilities, opening)
 

@@ -45,7 +45,9 @@ class ClassicModel(Settings):
 
     name: Literal["classic"] = "classic"
     """Kind of network."""
-    stages: Annotated[tuple[Annotated[tuple[Count, ...], Field(min_length=1)], ...], Field(min_length=1, max_length=8)] = (
+    stages: Annotated[
+        tuple[Annotated[tuple[Count, ...], Field(min_length=1)], ...], Field(min_length=1, max_length=8)
+    ] = (
         (32,),
         (64,),
         (128, 128),
@@ -183,7 +185,7 @@ class EarlyStopping(Settings):
     """When to give up, and which weights to keep: those of the epoch with the lowest validation loss."""
 
     patience: Annotated[int, Field(ge=0, le=1_000_000)] = 10
-    """Epochs without a new lowest validation loss before training stops; 0 trains to the end, keeping the last weights."""
+    """Epochs without a new lowest validation loss before training stops; 0 never stops it and keeps the last weights."""
     minimum_improvement: NotNegative = 0.0
     """A loss counts as lower only if it is lower by more than this, in nats."""
 
@@ -252,9 +254,13 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _selection_needs_validation(self) -> Self:
         if self.validation == 0 and self.early_stopping.patience > 0:
-            raise ValueError("validation is 0, so there is nothing to stop early on; set early_stopping.patience to 0 too")
+            raise ValueError(
+                "validation is 0, so there is nothing to stop early on; set early_stopping.patience to 0 too"
+            )
         if self.validation == 0 and self.schedule.name == "plateau":
-            raise ValueError("validation is 0, but schedule plateau watches the validation loss; choose another schedule")
+            raise ValueError(
+                "validation is 0, but schedule plateau watches the validation loss; choose another schedule"
+            )
         return self
 
     def for_images(self, images: int) -> Recipe:
@@ -296,7 +302,9 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         try:
             content = path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise RecipeError(f"{path}: no such file; expected a recipe in TOML, or one of: {', '.join(names())}") from None
+            raise RecipeError(
+                f"{path}: no such file; expected a recipe in TOML, or one of: {', '.join(names())}"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read ({error}); expected a recipe in TOML") from None
         return parse(content, overrides, origin=str(path))

@@ -41,7 +41,7 @@ HEADER = "thirtytwo"
 Row = dict[str, float | int | None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """A run folder that exists."""
 
@@ -62,14 +62,15 @@ class Run:
         with _storage("the run folder"):
             if out is not None:
                 path = Path(out)
-                with contextlib.suppress(FileExistsError):
-                    path.mkdir(parents=True)
-                    return cls(path)
-                if not path.is_dir() or any(path.iterdir()):
-                    remedy = f"`thirtytwo train --resume {path}` goes on with it" if (path / "recipe.toml").exists() else ""
+                path.mkdir(parents=True, exist_ok=True)
+                if any(path.iterdir()) or not cls(path)._claim():
+                    remedy = (
+                        f"`thirtytwo train --resume {path}` goes on with it, or "
+                        if (path / "recipe.toml").exists()
+                        else ""
+                    )
                     raise RunError(
-                        f"{path}: exists already and is not empty; expected a new folder. "
-                        + "; ".join(filter(None, [remedy, "choose another --out"]))
+                        f"{path}: exists already and is not empty; expected a new folder; {remedy}choose another --out"
                     )
                 return cls(path)
             Path("runs").mkdir(exist_ok=True)
@@ -78,6 +79,7 @@ class Run:
                 with contextlib.suppress(FileExistsError):
                     path = Path("runs") / f"{name}-{number}"
                     path.mkdir()
+                    cls(path)._claim()
                     return cls(path)
         raise RunError("runs/: every number up to a million is taken; remove some run folders or choose --out")
 
@@ -94,6 +96,14 @@ class Run:
         if not (path / "recipe.toml").is_file() or not (path / "environment.json").is_file():
             raise RunError(f"{path}: not a run folder; expected recipe.toml and environment.json in it")
         return cls(path)
+
+    def _claim(self) -> bool:
+        """Make the lock file; of two processes that try at once, one gets False."""
+        try:
+            (self.path / ".lock").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -183,7 +193,9 @@ class Run:
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise RunError(f"{path}: cannot be read ({error}); expected the JSON that `thirtytwo train` wrote") from None
+            raise RunError(
+                f"{path}: cannot be read ({error}); expected the JSON that `thirtytwo train` wrote"
+            ) from None
         if not isinstance(facts, dict):
             raise RunError(f"{path}: holds {type(facts).__name__}; expected a JSON object, as `thirtytwo train` writes")
         return facts

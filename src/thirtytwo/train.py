@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,9 @@ class Training:
         self._classes, self._size = images.classes, images.size
         with torch.random.fork_rng():  # the caller's random numbers stay as they are
             torch.manual_seed(seeded(self.seed, INITIALISATION).initial_seed())
-            self.network = network if network is not None else models.build(recipe.model, len(self._classes), self._size)
+            self.network = (
+                network if network is not None else models.build(recipe.model, len(self._classes), self._size)
+            )
         self.network.to(self._device)
         self._loader = Loader(
             images.take(kept),
@@ -144,10 +147,9 @@ class Training:
         )
         self._validation = on_device(images.take(held_out), self._device) if len(held_out) else None
         self._optimizer = optim.build(recipe.optimizer, self.network)
-        self._schedule = optim.build_schedule(
-            recipe.schedule, epochs=recipe.epochs, steps_per_epoch=self._loader.steps
-        )
+        self._schedule = optim.build_schedule(recipe.schedule, epochs=recipe.epochs, steps_per_epoch=self._loader.steps)
         self._best: dict[str, Tensor] = {}
+        self._final: dict[str, Any] = {}
 
     @property
     def seed(self) -> int:
@@ -175,7 +177,7 @@ class Training:
             size=self._size,
             pixels=self.recipe.pixels,
             facts={
-                **self._result(),
+                **(self._final or self._result()),
                 "spec": self._facts["data"]["spec"],
                 "fingerprint": self._facts["data"]["fingerprint"],
                 "validation_fraction": self.recipe.validation,
@@ -226,9 +228,11 @@ class Training:
         if self._best:
             self.network.load_state_dict(self._best)
         self.run.metrics = [asdict(epoch) for epoch in self.history]
+        if stored := self.run.result:  # killed between here and there, or resumed when there was nothing left to do
+            self._final = {key: stored[key] for key in self._result()}
+        else:
+            self._final = self.run.result = self._result()
         self.classifier.save(self.run.model_path)
-        if not self.run.result:
-            self.run.result = self._result()
 
     def _steps(self, clock: _Clock) -> Iterator[Step]:
         """The steps of the epoch under way, from where it is."""
@@ -247,7 +251,7 @@ class Training:
             progress.step += 1
             if not math.isfinite(loss):
                 raise Diverged(
-                    f"epoch {progress.epoch + 1}, step {progress.step}: the loss is {loss} at learning rate {rate:.3g}; "
+                    f"epoch {progress.epoch + 1}, step {progress.step}: the loss is {loss} at learning rate {rate:.3g}, "
                     f"expected a finite number. The last good checkpoint is kept in {self.run.path}; train anew with a "
                     f"lower rate, such as --set optimizer.learning_rate={self.recipe.optimizer.learning_rate / 4:.2g}"
                 )
@@ -289,7 +293,7 @@ class Training:
                 self._optimizer.step()
             return value, int((scores.detach().argmax(1) == labels).sum())
         except (RuntimeError, MemoryError) as error:
-            if isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error):
+            if environment.is_out_of_memory(error):
                 raise OutOfMemory(
                     f"epoch {progress.epoch + 1}, step {progress.step + 1}: out of memory with batch_size "
                     f"{self.recipe.batch_size}; expected a step to fit. What was saved is kept in {self.run.path}; "
@@ -391,16 +395,17 @@ class Training:
             "epochs": progress.epoch,
             "train_seconds": progress.train_seconds,
             "cold_seconds": self._earlier_seconds + environment.process_seconds(),
-            "flops": self._flops_per_image() * images_seen,
+            "flops": self._flops_per_image * images_seen,
             "parameters": models.parameters(self.network),
             "peak_memory_bytes": environment.peak_memory_bytes(self._device),
         }
 
+    @cached_property
     def _flops_per_image(self) -> float:
         """Floating-point operations of one training step, forward and backward, per image; counted, not estimated."""
         network = copy.deepcopy(self.network).train()  # the count must not touch running averages
         inputs = torch.zeros((2, 3, *self._size), device=self._device)
-        with FlopCounterMode(display=False) as counter:
+        with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:  # dropout draws
             network(inputs).sum().backward()
         return counter.get_total_flops() / 2
 
@@ -522,7 +527,7 @@ def resume(
     if images.fingerprint != fingerprint:
         raise DataError(
             f"{source.location}: not the images that {run.path} was started with (fingerprint "
-            f"{images.fingerprint[:12]}, expected {fingerprint[:12]}); give the same ones with --data, or start a new run"
+            f"{images.fingerprint[:12]}, expected {fingerprint[:12]}); give the same ones with --data, or start anew"
         )
     torch.set_num_threads(threads)
     return Training(run, recipe, source, images, network, facts)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -45,7 +45,7 @@ DataOption = Annotated[
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
-class SplitName(str, Enum):
+class SplitName(StrEnum):
     """Splits that can be scored."""
 
     test = "test"
@@ -107,7 +107,9 @@ def train_command(
     epochs: Annotated[int | None, typer.Option("--epochs", help="Short for --set epochs=N.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value, such as optimizer.learning_rate=0.01."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a recipe's value, such as optimizer.learning_rate=0.01."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Without it: runs/<recipe>-<n>.")
@@ -123,7 +125,14 @@ def train_command(
     Without RECIPE it trains `classic`. Without --data it takes CIFAR-10, and where that cannot be had, `shapes`.
     """
     if resume is not None:
-        given = {"RECIPE": recipe, "--seed": seed, "--epochs": epochs, "--set": overrides, "--out": out, "--device": device}
+        given = {
+            "RECIPE": recipe,
+            "--seed": seed,
+            "--epochs": epochs,
+            "--set": overrides,
+            "--out": out,
+            "--device": device,
+        }
         if extra := [name for name, value in given.items() if value]:
             raise InputError(
                 f"--resume goes on with what {resume} was started with; found {', '.join(extra)} as well; "
@@ -136,7 +145,9 @@ def train_command(
         words = [*(overrides or []), *([f"epochs={epochs}"] if epochs is not None else [])]
         settings = recipes.load(recipe or "classic", words)
         if out is not None and (out / "recipe.toml").exists():  # said before anything is downloaded or computed
-            raise RunError(f"{out}: holds a run already; `thirtytwo train --resume {out}` goes on with it, or choose another --out")
+            raise RunError(
+                f"{out}: holds a run already; `thirtytwo train --resume {out}` goes on with it, or choose another --out"
+            )
 
     from thirtytwo import evaluate_run, report
     from thirtytwo.data import find
@@ -272,8 +283,12 @@ def main() -> None:
         app()
     except ThirtytwoError as error:
         _fail(str(error), error.exit_code)
-    except MemoryError:
-        _fail("out of memory; expected room for the data set and the network; close other programs", OutOfMemory.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        from thirtytwo.environment import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        _fail("out of memory; expected room for the data and the network; close other programs", OutOfMemory.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has left

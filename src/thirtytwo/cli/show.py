@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from thirtytwo import models
@@ -45,18 +45,29 @@ class Screen:
 
     @contextlib.contextmanager
     def download(self) -> Iterator[Callable[[int, int | None], None]]:
-        """Yields a callback (bytes so far, bytes in all) that draws a bar from its first call on."""
+        """Yields a callback (bytes so far, bytes in all) that draws a bar, or prints a line for every tenth."""
         columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = None
+        progress = Progress(*columns, console=self.console, transient=True)
+        task = None
+        tenths = 0
 
-            def report(done: int, total: int | None) -> None:
-                nonlocal task
-                if task is None:
-                    task = progress.add_task("download", total=total)
-                progress.update(task, completed=done, total=total)
+        def report(done: int, total: int | None) -> None:
+            nonlocal task, tenths
+            if not self.console.is_terminal:
+                if total and done * 10 // total > tenths:
+                    tenths = done * 10 // total
+                    self.say(f"downloading: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+                return
+            if task is None:  # most data sets are on the machine already: then nothing is drawn
+                progress.start()
+                task = progress.add_task("download", total=total)
+            progress.update(task, completed=done, total=total)
 
+        try:
             yield report
+        finally:
+            if task is not None:
+                progress.stop()
 
     def data(self, source: Source, images: Images) -> None:
         """What is in a data set."""
@@ -136,7 +147,10 @@ class Screen:
         for prediction in predictions:
             rest = [f"{name} {p:.1%}" for name, p in list(prediction.probabilities.items())[1:3]]
             table.add_row(
-                escape(prediction.path), escape(prediction.label), f"{prediction.probability:.1%}", escape(", ".join(rest))
+                escape(prediction.path),
+                escape(prediction.label),
+                f"{prediction.probability:.1%}",
+                escape(", ".join(rest)),
             )
         self.console.print(table)
 

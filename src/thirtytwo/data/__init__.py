@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from thirtytwo.data.folder import read_image
+from thirtytwo.data.folder import image_files, read_image
 from thirtytwo.data.images import Images
 from thirtytwo.data.source import Source, find
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from thirtytwo.data.loader import Standardise
     from thirtytwo.recipe import Augmentation, Pixels
 
-__all__ = ["Images", "Source", "augmenter", "find", "load_data", "open_training", "read_image", "standardiser"]
+__all__ = ["Images", "Source", "augmenter", "find", "image_files", "load_data", "open_training", "read_image", "standardiser"]
 
 Split = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 

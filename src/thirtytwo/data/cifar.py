@@ -103,7 +103,8 @@ class Copy:
         """Whether every file with images is there, and has its official size where that is known; opens none."""
         try:
             return all(
-                self.layout.size_bytes(file) in (None, (self.folder / file).stat().st_size) for file in self.layout.files
+                self.layout.size_bytes(file) in (None, (self.folder / file).stat().st_size)
+                for file in self.layout.files
             )
         except OSError:
             return False
@@ -183,8 +184,8 @@ LAYOUTS = (
 def recognise(folder: Path, layouts: Sequence[Layout] = LAYOUTS) -> Copy | None:
     """Find official files in a folder, or in the official subfolder one level below it.
 
-    One file with images is enough, so that the rest can be reported as missing. Of two versions of the same set the whole
-    one is taken, and the first where both are.
+    One file with images is enough, so that the rest can be reported as missing. Of two versions of the same set the
+    whole one is taken, and the first where both are.
 
     Raises:
         DataError: the folder holds both sets.
@@ -193,13 +194,19 @@ def recognise(folder: Path, layouts: Sequence[Layout] = LAYOUTS) -> Copy | None:
         Copy(place, layout)
         for layout in layouts
         for place in (folder, folder / layout.folder)
-        if any(os.path.isfile(place / file) for file in layout.files)
-        or (place.name == layout.folder and _is_empty(place))
+        if any(_is_file(place / file) for file in layout.files) or (place.name == layout.folder and _is_empty(place))
     ]
     if len({copy.layout.name for copy in copies}) > 1:
         found = " and ".join(dict.fromkeys(str(copy.folder) for copy in copies))
         raise DataError(f"{folder}: holds CIFAR-10 and CIFAR-100; expected one set; give one of: {found}")
     return next((copy for copy in copies if copy.is_whole()), copies[0] if copies else None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that may not be entered
+        return False
 
 
 def _is_empty(folder: Path) -> bool:
@@ -239,7 +246,7 @@ def read(folder: Path, split: Split, labels: LabelKind = "fine", *, layouts: Seq
         raise DataError(f"{layout.title} has no {labels} labels; only CIFAR-100 does; leave the option out")
     labelling = layout.labellings[index]
     files = layout.training if split == "training" else layout.test
-    if missing := [file for file in files if not os.path.isfile(copy.folder / file)]:
+    if missing := [file for file in files if not _is_file(copy.folder / file)]:
         raise DataError(f"{copy.folder}: {', '.join(missing)} missing; expected {', '.join(files)}; {_remedy(layout)}")
     classes = _class_names(copy, labelling)
 
@@ -248,7 +255,9 @@ def read(folder: Path, split: Split, labels: LabelKind = "fine", *, layouts: Seq
         pixels = np.empty((count, 32, 32, 3), dtype=np.uint8)
         found_labels = np.empty(count, dtype=np.int64)
     except MemoryError:
-        raise OutOfMemory(f"{copy.folder}: {count * _PIXEL_BYTES / 2**20:,.0f} MiB of images do not fit in memory") from None
+        raise OutOfMemory(
+            f"{copy.folder}: {count * _PIXEL_BYTES / 2**20:,.0f} MiB of images do not fit in memory"
+        ) from None
     stops = np.cumsum(list(files.values()))
     parts = [slice(stop - images, stop) for stop, images in zip(stops.tolist(), files.values(), strict=True)]
 
@@ -267,7 +276,9 @@ def read(folder: Path, split: Split, labels: LabelKind = "fine", *, layouts: Seq
     )
 
 
-def _warnings(copy: Copy, labelling: Labelling, digests: Mapping[str, str], classes: tuple[str, ...]) -> tuple[str, ...]:
+def _warnings(
+    copy: Copy, labelling: Labelling, digests: Mapping[str, str], classes: tuple[str, ...]
+) -> tuple[str, ...]:
     """What there is to say about contents that are not, or not known to be, the official ones."""
     layout, warnings = copy.layout, []
     altered = [file for file, digest in digests.items() if layout.checksums.get(file, digest) != digest]
@@ -312,7 +323,7 @@ def _read_binary(copy: Copy, file: str, index: int, pixels: NDArray[np.uint8], l
                     break
                 table = np.frombuffer(content, dtype=np.uint8).reshape(-1, record)
                 labels[rows] = table[:, index]
-                pixels[rows] = table[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+                _interleave(table[:, label_bytes:], pixels[rows])
     except OSError as error:
         raise _damaged(path, layout, f"cannot be read ({error.strerror}); expected a readable file") from error
     if size != expected:
@@ -330,7 +341,7 @@ def _read_python(copy: Copy, file: str, index: int, pixels: NDArray[np.uint8], l
     values, digest = _load(path, layout, images=len(labels))
     data, given = values.get("data"), values.get(labelling.key)
     try:
-        planes = data.values() if isinstance(data, Array) else np.empty(0)
+        planes: NDArray[Any] = data.values() if isinstance(data, Array) else np.empty(0)
     except Damaged as error:
         raise _damaged(path, layout, f"damaged: {error}; expected an array of pixels") from None
     if planes.dtype != np.uint8 or planes.shape != (len(labels), _PIXEL_BYTES):
@@ -342,9 +353,15 @@ def _read_python(copy: Copy, file: str, index: int, pixels: NDArray[np.uint8], l
     labels[:] = [label if 0 <= label < labelling.classes else -1 for label in given]
     _check_labels(path, layout, labels, labelling)
     for start in range(0, len(labels), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        pixels[rows] = planes[rows].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        _interleave(planes[start : start + _CHUNK], pixels[start : start + _CHUNK])
     return digest
+
+
+def _interleave(planes: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
+    """Planes of red, green and blue (n, 3072) -> pixels (n, 32, 32, 3)."""
+    triples = pixels.reshape(len(pixels), 32 * 32, 3)
+    for channel in range(3):  # one strided copy a plane: five times as fast as a transposed copy of all three
+        triples[:, :, channel] = planes[:, channel * 1024 : (channel + 1) * 1024]
 
 
 def _check_labels(path: Path, layout: Layout, labels: NDArray[np.int64], labelling: Labelling) -> None:
@@ -360,7 +377,7 @@ def _check_labels(path: Path, layout: Layout, labels: NDArray[np.int64], labelli
 
 def _class_names(copy: Copy, labelling: Labelling) -> tuple[str, ...]:
     path, layout = copy.folder / labelling.names_file, copy.layout
-    if not os.path.isfile(path):
+    if not _is_file(path):
         if layout.name == "cifar10":
             return CIFAR10_CLASSES
         raise DataError(f"{path}: missing; expected the names of {labelling.classes} classes; {_remedy(layout)}")
@@ -398,7 +415,9 @@ def _load(path: Path, layout: Layout, *, images: int) -> tuple[dict[str, Any], s
         raise _damaged(path, layout, f"{error}; expected numbers, text and arrays; nothing in it was run") from None
     except Damaged as error:
         raise _damaged(
-            path, layout, f"damaged or cut short: {error} ({len(content):,} bytes); expected a file of the Python version"
+            path,
+            layout,
+            f"damaged or cut short: {error} ({len(content):,} bytes); expected a file of the Python version",
         ) from None
     if not isinstance(values, dict):
         raise _damaged(path, layout, f"holds a {type(values).__name__}; expected a dictionary")

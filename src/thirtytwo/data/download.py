@@ -66,6 +66,9 @@ class Patience:
     """The most one waits between two attempts, also where a host asks for more."""
 
 
+PATIENCE = Patience()
+
+
 def _hosts(set_name: str, archive: str) -> tuple[str, ...]:
     return (
         f"https://www.cs.toronto.edu/~kriz/{archive}",
@@ -105,7 +108,7 @@ ARCHIVES: Mapping[str, Archive] = {
 """What `fetch` can fetch, by the name of the set."""
 
 
-def fetch(archive: Archive, folder: Path, progress: Progress | None = None, *, patience: Patience = Patience()) -> Path:
+def fetch(archive: Archive, folder: Path, progress: Progress | None = None, *, patience: Patience = PATIENCE) -> Path:
     """Download and unpack an archive, unless that has been done.
 
     Args:
@@ -143,7 +146,8 @@ def fetch(archive: Archive, folder: Path, progress: Progress | None = None, *, p
     except (OSError, NotImplementedError) as error:  # the latter where a file system has no locks
         raise StorageError(
             f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error}); expected room for "
-            f"{_megabytes(archive.size_bytes + sum(archive.files.values()))}; free some, or set THIRTYTWO_CACHE to another folder"
+            f"{_megabytes(archive.size_bytes + sum(archive.files.values()))}; "
+            "free some, or set THIRTYTWO_CACHE to another folder"
         ) from error
     return target
 
@@ -202,9 +206,9 @@ def _download(archive: Archive, part: Path, progress: Progress, patience: Patien
             [
                 f"{archive.name}: no host delivered {verb}",
                 *reasons,
-                f"expected {archive.size_bytes:,} bytes with MD5 {archive.md5} from one of them; try again later, or fetch "
-                f"{archive.hosts[0] if archive.hosts else archive.name} by hand, unpack it and name its folder with "
-                "`--data FOLDER`, or work on drawn pictures with `--data shapes`",
+                f"expected {archive.size_bytes:,} bytes with MD5 {archive.md5} from one of them; try again later, or "
+                f"fetch {archive.hosts[0] if archive.hosts else archive.name} by hand, unpack it and name its folder "
+                "with `--data FOLDER`, or work on drawn pictures with `--data shapes`",
             ]
         )
     )
@@ -214,7 +218,7 @@ def _download_from(
     session: requests.Session, url: str, archive: Archive, part: Path, progress: Progress, patience: Patience
 ) -> None:
     """Make `part` the whole archive with the help of one host, or raise _Broken or ChecksumMismatch."""
-    import pooch
+    from pooch.hashes import file_hash
 
     validator: list[str] = []  # the host's name for this version of the file, once known
     failures, started_over = 0, False
@@ -236,7 +240,7 @@ def _download_from(
                 pause = max(patience.pause_seconds * 2 ** (failures - 1), broken.wait_seconds)
                 time.sleep(min(pause, patience.longest_pause_seconds))
                 continue
-        found = pooch.file_hash(str(part), alg="md5")
+        found = file_hash(str(part), alg="md5")  # type: ignore[no-untyped-call]
         if found == archive.md5:
             return
         part.unlink()
@@ -374,10 +378,15 @@ def _extract(archive: Archive, part: Path, workplace: Path) -> None:
         with tarfile.open(part, "r:gz") as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
-                if path.is_absolute() or ".." in path.parts or "\\" in member.name or not (member.isfile() or member.isdir()):
+                if (
+                    path.is_absolute()
+                    or ".." in path.parts
+                    or "\\" in member.name
+                    or not (member.isfile() or member.isdir())
+                ):
                     raise DataError(
-                        f"{archive.name}: holds {member.name[:80]!r}, which is a link, a device, or leads out of its folder; "
-                        "expected plain files; nothing of it was kept; do not trust where it came from"
+                        f"{archive.name}: holds {member.name[:80]!r}, which is a link, a device, or leads out of its "
+                        "folder; expected plain files; nothing of it was kept; do not trust where it came from"
                     )
                 if len(path.parts) != 2 or path.parts[0] != archive.folder or path.parts[1] not in archive.files:
                     continue
@@ -393,7 +402,9 @@ def _extract(archive: Archive, part: Path, workplace: Path) -> None:
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{archive.name}: not a whole .tar.gz archive ({error}); fetch it again") from None
     if wanted:
-        raise DataError(f"{archive.name}: lacks {', '.join(wanted)}; expected {', '.join(archive.files)}; fetch it again")
+        raise DataError(
+            f"{archive.name}: lacks {', '.join(wanted)}; expected {', '.join(archive.files)}; fetch it again"
+        )
 
 
 def _remove(path: Path) -> None:

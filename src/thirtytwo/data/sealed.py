@@ -1,9 +1,9 @@
 """The one door to test images, and the ledger beside it.
 
 A test set measures a model only as long as nothing was chosen by looking at it. So each scoring of a model on it is
-counted, per test set and user: in ``$THIRTYTWO_STATE/openings/<fingerprint>.jsonl``, by default in the user's state folder,
-wherever the results go. The entry is written before the images are handed out, so a run that crashes while it scores has
-been counted as well.
+counted, per test set and user: in ``$THIRTYTWO_STATE/openings/<fingerprint>.jsonl``, by default in the user's state
+folder, wherever the results go. The entry is written before the images are handed out, so a run that crashes while it
+scores has been counted as well.
 """
 
 from __future__ import annotations

@@ -29,10 +29,10 @@ from thirtytwo.errors import DataError, OutOfMemory
 
 Split = Literal["training", "test"]
 
-Field = NDArray[np.float32]
-"""Values per image and pixel (images, pixels), or per image (images, 1)."""
-Figure = Callable[[Field, Field], Field]
-"""Signed distance to an outline, from coordinates in which the figure's radius is about 1."""
+Field = NDArray[np.floating]
+"""float32 values per image and pixel (images, pixels), or per image (images, 1)."""
+Figure = Callable[[Field, Field, Field], Field]
+"""(u, v, variety) -> signed distance to an outline of radius about 1; variety, 0 to 1, is whatever may vary in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def draw(
     try:
         true_labels = _labels(number, seed, split)
         pixels = _render(np.arange(number), true_labels, seed, split, size)
-        pairs = _plan_duplicates(round(duplicates * number), number, seed, split, training_number)
+        pairs = _plan_duplicates(duplicates, number, seed, split, training_number)
         if len(pairs):
             originals, copies = pairs.T
             if split == "training":
@@ -119,26 +119,21 @@ def _check(
     number: int, seed: int, split: str, size: int, label_errors: float, duplicates: float, training_number: int
 ) -> None:
     """Refuse what cannot be drawn."""
-    ranges = {
-        "number": (number, 1, 10_000_000),
-        "seed": (seed, 0, 2**63 - 1),
-        "size": (size, 8, 256),
-        "training_number": (training_number, 1, 10_000_000),
-    }
-    for name, (value, lowest, highest) in ranges.items():
+    wholes = (
+        ("number", number, 1, 10_000_000),
+        ("seed", seed, 0, 2**63 - 1),
+        ("size", size, 8, 256),
+        ("training_number", training_number, 1, 10_000_000),
+    )
+    for name, value, lowest, highest in wholes:
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-            raise DataError(
-                f"shapes: {name} is {value!r}; expected a whole number from {lowest} to {highest}; choose one"
-            )
+            raise DataError(f"shapes: {name} is {value!r}; choose a whole number from {lowest} to {highest}")
     if split not in get_args(Split):
-        raise DataError(f"shapes: split is {split!r}; expected one of {', '.join(get_args(Split))}; choose one")
-    for name, share, highest in (("label_errors", label_errors, 1.0), ("duplicates", duplicates, 0.5)):
-        if split == "test" and name == "duplicates":
-            highest = min(1.0, training_number / number)
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= highest:
-            raise DataError(
-                f"shapes: {name} is {share!r}; expected a share of the {split} images from 0 to {highest:g}; choose one"
-            )
+        raise DataError(f"shapes: split is {split!r}; choose one of {', '.join(get_args(Split))}")
+    most_duplicates = 0.5 if split == "training" else min(1.0, training_number / number)
+    for name, share, most in (("label_errors", label_errors, 1.0), ("duplicates", duplicates, most_duplicates)):
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= most:
+            raise DataError(f"shapes: {name} is {share!r}; choose a share of the {split} images from 0 to {most:g}")
 
 
 # Random numbers ------------------------------------------------------------------------------------------------------
@@ -154,19 +149,25 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 """SplitMix64's step from one number of a sequence to the next."""
 
 
+def _sequences(keys: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
+    """A sequence of random numbers for each key: (keys, length)."""
+    steps: NDArray[np.uint64] = np.arange(1, length + 1, dtype=np.uint64) * _STEP
+    return _hashed(keys[:, None] + steps, 0)
+
+
 class _Dice:
     """A sequence of random numbers for each image: every call takes the next one, for all images at once."""
 
     def __init__(self, keys: NDArray[np.uint64]) -> None:
-        steps = np.arange(1, 161, dtype=np.uint64) * _STEP  # room for more than any figure asks for
-        bits = _hashed(keys[:, None] + steps, 0) >> np.uint64(40)
-        self._numbers = (bits.astype(np.float32) * np.float32(2**-24)).T[:, :, None]  # (160, images, 1), in [0, 1)
+        bits = _sequences(keys, 128) >> np.uint64(40)  # 128: more than a scene asks for
+        self._numbers = (bits.astype(np.float32) * np.float32(2**-24)).T[:, :, None]  # (128, images, 1), in [0, 1)
         self._taken = 0
 
     def between(self, low: float, high: float) -> Field:
         """Even between two values: (images, 1)."""
         self._taken += 1
-        return self._numbers[self._taken - 1] * np.float32(high - low) + np.float32(low)
+        number: Field = self._numbers[self._taken - 1] * np.float32(high - low) + np.float32(low)
+        return number
 
     def chance(self, probability: float) -> Field:
         """1 with this probability, otherwise 0: (images, 1)."""
@@ -191,12 +192,12 @@ class _Dice:
         """A colour of any hue: (images, 3, 1), red-green-blue, 0 to 1."""
         hue = self.between(0, 6)
         pure = [  # the corners of the colour cube, in a ring
-            np.clip(np.abs(hue - 3) - 1, 0, 1),
-            np.clip(2 - np.abs(hue - 2), 0, 1),
-            np.clip(2 - np.abs(hue - 4), 0, 1),
+            _clip(np.abs(hue - 3) - 1),
+            _clip(2 - np.abs(hue - 2)),
+            _clip(2 - np.abs(hue - 4)),
         ]
         grey = pure[0] * 0.299 + pure[1] * 0.587 + pure[2] * 0.114
-        return np.clip(np.stack([luminance + saturation * (part - grey) for part in pure], axis=1), 0, 1)
+        return _clip(np.stack([luminance + saturation * (part - grey) for part in pure], axis=1))
 
 
 def _labels(number: int, seed: int, split: Split) -> NDArray[np.int64]:
@@ -209,30 +210,55 @@ def _labels(number: int, seed: int, split: Split) -> NDArray[np.int64]:
 # Figures -------------------------------------------------------------------------------------------------------------
 
 
+def _clip(values: Field, low: float = 0.0, high: float = 1.0) -> Field:
+    clipped: Field = np.clip(values, low, high)
+    return clipped
+
+
 def _length(u: Field, v: Field) -> Field:
-    return np.sqrt(u * u + v * v)
+    length: Field = np.sqrt(u * u + v * v)
+    return length
 
 
-def _disc(dice: _Dice) -> Figure:
-    return lambda u, v: _length(u, v) - 0.88
+def _both(one: Field, other: Field) -> Field:
+    """Distance to what lies inside of two outlines."""
+    larger: Field = np.maximum(one, other)
+    return larger
 
 
-def _ring(dice: _Dice) -> Figure:
-    half_width = dice.between(0.13, 0.22)
-    return lambda u, v: np.abs(_length(u, v) - 0.72) - half_width
+def _either(one: Field, other: Field) -> Field:
+    """Distance to what lies inside of one outline at least."""
+    smaller: Field = np.minimum(one, other)
+    return smaller
 
 
-def _crescent(dice: _Dice) -> Figure:
-    bite = dice.between(0.38, 0.55)  # how far the disc that is cut away lies from the centre
-    return lambda u, v: np.maximum(_length(u, v) - 0.95, 0.76 - _length(u - bite, v))
+def _box(u: Field, v: Field, half_width: Field | float, half_height: Field | float, rounding: Field) -> Field:
+    """A rectangle whose corners are rounded with this radius."""
+    beyond_u, beyond_v = np.abs(u) - half_width + rounding, np.abs(v) - half_height + rounding
+    outside = _length(np.maximum(beyond_u, 0), np.maximum(beyond_v, 0))
+    return outside + np.minimum(np.maximum(beyond_u, beyond_v), 0) - rounding
 
 
-def _square(dice: _Dice) -> Figure:
-    return lambda u, v: np.maximum(np.abs(u), np.abs(v)) - 0.75
+def _disc(u: Field, v: Field, variety: Field) -> Field:
+    return _length(u, v) - (0.82 + 0.1 * variety)
 
 
-def _triangle(dice: _Dice) -> Figure:
-    return lambda u, v: np.maximum(-v, np.abs(u) * 0.8660254 + v * 0.5) - 0.52
+def _ring(u: Field, v: Field, variety: Field) -> Field:
+    beyond = _length(u, v) - 0.72
+    return _both(beyond, -beyond) - (0.13 + 0.09 * variety)
+
+
+def _crescent(u: Field, v: Field, variety: Field) -> Field:
+    bite = 0.38 + 0.17 * variety  # how far the centre of the disc that is cut away lies from the other one
+    return _both(_length(u, v) - 0.95, 0.76 - _length(u - bite, v))
+
+
+def _square(u: Field, v: Field, variety: Field) -> Field:
+    return _box(u, v, 0.76, 0.76, 0.16 * variety)
+
+
+def _triangle(u: Field, v: Field, variety: Field) -> Field:
+    return _both(-v, np.abs(u) * 0.8660254 + v * 0.5) - (0.49 + 0.06 * variety)
 
 
 _STAR_NORMALS = (  # at 270° and each 72° further
@@ -244,50 +270,32 @@ _STAR_NORMALS = (  # at 270° and each 72° further
 )
 
 
-def _star(dice: _Dice) -> Figure:
-    def distance(u: Field, v: Field) -> Field:
-        # A five-pointed star is drawn with five lines; its points lie outside at most one of them.
-        first, second, *others = (u * x + v * y for x, y in _STAR_NORMALS)
-        largest, runner_up = np.maximum(first, second), np.minimum(first, second)
-        for line in others:
-            runner_up = np.maximum(runner_up, np.minimum(largest, line))
-            largest = np.maximum(largest, line)
-        return runner_up - 0.36
-
-    return distance
+def _star(u: Field, v: Field, variety: Field) -> Field:
+    # A five-pointed star is drawn with five lines; its points lie outside at most one of them.
+    first, second, *others = (u * x + v * y for x, y in _STAR_NORMALS)
+    largest, runner_up = _both(first, second), _either(first, second)
+    for line in others:
+        runner_up = _both(runner_up, _either(largest, line))
+        largest = _both(largest, line)
+    return runner_up - (0.34 + 0.04 * variety)
 
 
-def _heart(dice: _Dice) -> Figure:
-    def distance(u: Field, v: Field) -> Field:
-        # Half of it, the other half being its mirror image: a disc, and below it a wedge whose side touches the disc.
-        u = np.abs(u)
-        side = u * 0.78 - (v + 0.95) * 0.625
-        top = np.maximum((u - 0.46) * 0.625 + (v - 0.36) * 0.78, v - 0.46)
-        return np.minimum(np.maximum(side, top), _length(u - 0.46, v - 0.36) - 0.46)
-
-    return distance
+def _heart(u: Field, v: Field, variety: Field) -> Field:
+    # Half of it, the other half being its mirror image: a disc, and below it a wedge whose side touches the disc.
+    u = np.abs(u)
+    side = u * 0.78 - (v + 0.95) * 0.625
+    top = _both((u - 0.46) * 0.625 + (v - 0.36) * 0.78, v - 0.46)
+    return _either(_both(side, top), _length(u - 0.46, v - 0.36) - 0.46) - 0.05 * variety
 
 
-def _cross(dice: _Dice) -> Figure:
-    half_width = dice.between(0.2, 0.3)
-
-    def distance(u: Field, v: Field) -> Field:
-        u, v = np.abs(u), np.abs(v)
-        return np.maximum(np.minimum(u, v) - half_width, np.maximum(u, v) - 0.95)
-
-    return distance
+def _cross(u: Field, v: Field, variety: Field) -> Field:
+    u, v = np.abs(u), np.abs(v)
+    return _both(_either(u, v) - (0.2 + 0.1 * variety), _both(u, v) - 0.95)
 
 
-def _patch(dice: _Dice) -> Figure:
+def _patch(u: Field, v: Field, variety: Field) -> Field:
     """Anything from a square to a disc: what carries a pattern must not give the pattern away."""
-    radius = dice.between(0.1, 0.75)
-
-    def distance(u: Field, v: Field) -> Field:
-        u = np.maximum(np.abs(u) - 0.82 + radius, 0)
-        v = np.maximum(np.abs(v) - 0.82 + radius, 0)
-        return _length(u, v) - radius
-
-    return distance
+    return _box(u, v, 0.82, 0.82, 0.1 + 0.65 * variety)
 
 
 # Coverage: how much of each pixel a figure covers, 0 to 1 ------------------------------------------------------------
@@ -295,18 +303,20 @@ def _patch(dice: _Dice) -> Figure:
 
 def _cover(distance: Field, pixels: Field | float) -> Field:
     """Coverage from a signed distance, given how many pixels one unit of it is."""
-    return np.clip(0.5 - distance * pixels, 0, 1)
+    return _clip(0.5 - distance * pixels)
 
 
 def _wave(phase: Field) -> Field:
     """A zigzag from -1/4 to 1/4 and back in each period of 1: the distance to the nearest zero, with its sign."""
-    return np.abs(phase - np.floor(phase) - 0.5) - 0.25
+    wave: Field = np.abs(phase - np.floor(phase) - 0.5) - 0.25
+    return wave
 
 
 def _stripes(dice: _Dice, u: Field, v: Field, pixels: Field) -> Field:
     """Coverage by every second stripe."""
     period = dice.between(0.5, 0.72)
-    return _cover(_wave(u / period + dice.between(0, 1)) * period, pixels)
+    across_v = dice.chance(0.5)
+    return _cover(_wave((u + (v - u) * across_v) / period + dice.between(0, 1)) * period, pixels)
 
 
 def _checkers(dice: _Dice, u: Field, v: Field, pixels: Field) -> Field:
@@ -317,7 +327,7 @@ def _checkers(dice: _Dice, u: Field, v: Field, pixels: Field) -> Field:
     return across + down - 2 * across * down
 
 
-_FIGURES: dict[str, Callable[[_Dice], Figure]] = {
+_FIGURES: dict[str, Figure] = {
     "disc": _disc,
     "ring": _ring,
     "crescent": _crescent,
@@ -357,7 +367,7 @@ def _tile() -> Field:
             start, end = lattice.take(cell, axis), lattice.take((cell + 1) % cells, axis)
             lattice = start + (end - start) * weight
         total += (lattice - np.float32(0.5)) * np.float32(0.5**octave)
-    return np.clip(total * np.float32(0.85) + np.float32(0.5), 0, 1).reshape(-1)
+    return _clip(total * np.float32(0.85) + np.float32(0.5)).reshape(-1)
 
 
 def _texture(dice: _Dice, x: Field, y: Field, finest: float, coarsest: float) -> Field:
@@ -372,15 +382,17 @@ def _texture(dice: _Dice, x: Field, y: Field, finest: float, coarsest: float) ->
     column = x * (cosine * scale) + y * (sine * scale) + dice.between(4, 5) * _TILE
     row = (y * (cosine * scale) - x * (sine * scale)) / stretch + dice.between(4, 5) * _TILE
     texels = (row.astype(np.int32) & (_TILE - 1)) * _TILE + (column.astype(np.int32) & (_TILE - 1))
-    texture = _tile().take(texels)
-    veins = np.maximum(1 - np.abs(texture - 0.5) * 6, 0)  # where the texture crosses its middle: marble, bark
+    texture: Field = _tile().take(texels)
+    veins = _clip(1 - np.abs(texture - 0.5) * 6)  # where the texture crosses its middle: marble, bark
     return texture + (veins - texture) * dice.chance(0.25)
 
 
 # Scenes --------------------------------------------------------------------------------------------------------------
 
 
-def _render(positions: NDArray[np.int64], labels: NDArray[np.int64], seed: int, split: Split, size: int) -> NDArray[np.uint8]:
+def _render(
+    positions: NDArray[np.int64], labels: NDArray[np.int64], seed: int, split: Split, size: int
+) -> NDArray[np.uint8]:
     """The images at these positions, (n, size, size, 3), given the labels there."""
     keys = _keys(positions, seed, split, "image")
     pixels = np.empty((len(positions), size, size, 3), dtype=np.uint8)
@@ -395,7 +407,7 @@ def _render(positions: NDArray[np.int64], labels: NDArray[np.int64], seed: int, 
 
 
 def _blend(canvas: Field, coverage: Field, colour: Field) -> None:
-    """Paint over canvas (images, 3, pixels) with a colour (images, 3, 1 or pixels) where coverage (images, pixels) is 1."""
+    """Paint over canvas (images, 3, pixels) in a colour (images, 3, 1 or pixels), as far as coverage says."""
     canvas += coverage[:, None] * (colour - canvas)
 
 
@@ -411,14 +423,14 @@ def _scene(name: str, keys: NDArray[np.uint64], size: int) -> NDArray[np.uint8]:
     saturation = dice.between(0, 0.45)
     low, high = dice.colour(ground - spread, saturation), dice.colour(ground + spread, saturation)
     mixture = (_texture(dice, x, y, 0.05, 0.3) - 0.5) * dice.between(0.8, 5) + 0.5
-    canvas = low + (high - low) * np.clip(mixture, 0, 1)[:, None]
+    canvas = low + (high - low) * _clip(mixture)[:, None]
     canvas += ((_texture(dice, x, y, 0.25, 0.6) - 0.5) * dice.between(0, 0.4))[:, None]
 
     # Clutter behind the figure.
     for _ in range(3):
         place = dice.between(-1, 1), dice.between(-1, 1)
         distance = _bar(dice, x, y, *place, dice.between(0.25, 1.1), dice.between(0.03, 0.2))
-        colour = dice.colour(np.clip(ground + dice.between(-0.35, 0.35), 0.05, 0.95), dice.between(0, 0.6))
+        colour = dice.colour(_clip(ground + dice.between(-0.35, 0.35), 0.05, 0.95), dice.between(0, 0.6))
         _blend(canvas, _cover(distance, size / 2) * (dice.chance(0.7) * dice.between(0.5, 1)), colour)
 
     # The figure: its place, turned and slightly stretched, in coordinates of its own.
@@ -430,45 +442,43 @@ def _scene(name: str, keys: NDArray[np.uint64], size: int) -> NDArray[np.uint8]:
     right, up = (x - centre_x) / radius, (centre_y - y) / radius
     u, v = (right * cosine + up * sine) * mirror, (up * cosine - right * sine) / stretch
     pixels = radius * stretch * (size / 2)
-    figure = _FIGURES[name](dice)
+    figure, variety = _FIGURES[name], dice.between(0, 1)
 
     # Its shadow falls away from the light.
     light_x, light_y = dice.direction()
     reach = dice.between(0.05, 0.3)
-    shadow = figure(
-        u + (light_x * cosine + light_y * sine) * mirror * reach, v + (light_y * cosine - light_x * sine) * reach
-    )
+    shadow_u = u + (light_x * cosine + light_y * sine) * mirror * reach
+    shadow = figure(shadow_u, v + (light_y * cosine - light_x * sine) / stretch * reach, variety)
     canvas *= 1 - _cover(shadow, pixels * dice.between(0.15, 0.6))[:, None] * dice.between(0, 0.5)[:, :, None]
 
     # Its surface: lighter or darker than the ground, textured, and shaded from one side to the other.
     contrast = dice.between(0.2, 0.45) * (1 - 2 * dice.chance(0.5))
-    luminance = np.clip(ground + contrast, 0.06, 0.96)
+    luminance = _clip(ground + contrast, 0.06, 0.96)
     saturation = dice.between(0.05, 0.8)
     surface = dice.colour(luminance, saturation) + np.zeros_like(canvas)
     if name in _PATTERNS:
-        other = dice.colour(np.clip(luminance - contrast * dice.between(0.8, 1.6), 0.04, 0.96), saturation)
+        other = dice.colour(_clip(luminance - contrast * dice.between(0.8, 1.6), 0.04, 0.96), saturation)
         _blend(surface, _PATTERNS[name](dice, u, v, pixels), other)
     surface += ((_texture(dice, x, y, 0.08, 0.5) - 0.5) * dice.between(0, 0.4))[:, None]
     surface *= 1 + ((right * light_x + up * light_y) * dice.between(0, 0.3))[:, None]
-    distance = figure(u, v)
+    distance = figure(u, v, variety)
     _blend(canvas, _cover(distance, pixels), surface)
 
-    # Something in front of it, in most images.
+    # Something in front of it, in half of the images.
     across, along = dice.direction()
     offset = radius * dice.between(0.25, 0.9)
-    half_width = radius * dice.between(0.1, 0.28)
-    distance = _bar(dice, x, y, centre_x + across * offset, centre_y + along * offset, dice.between(0.4, 1.5), half_width)
-    colour = dice.colour(np.clip(ground + dice.between(-0.3, 0.3), 0.05, 0.95), dice.between(0, 0.6))
+    place = centre_x + across * offset, centre_y + along * offset
+    distance = _bar(dice, x, y, *place, dice.between(0.4, 1.5), radius * dice.between(0.1, 0.28))
+    colour = dice.colour(_clip(ground + dice.between(-0.3, 0.3), 0.05, 0.95), dice.between(0, 0.6))
     _blend(canvas, _cover(distance, size / 2) * dice.chance(0.5), colour)
 
     # Light on the whole scene, and the camera's noise.
     canvas *= (1 + (x * light_x - y * light_y) * dice.between(0, 0.3))[:, None]
-    words = np.arange(-(-canvas[0].size // 8), dtype=np.uint64) * _STEP
-    noise = _hashed(_hashed(keys, 1)[:, None] + words, 0).astype("<u8").view(np.uint8)[:, : canvas[0].size]
+    noise = _sequences(_hashed(keys, 1), -(-canvas[0].size // 8)).astype("<u8").view(np.uint8)[:, : canvas[0].size]
     grain = ((noise & 15) + (noise >> 4)).astype(np.float32).reshape(canvas.shape) - 15  # triangular, within ± 15
     canvas *= 255
     canvas += grain * dice.between(0, 0.6)[:, :, None]
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    return _clip(canvas + 0.5, 0, 255).astype(np.uint8)
 
 
 def _bar(
@@ -477,22 +487,20 @@ def _bar(
     """Signed distance to a bar of any direction, with more or less round ends."""
     cosine, sine = dice.direction()
     x, y = x - centre_x, y - centre_y
-    roundness = half_width * dice.between(0, 1)
-    u = np.abs(x * cosine + y * sine) - half_length + roundness
-    v = np.abs(y * cosine - x * sine) - half_width + roundness
-    return _length(np.maximum(u, 0), np.maximum(v, 0)) + np.minimum(np.maximum(u, v), 0) - roundness
+    u, v = x * cosine + y * sine, y * cosine - x * sine
+    return _box(u, v, half_length, half_width, half_width * dice.between(0, 1))
 
 
 # Planted duplicates --------------------------------------------------------------------------------------------------
 
 
-def _plan_duplicates(
-    count: int, number: int, seed: int, split: Split, training_number: int
-) -> NDArray[np.int64]:
-    """Pairs (original, copy), (count, 2), ascending by copy."""
+def _plan_duplicates(share: float, number: int, seed: int, split: Split, training_number: int) -> NDArray[np.int64]:
+    """Pairs (original, copy), (pairs, 2), ascending by copy."""
+    count = round(share * number)
     total = number if split == "training" else training_number
     order = np.argsort(_keys(np.arange(total), seed, "training", "duplicate"), kind="stable")
     if split == "training":
+        count = min(count, number // 2)  # half of an odd number may have been rounded up
         pairs = np.sort(order[: 2 * count].reshape(count, 2), axis=1)
     else:  # originals from the other end, so as not to meet the training split's own pairs
         copies = np.argsort(_keys(np.arange(number), seed, "test", "duplicate"), kind="stable")[:count]
@@ -511,6 +519,6 @@ def _near_copies(originals: NDArray[np.uint8], keys: NDArray[np.uint64]) -> NDAr
         places = places[:, :, None, None] if axis == 1 else places[:, None, :, None]
         copies = np.take_along_axis(copies, places, axis)
     copies += ((keys >> np.uint64(16)) % np.uint64(13)).astype(np.int16)[:, None, None, None] - 6
-    noise = _hashed(keys[:, None] + np.arange(copies[0].size, dtype=np.uint64) * _STEP, 0) % np.uint64(5)
+    noise = _sequences(keys, copies[0].size) % np.uint64(5)
     copies += noise.astype(np.int16).reshape(copies.shape) - 2
     return np.clip(copies, 0, 255).astype(np.uint8)

@@ -4,8 +4,8 @@ A pickle is a program for a small stack machine, and some of its instructions ca
 that machine without those calls: the few names that arrays need are answered by stand-ins, every other one is refused.
 
 `pickle.Unpickler` with a short list of admitted names would run none of an attacker's code either. But it reserves
-whatever memory a file asks for, hands the file's values to numpy's own readers, and hashes tuples nested until the stack
-overflows. Here nothing is larger than the file, or is hashed but text. Instructions: Python's `pickletools`.
+whatever memory a file asks for, hands the file's values to numpy's own readers, and hashes tuples nested until the
+stack overflows. Here nothing is larger than the file, and only text is hashed. Instructions: Python's `pickletools`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def take_apart(content: bytes, most_parts: int) -> object:
         most_parts: bound on the number of instructions, and with it on memory (about 80 bytes each).
 
     Returns:
-        The value, with an `Array` for each array. Dictionaries have text for keys; what Python 2 wrote as text is bytes.
+        The value, with an `Array` for each array. Keys of dictionaries are text; what was text in Python 2 is bytes.
 
     Raises:
         Refused: it names something that no array needs.

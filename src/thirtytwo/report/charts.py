@@ -60,8 +60,10 @@ def learning_curves(stored: Stored) -> list[Markup]:
     def column(key: str) -> list[float | None]:
         return [row.get(key) for row in rows]
 
-    kept = stored.kept_epoch
-    accuracies = [value for key in ("train_accuracy", "validation_accuracy") for value in column(key) if value is not None]
+    kept = (stored.kept_epoch, stored.mark) if stored.mark else None
+    accuracies = [
+        value for key in ("train_accuracy", "validation_accuracy") for value in column(key) if value is not None
+    ]
     floor = math.floor(10 * min(accuracies)) / 10
     panels = [
         ("Loss, in nats", "loss", 0.0, None),
@@ -78,30 +80,43 @@ def learning_curves(stored: Stored) -> list[Markup]:
 
 
 def _curve(
-    title: str, lines: Sequence[Line], *, low: float, high: float | None = None, kept: int | None = None, share: bool = False
+    title: str,
+    lines: Sequence[Line],
+    *,
+    low: float,
+    high: float | None = None,
+    kept: tuple[int, str] | None = None,
+    share: bool = False,
 ) -> Markup:
     epochs = len(lines[0].values)
     values = [v for line in lines for v in line.values if v is not None and math.isfinite(v)]
     ticks = _ticks(low, high if high is not None else max([*values, 1e-12]), 5)
     plot = _Plot(46, 310, 46, 206, 1 if epochs > 1 else 0, max(epochs, 2), min(low, ticks[0]), ticks[-1])
-    parts = [_grid(plot, ticks, [percent(t, 0) if share else f"{t:.6g}" for t in ticks])]
-    for tick in [t for t in _ticks(1, epochs, 6) if t == round(t) and 1 <= t <= epochs] if epochs > 1 else [1.0]:
+    decimals = max(len(f"{tick:.6g}".partition(".")[2]) for tick in ticks)
+    parts = [_grid(plot, ticks, [percent(t, 0) if share else f"{t:.{decimals}f}" for t in ticks])]
+    numbered = [tick for tick in _ticks(1, epochs, 6) if tick == round(tick) and 1 <= tick <= epochs]
+    if epochs > 1 and (not numbered or numbered[0] - 1 > 0.1 * epochs):
+        numbered.insert(0, 1.0)
+    for tick in numbered if epochs > 1 else [1.0]:
         parts.append(_text(plot.x(tick), plot.bottom + 16, count(tick), "tick", anchor="middle"))
     parts.append(_text((plot.left + plot.right) / 2, plot.bottom + 33, "epoch", "tick", anchor="middle"))
     parts.append(_text(0, 12, title, "title"))
     if kept is not None:
-        x, edge = plot.x(kept), (plot.x(kept) - plot.left) / (plot.right - plot.left)
+        x = plot.x(kept[0])
+        edge = (x - plot.left) / (plot.right - plot.left)
         anchor = "start" if edge < 0.2 else "end" if edge > 0.8 else "middle"
         parts.append(
             Markup('<line class="kept" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(x, plot.top, plot.bottom)
         )
-        parts.append(_text(x, plot.top - 7, f"epoch {kept:,} kept", "tick", anchor=anchor))
+        parts.append(_text(x, plot.top - 7, kept[1], "tick", anchor=anchor))
     for line in lines:
         parts.append(_line(plot, line))
-    if kept is not None and (value := lines[-1].values[kept - 1]) is not None and math.isfinite(value):
-        parts.append(Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(
-            lines[-1].style, plot.x(kept), plot.y(value)
-        ))
+    if kept is not None and (value := lines[-1].values[kept[0] - 1]) is not None and math.isfinite(value):
+        parts.append(
+            Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(
+                lines[-1].style, plot.x(kept[0]), plot.y(value)
+            )
+        )
     if len(lines) > 1:
         parts.append(_legend(lines))
     return _svg(320, 244, _described(title, lines, share), parts)
@@ -109,6 +124,7 @@ def _curve(
 
 def _described(title: str, lines: Sequence[Line], share: bool) -> str:
     """The chart in words, for those who do not see it."""
+
     def value(number: float | None) -> str:
         return "unknown" if number is None else percent(number) if share else f"{number:.4g}"
 
@@ -134,9 +150,11 @@ def _legend(lines: Sequence[Line]) -> Markup:
     for line in reversed(lines):
         width = 6.2 * len(line.name)
         parts.append(_text(right, 12, line.name, "tick", anchor="end"))
-        parts.append(Markup('<polyline class="line {}" points="{:.1f},8 {:.1f},8"/>').format(
-            line.style, right - width - 24, right - width - 4
-        ))
+        parts.append(
+            Markup('<polyline class="line {}" points="{:.1f},8 {:.1f},8"/>').format(
+                line.style, right - width - 24, right - width - 4
+            )
+        )
         right -= width + 34
     return Markup().join(parts)
 
@@ -163,7 +181,7 @@ def reliability(number: Tensor, confidence: Tensor, right: Tensor) -> Markup:
         words = f"{plural(images, 'image')}: {percent(sure)} sure on average, {percent(share)} right"
         x = plot.left + index * width + 1
         parts.append(
-            Markup('<g><title>{}</title>{}{}{}</g>').format(
+            Markup("<g><title>{}</title>{}{}{}</g>").format(
                 words,
                 _rectangle("bar", x, plot.y(share), width - 2, plot.bottom - plot.y(share)),
                 _rectangle("bar", x, histogram.y(images), width - 2, histogram.bottom - histogram.y(images)),
@@ -172,16 +190,18 @@ def reliability(number: Tensor, confidence: Tensor, right: Tensor) -> Markup:
                 ),
             )
         )
-    parts.append(Markup('<line class="diagonal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(
-        plot.left, plot.bottom, plot.right, plot.top
-    ))
+    parts.append(
+        Markup('<line class="diagonal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(
+            plot.left, plot.bottom, plot.right, plot.top
+        )
+    )
     parts.append(_text(0, 312, "Images", "title"))
     parts.append(_text(40, histogram.top + 4, count(int(number.max())), "tick", anchor="end"))
     parts.append(Markup('<line class="axis" x1="46" x2="310" y1="{0}" y2="{0}"/>').format(histogram.bottom))
     for tick in ticks:
         parts.append(_text(histogram.x(tick), 382, percent(tick, 0), "tick", anchor="middle"))
     parts.append(_text(178, 399, "confidence: probability of the class it names", "tick", anchor="middle"))
-    return _svg(320, 404, "Reliability diagram: share of right answers by confidence; the numbers are in the text.", parts)
+    return _svg(320, 404, "Reliability diagram: share of right answers by confidence; summed up in the text.", parts)
 
 
 def matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
@@ -195,12 +215,13 @@ def matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
     rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     errors = rates * (1 - np.eye(size))
     top = max(float(errors.max()), 1e-12)
-    left = 110
+    names = [name if len(name) <= 18 else name[:17] + "…" for name in classes]
+    left = 12 + 4.5 * max(map(len, names))
     parts = [_rectangle("frame", left, left, size * cell, size * cell)]
     for true, said in zip(*np.nonzero(counts), strict=True):
         shade = rates[true, said] if true == said else math.sqrt(errors[true, said] / top)
         parts.append(
-            Markup('<rect class="{}" x="{}" y="{}" width="9" height="9" fill-opacity="{:.2f}"><title>{}</title></rect>').format(
+            Markup('<path class="{}" d="M{:.1f} {:.1f}h9v9h-9z" fill-opacity="{:.2f}"><title>{}</title></path>').format(
                 "hit" if true == said else "miss",
                 left + int(said) * cell,
                 left + int(true) * cell,
@@ -208,15 +229,16 @@ def matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
                 f"{classes[true]} → {classes[said]}: {counts[true, said]:,} of {counts[true].sum():,}",
             )
         )
-    for index, name in enumerate(classes):
+    for index, short in enumerate(names):
         place = left + (index + 0.5) * cell
-        short = name if len(name) <= 18 else name[:17] + "…"
         parts.append(_text(left - 4, place + 2.6, short, "small", anchor="end"))
-        parts.append(Markup('<g transform="translate({:.1f} {}) rotate(-90)">{}</g>').format(
-            place + 2.6, left - 4, _text(0, 0, short, "small")
-        ))
+        parts.append(
+            Markup('<g transform="translate({:.1f} {}) rotate(-90)">{}</g>').format(
+                place + 2.6, left - 4, _text(0, 0, short, "small")
+            )
+        )
     words = f"Confusion matrix of {size} classes; the most frequent confusions are listed below."
-    return _svg(left + size * cell + 4, left + size * cell + 4, words, parts)
+    return _svg(math.ceil(left) + size * cell + 4, math.ceil(left) + size * cell + 4, words, parts)
 
 
 def _grid(plot: _Plot, ticks: Sequence[float], labels: Sequence[str]) -> Markup:
@@ -241,7 +263,9 @@ def _ticks(low: float, high: float, number: int) -> list[float]:
 
 
 def _text(x: float, y: float, words: str, style: str, anchor: str = "start") -> Markup:
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(style, x, y, anchor, words)
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+        style, x, y, anchor, words
+    )
 
 
 def _rectangle(style: str, x: float, y: float, width: float, height: float) -> Markup:

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -80,7 +81,8 @@ def _curves(stored: Stored) -> Figure:
         _series(panel, epochs, stored, f"train_{key}", "training", color=MUTED, linestyle="--")
         if stored.has_validation:
             _series(panel, epochs, stored, f"validation_{key}", "validation", color=BLUE, linestyle="-")
-        panel.axvline(stored.kept_epoch, color=INK, linewidth=0.8, linestyle=":", label=f"epoch {stored.kept_epoch} kept")
+        if stored.mark:
+            panel.axvline(stored.kept_epoch, color=INK, linewidth=0.8, linestyle=":", label=stored.mark)
         panel.legend(frameon=False, fontsize=8)
     axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     _plain(axes[2], "Learning rate", epochs)
@@ -101,7 +103,7 @@ def _plain(panel: Axes, title: str, epochs: Sequence[int]) -> None:
         panel.set_xlim(0, 2)
 
 
-def _series(panel: Axes, epochs: Sequence[int], stored: Stored, key: str, label: str, **style: str) -> None:
+def _series(panel: Axes, epochs: Sequence[int], stored: Stored, key: str, label: str, **style: Any) -> None:
     values = [math.nan if (value := row.get(key)) is None else value for row in stored.history]
     panel.plot(epochs, values, label=label, linewidth=1.6, marker="o" if len(epochs) == 1 else "", **style)
 
@@ -116,17 +118,17 @@ def _answers(answers: Sequence[Answer], title: str) -> Figure:
     rows = math.ceil(len(answers) / columns)
     height, width = answers[0].pixels.shape[:2]
     unit = 1 / max(height, width)  # the longer side of an image is 1 wide
-    figure = _figure(max(1.55 * columns, 4), 0.35 + 1.75 * rows)
-    panel = _canvas(figure, title, columns * 1.45 - 0.45, rows * 1.62 - 0.1)
+    step = height * unit + 0.55
+    figure, panel = _canvas(title, max(columns * 1.45, 4.5), rows * step, inches=1.05)
     for place, answer in enumerate(answers):
-        left, top = place % columns * 1.45 + (1 - width * unit) / 2, place // columns * 1.62
+        left, top = place % columns * 1.45 + 0.225 + (1 - width * unit) / 2, place // columns * step
         _image(panel, answer.pixels, left, top, width * unit, height * unit)
         colour = INK if answer.right else RED
         if not answer.right:
             frame = Rectangle((left, top), width * unit, height * unit, fill=False, edgecolor=RED, linewidth=2.5)
             panel.add_patch(frame)
         mark = "✓" if answer.right else "✗"
-        said = f"{mark} {_short(answer.predicted)} {percent(answer.probability, 0)}"
+        said = f"{mark} {_short(answer.predicted, 13)} {percent(answer.probability, 0)}"
         middle = left + width * unit / 2
         _write(panel, middle, top + height * unit + 0.13, _short(answer.true), weight="bold")
         _write(panel, middle, top + height * unit + 0.3, said, color=colour)
@@ -138,53 +140,62 @@ def _examples(judged: Judged) -> Figure:
     shown = max(max(map(len, judged.examples)), 1)
     columns = math.ceil(len(judged.classes) / 25)
     rows = math.ceil(len(judged.classes) / columns)
-    shape = next((row[0].shape for row in judged.examples if row), (1, 1, 3))
-    unit = 1 / max(shape[:2])
-    names, step = 2.4, shown * 1.06 + 3.0
-    wide = columns * step - 0.6
-    figure = _figure(0.5 * wide + 0.2, 0.5 * (rows * 1.1) + 0.45)
-    panel = _canvas(figure, "Random training images of each class", wide, rows * 1.1 - 0.1)
+    height, width = next((row[0].shape[:2] for row in judged.examples if row), (1, 1))
+    unit, gap = 1 / max(height, width), max(round(width * 0.06), 1)
+    names, tall = 2.4, height * unit
+    step_x, step_y = names + shown * (width + gap) * unit + 0.6, tall + 0.1
+    figure, panel = _canvas(
+        "Random training images of each class", columns * step_x - 0.6, rows * step_y - 0.1, inches=0.5
+    )
     for index, (name, images) in enumerate(zip(judged.classes, judged.examples, strict=True)):
-        left, top = index // rows * step, index % rows * 1.1
-        _write(panel, left + names - 0.2, top + 0.5, _short(name), ha="right")
-        for place, pixels in enumerate(images):
-            _image(panel, pixels, left + names + place * 1.06, top, shape[1] * unit, shape[0] * unit)
+        left, top = index // rows * step_x, index % rows * step_y
+        _write(panel, left + names - 0.2, top + tall / 2, _short(name), ha="right")
+        if images:
+            strip = np.full((height, len(images) * (width + gap), 3), 255, dtype=np.uint8)
+            for place, pixels in enumerate(images):
+                strip[:, place * (width + gap) :][:, :width] = pixels
+            _image(panel, strip, left + names, top, strip.shape[1] * unit, tall)
     return figure
 
 
-def _canvas(figure: Figure, title: str, width: float, height: float) -> Axes:
-    """Axes without axes: (0, 0) is the top left corner, and units are equal."""
-    panel = figure.add_subplot()
+def _canvas(title: str, width: float, height: float, *, inches: float) -> tuple[Figure, Axes]:
+    """A figure to place images on: (0, 0) is the top left corner, and a unit is so many inches either way."""
+    margin, header = 0.12, 0.35  # inches
+    whole = width * inches + 2 * margin, height * inches + margin + header
+    # Placed by hand: finding a layout around many images takes seconds.
+    figure = Figure(figsize=whole)
+    panel = figure.add_axes(
+        (margin / whole[0], margin / whole[1], width * inches / whole[0], height * inches / whole[1])
+    )
     panel.set_axis_off()
-    panel.set_aspect("equal")
-    panel.set_xlim(-0.05, width + 0.05)
-    panel.set_ylim(height + 0.05, -0.05)
-    panel.set_title(title, loc="left", fontsize=9, parse_math=False)
-    return panel
+    panel.set_xlim(0, width)
+    panel.set_ylim(height, 0)
+    figure.text(margin / whole[0], 1 - margin / whole[1], title, va="top", fontsize=9, color=INK)
+    return figure, panel
 
 
 def _image(panel: Axes, pixels: Pixels, left: float, top: float, width: float, height: float) -> None:
-    limits = panel.get_xlim(), panel.get_ylim()
-    panel.imshow(pixels, extent=(left, left + width, top + height, top), interpolation="nearest")
-    panel.set_xlim(limits[0])  # imshow would zoom in on its image
-    panel.set_ylim(limits[1])
+    image = AxesImage(panel, interpolation="nearest", extent=(left, left + width, top + height, top))
+    image.set_data(pixels)
+    panel.add_artist(image)  # unlike imshow, this leaves limits and aspect as they are
 
 
 def _write(panel: Axes, x: float, y: float, words: str, **style: Any) -> None:
-    style = {"ha": "center", "va": "center", "fontsize": 8, "color": INK} | style
     # A class name is a name, whatever dollar signs it has.
-    panel.text(x, y, words, parse_math=False, **style)
+    settings: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": INK, "parse_math": False}
+    panel.text(x, y, words, **settings | style)
 
 
 def _confusion(judged: Judged) -> Figure:
     counts, size = judged.counts, len(judged.classes)
     rates: NDArray[np.float64] = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(max(0.55 * size + 2, 4.5), 12)
+    side = min(max(0.55 * size + 1.7, 4.5), 12)
     figure = _figure(side, side)
     panel = figure.add_subplot()
     # The root makes small rates visible beside large ones.
     panel.imshow(np.sqrt(rates), cmap="Blues", vmin=0, vmax=1.15, interpolation="nearest")
-    panel.set_title("Confusion matrix of the test set" + (" (counts)" if size <= MOST_NUMBERED else ""), loc="left", fontsize=10)
+    title = "Confusion matrix of the test set" + (" (counts)" if size <= MOST_NUMBERED else "")
+    panel.set_title(title, loc="left", fontsize=10)
     panel.set_xlabel("what the network says", fontsize=9)
     panel.set_ylabel("true class", fontsize=9)
     small = 8 if size <= 40 else 4
@@ -224,5 +235,5 @@ def _reliability(number: Tensor, confidence: Tensor, right: Tensor, ece: float) 
     return figure
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 16 else name[:15] + "…"
+def _short(name: str, most: int = 16) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -74,7 +74,12 @@ class Judged:
         order = np.argsort(-off_diagonal, axis=None, kind="stable")[:number]
         pairs = [(int(place) // len(self.classes), int(place) % len(self.classes)) for place in order]
         return [
-            Confusion(self.classes[true], self.classes[said], int(off_diagonal[true, said]), int(self.counts[true].sum()))
+            Confusion(
+                true=self.classes[true],
+                predicted=self.classes[said],
+                images=int(off_diagonal[true, said]),
+                of=int(self.counts[true].sum()),
+            )
             for true, said in pairs
             if off_diagonal[true, said]
         ]
@@ -114,6 +119,13 @@ class Stored:
                 kept, lowest = number, loss
         return kept
 
+    @property
+    def mark(self) -> str:
+        """What to write at the kept epoch; empty while it is open which one that will be."""
+        if self.result:
+            return f"epoch {self.kept_epoch:,} kept"
+        return f"epoch {self.kept_epoch:,} best so far" if self.selects else ""
+
 
 def read(run: Run) -> Stored:
     """Read what the run folder has.
@@ -122,7 +134,13 @@ def read(run: Run) -> Stored:
         RunError: not an epoch has been trained, or a file is missing or does not fit the others.
         ModelError: predictions.safetensors is damaged.
     """
-    history = run.metrics
+    try:
+        history = run.metrics
+    except ValueError as error:
+        raise RunError(
+            f"{run.path / 'metrics.csv'}: damaged ({error}); expected a number in each cell, as `thirtytwo train` "
+            "writes them; copy the run folder anew, or train again"
+        ) from None
     if not history:
         raise RunError(
             f"{run.path}: holds no finished epoch; expected a metrics.csv with at least one; "

@@ -1,4 +1,4 @@
-"""Numbers as people write them."""
+"""Numbers as people write them, and the interval without which a share says too much."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def count(number: float) -> str:
     return f"{round(number):,}"
 
 
-def plural(number: int, noun: str) -> str:
-    """(1, "epoch") -> ``1 epoch``; (2, "epoch") -> ``2 epochs``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def plural(number: int, one: str, many: str = "") -> str:
+    """(1, "epoch") -> ``1 epoch``; (2, "epoch") -> ``2 epochs``; (2, "class", "classes") -> ``2 classes``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def ordinal(number: int) -> str:

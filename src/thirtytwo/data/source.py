@@ -1,0 +1,310 @@
+"""SPEC -> where the images are: what a person names is found on this machine, or fetched, or drawn.
+
+A SPEC is one of
+
+- ``cifar10``; ``cifar100``, with 100 classes, or ``cifar100:labels=coarse``, with 20;
+- ``shapes``, drawn by the package, or with any of the options in
+  ``shapes:training=20000,test=2000,seed=1,label_errors=0.05,duplicates=0.02``;
+- a path: a folder with one folder per class, or one with official CIFAR files.
+
+CIFAR is looked for in ``$THIRTYTWO_DATA``, in the package's cache, and where Keras and torchvision leave it; where it
+is in none of these, it is downloaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from thirtytwo.data import cifar, download, folder
+from thirtytwo.data.images import Images
+from thirtytwo.errors import ChecksumMismatch, DataError, DownloadError, StorageError
+
+Split = Literal["training", "test"]
+
+NAMES = ("cifar10", "cifar100", "shapes")
+"""SPECs that are no paths, without their options."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that was found; its images are read only when asked for."""
+
+    spec: str
+    """Finds the same data again: an absolute path, or a name with the options that are not at their default."""
+    name: str
+    """What results call it: cifar10, cifar100, cifar100-coarse, shapes, or the folder's name."""
+    location: str
+    """Where it lies, for people."""
+    notice: str
+    """Empty, or what a user has to be told before anything else about these data."""
+    reader: Callable[[Split], Images] = field(repr=False, compare=False)
+    """Reads one split."""
+
+    def read(self, split: Split) -> Images:
+        """The images of one split, with `Images.name` as above; no file of the other split is opened.
+
+        Raises:
+            DataError: files are missing, damaged, or of another kind.
+        """
+        return self.reader(split)
+
+
+def find(
+    spec: str | None = None,
+    *,
+    progress: download.Progress | None = None,
+    fallback: bool = False,
+    layouts: Sequence[cifar.Layout] = cifar.LAYOUTS,
+    archives: Mapping[str, download.Archive] = download.ARCHIVES,
+    patience: download.Patience = download.PATIENCE,
+) -> Source:
+    """Find the data set that a SPEC names; downloads it if it is not on this machine.
+
+    Args:
+        spec: see above; None is ``$THIRTYTWO_DATA``, which is a SPEC itself, and ``cifar10`` where that is not set.
+        progress: called while a download runs, with the bytes that are there and the bytes expected.
+        fallback: where nobody said which data to use and CIFAR-10 cannot be had, take ``shapes``; `notice` says so.
+        layouts: what official files look like.
+        archives: what can be downloaded, by name of the set.
+        patience: when a host is given up.
+
+    Raises:
+        DataError: there is no such data set; the message suggests one. No image file has been opened yet, so a folder
+            can still turn out to be damaged when it is read.
+        DownloadError, ChecksumMismatch: it is not on this machine and no host delivered it.
+        StorageError: it cannot be stored.
+    """
+    search = _Search(progress, layouts, archives, patience)
+    if spec is not None:
+        return search.find(spec)
+    if chosen := os.environ.get("THIRTYTWO_DATA"):
+        try:
+            return search.find(chosen)
+        except DataError as error:
+            raise type(error)(f"$THIRTYTWO_DATA: {error}") from None
+    try:
+        return search.find("cifar10")
+    except (DownloadError, ChecksumMismatch, StorageError) as error:
+        if not fallback:
+            raise
+        reason = "; ".join(line.strip() for line in str(error).splitlines() if not line.startswith("expected"))
+        return _shapes(
+            notice="CIFAR-10 was not found on this machine and could not be fetched, so DRAWN SHAPES stand in for it, "
+            "and these results say nothing about CIFAR-10. To use it, name the folder with its files as "
+            f"`--data FOLDER` or in $THIRTYTWO_DATA. What went wrong: {reason}"
+        )
+
+
+def cache_folder() -> Path:
+    """Where downloaded sets are kept: ``$THIRTYTWO_CACHE``, or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("THIRTYTWO_CACHE") or platformdirs.user_cache_dir("thirtytwo")).absolute()
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What `find` is told about how to look."""
+
+    progress: download.Progress | None
+    layouts: Sequence[cifar.Layout]
+    archives: Mapping[str, download.Archive]
+    patience: download.Patience
+
+    def find(self, spec: str) -> Source:
+        name, _, text = spec.strip().partition(":")
+        if name == "shapes":
+            return _shapes(_options(spec, text, _SHAPES))
+        if name not in NAMES:
+            return self._at_path(spec)
+        options = _options(spec, text, {"labels": _labels} if name == "cifar100" else {})
+        labels: cifar.LabelKind = options.get("labels", "fine")
+        copy = self._copy(name)
+        return Source(
+            spec=name if labels == "fine" else f"{name}:labels={labels}",
+            name=name if labels == "fine" else f"{name}-{labels}",
+            location=str(copy.folder),
+            notice="",
+            reader=_reader(copy, labels),
+        )
+
+    def _at_path(self, spec: str) -> Source:
+        path = _existing(spec)
+        copy = cifar.recognise(path, self.layouts)
+        if copy is None:
+            folder.check(path)
+        return Source(
+            spec=str(path),
+            name=copy.layout.name if copy else folder.name_of(path),
+            location=str(copy.folder if copy else path),
+            notice="",
+            reader=_reader(copy, "fine") if copy else lambda split: folder.read(path, split),
+        )
+
+    def _copy(self, name: str) -> cifar.Copy:
+        """A copy of CIFAR: named by the environment, on this machine, or fetched."""
+        layouts = [layout for layout in self.layouts if layout.name == name]
+        chosen = os.environ.get("THIRTYTWO_DATA", "")
+        if chosen and chosen.partition(":")[0] not in NAMES:
+            try:
+                copy = cifar.recognise(_existing(chosen), layouts)
+            except DataError as error:
+                raise DataError(f"$THIRTYTWO_DATA: {error}") from None
+            if copy is not None:
+                return copy
+        for place in _places():
+            # What somebody else left may be half a download; then it is as if it were not there.
+            if (copy := cifar.recognise(place, layouts)) and copy.is_whole():
+                return copy
+        place = download.fetch(self.archives[name], cache_folder(), self.progress, patience=self.patience)
+        copy = cifar.recognise(place, layouts)
+        if copy is None:
+            raise DataError(f"{place}: holds no {name} files, although it was fetched as such; expected official ones")
+        return copy
+
+
+def _existing(spec: str) -> Path:
+    """The folder that a SPEC names."""
+    if not spec.strip():
+        raise DataError(f"{spec!r} names nothing; expected {', '.join(NAMES)} or a path")
+    path = Path(spec)
+    with contextlib.suppress(RuntimeError):  # there may be no home
+        path = path.expanduser()
+    path = path.absolute()
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+    except OSError as error:
+        raise DataError(f"{str(path)[:200]}: cannot be read ({error.strerror}); expected a folder") from None
+    if not exists:
+        name = spec.strip().partition(":")[0].lower().replace("-", "")
+        near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else "check the path"
+        raise DataError(f"{spec!r}: no such folder, and no known name; expected {', '.join(NAMES)} or a path; {hint}")
+    if not is_folder:
+        raise DataError(f"{path}: a file; expected a folder; unpack it if it is an archive, then name the folder")
+    return path
+
+
+def _reader(copy: cifar.Copy, labels: cifar.LabelKind) -> Callable[[Split], Images]:
+    return lambda split: cifar.read(copy.folder, split, labels, layouts=[copy.layout])
+
+
+def _places() -> list[Path]:
+    """Where a copy of CIFAR may lie, its official folder or the folder that holds that."""
+    places = [cache_folder()]
+    home = None
+    with contextlib.suppress(RuntimeError):
+        home = Path.home()
+    keras = Path(os.environ["KERAS_HOME"]) if os.environ.get("KERAS_HOME") else home and home / ".keras"
+    if keras:
+        datasets = keras.absolute() / "datasets"
+        # From version 3.5 on, Keras unpacks into a folder of its own.
+        places += [datasets, datasets / "cifar-10-batches-py-target", datasets / "cifar-100-python-target"]
+    here = Path.cwd()
+    places += [here / "data", here]  # torchvision has no place of its own; its examples say ./data
+    return [*places, home / "data"] if home else places
+
+
+# Options of a SPEC ---------------------------------------------------------------------------------------------------
+
+
+def _shapes(options: Mapping[str, Any] | None = None, notice: str = "") -> Source:
+    """The data set that the package draws."""
+    chosen = {**_SHAPES_DEFAULTS, **(options or {})}
+
+    def read(split: Split) -> Images:
+        from thirtytwo.data.shapes import draw
+
+        return draw(
+            chosen[split],
+            chosen["seed"],
+            split=split,
+            label_errors=chosen["label_errors"],
+            duplicates=chosen["duplicates"],
+            training_number=chosen["training"],
+        ).images
+
+    text = ",".join(f"{key}={chosen[key]}" for key, default in _SHAPES_DEFAULTS.items() if chosen[key] != default)
+    return Source(
+        spec=f"shapes:{text}" if text else "shapes",
+        name="shapes",
+        location="drawn by the package",
+        notice=notice,
+        reader=read,
+    )
+
+
+def _labels(text: str) -> cifar.LabelKind:
+    if text == "coarse":
+        return "coarse"
+    if text == "fine":
+        return "fine"
+    raise ValueError("fine or coarse")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 10 <= int(text) <= 10_000_000:
+        raise ValueError("a whole number from 10 to 10000000")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise ValueError("a whole number from 0 on")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 0.5:
+        raise ValueError("a share from 0 to 0.5")
+    return share
+
+
+_SHAPES: Mapping[str, Callable[[str], Any]] = {
+    "training": _count,
+    "test": _count,
+    "seed": _seed,
+    "label_errors": _share,
+    "duplicates": _share,
+}
+"""Options of ``shapes``: how many images, which ones, and the shares with a wrong label or copied from another."""
+
+_SHAPES_DEFAULTS: Mapping[str, Any] = {
+    "training": 5000,
+    "test": 1000,
+    "seed": 0,
+    "label_errors": 0.0,
+    "duplicates": 0.0,
+}
+
+
+def _options(spec: str, text: str, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """``key=value,key=value`` as values; every mistake at once."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for option in text.split(",") if text else []:
+        key, _, value = (part.strip() for part in option.partition("="))
+        if key not in known:
+            near = difflib.get_close_matches(key, list(known), n=1)
+            expected = f"one of {', '.join(known)}" if known else "none"
+            problems.append(
+                f"no such option {key!r} (expected {expected}{f'; did you mean {near[0]}?' if near else ''})"
+            )
+            continue
+        try:
+            values[key] = known[key](value)
+        except ValueError as error:
+            problems.append(f"{key} is {value!r} (expected {error})")
+    if problems:
+        raise DataError(f"{spec!r}: {'; '.join(problems)}; expected a SPEC such as `shapes:training=20000,seed=1`")
+    return values

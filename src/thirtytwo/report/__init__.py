@@ -1,0 +1,47 @@
+"""Reports: what a run folder has stored, told to people in one HTML file and a few figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from thirtytwo import metrics
+from thirtytwo.errors import RunError
+from thirtytwo.report import figures, page, stored
+from thirtytwo.run import Run, write_atomic
+
+__all__ = ["write"]
+
+
+def write(run: Run) -> Path:
+    """Write ``report.html`` and ``figures/`` into the run folder, from nothing but what it has stored.
+
+    The page is one file without anything external; it opens from a disk as from a server. A run that has not been
+    scored yet gets a report of its training that says so. The same run gives the same bytes.
+
+    Args:
+        run: a run of which at least one epoch is done.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunError: not an epoch has been trained, or the folder's files are incomplete or do not fit each other.
+        ModelError: predictions.safetensors is damaged.
+        StorageError: the files cannot be written; those of an earlier report are still there.
+    """
+    contents = stored.read(run)
+    judged = contents.judged
+    bins = metrics.reliability(judged.probabilities, judged.labels) if judged is not None else None
+    try:
+        html = page.render(contents, bins)
+        drawn = figures.draw(contents, bins)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{run.path}: result.json, environment.json or metrics.csv is incomplete or damaged ({error!r}); "
+            "expected them as `thirtytwo train` wrote them; copy the run folder anew, or train again"
+        ) from error
+    for name, content in drawn.items():
+        write_atomic(run.path / "figures" / name, content)
+    path = run.path / "report.html"
+    write_atomic(path, html.encode())
+    return path

@@ -1,0 +1,41 @@
+"""Shared by all tests: a state folder and a cache of the tests' own, and small made data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Set before torch is loaded anywhere: tests run beside each other and must not fight for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+
+from thirtytwo.data.images import Images
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes into the user's folders or finds what lies there."""
+    base = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("THIRTYTWO_STATE", str(base / "state"))
+    monkeypatch.setenv("THIRTYTWO_CACHE", str(base / "cache"))
+    monkeypatch.setenv("KERAS_HOME", str(base / "keras"))
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> Path:
+    """The real CIFAR-10, where $THIRTYTWO_DATA points at it."""
+    place = os.environ.get("THIRTYTWO_DATA", "")
+    if not place or not (Path(place) / "cifar-10-batches-bin").is_dir():
+        pytest.skip("needs CIFAR-10; set THIRTYTWO_DATA to the folder that holds cifar-10-batches-bin")
+    return Path(place)
+
+
+@pytest.fixture
+def small_images() -> Images:
+    """200 noisy 8 × 8 images of four classes that differ in brightness: learned in a moment."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(200, dtype=np.int64) % 4
+    noise = generator.integers(0, 40, (200, 8, 8, 3))
+    return Images((labels[:, None, None, None] * 60 + noise).astype(np.uint8), labels, ("a", "b", "c", "d"), "small")

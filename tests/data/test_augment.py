@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from thirtytwo.data.augment import Augment
+from thirtytwo.data.loader import seeded
+
+EVERYTHING = Augment(rotation_degrees=15, width_shift=0.1, height_shift=0.1, horizontal_flip=True)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand((64, 3, 16, 12), generator=seeded(1))
+
+
+def test_strength_zero_is_the_identity_to_the_bit(images: Tensor) -> None:
+    assert torch.equal(Augment()(images, seeded(0)), images)
+
+
+def test_same_seed_same_pictures(images: Tensor) -> None:
+    assert torch.equal(EVERYTHING(images, seeded(7)), EVERYTHING(images, seeded(7)))
+    assert not torch.equal(EVERYTHING(images, seeded(7)), EVERYTHING(images, seeded(8)))
+
+
+def test_flip_mirrors_about_half_of_the_images_exactly(images: Tensor) -> None:
+    flipped = Augment(horizontal_flip=True)(images, seeded(0))
+    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
+    kept = (flipped == images).flatten(1).all(1)
+    assert torch.equal(mirrored, ~kept)
+    assert 16 < int(mirrored.sum()) < 48
+
+
+def test_flip_in_a_resampling_agrees_with_the_exact_flip(images: Tensor) -> None:
+    exact = Augment(horizontal_flip=True)(images, seeded(3))
+    resampled = Augment(horizontal_flip=True, rotation_degrees=1e-6)(images, seeded(3))
+    assert torch.allclose(exact, resampled, atol=1e-4)
+
+
+def test_shift_moves_by_at_most_its_share_and_by_every_amount_between() -> None:
+    ramp = torch.arange(32.0).expand(2000, 1, 32, 32).contiguous()  # value = column
+    moved = Augment(width_shift=0.125)(ramp, seeded(0))[:, 0, 16, 16] - 16
+    assert moved.abs().max() <= 4.0 + 1e-4
+    assert moved.min() < -3.8
+    assert moved.max() > 3.8
+    assert abs(float(moved.mean())) < 0.2
+
+
+def test_height_shift_moves_rows_only() -> None:
+    columns = torch.arange(32.0).expand(10, 1, 32, 32).contiguous()
+    assert torch.allclose(Augment(height_shift=0.2)(columns, seeded(0)), columns, atol=1e-4)
+
+
+def test_rotation_stays_within_its_range_and_keeps_an_oblong_image_undistorted() -> None:
+    height, width = 33, 65
+    y, x = torch.meshgrid(torch.arange(height) - 16.0, torch.arange(width) - 32.0, indexing="ij")
+    radius = (x**2 + y**2).sqrt().expand(20, 1, height, width).contiguous()
+    turned = Augment(rotation_degrees=180)(radius, seeded(0))
+    inside = radius[0, 0] < 14  # what stays in the picture however it is turned
+    assert (turned - radius)[:, 0, inside].abs().max() < 0.6  # circles stay circles
+
+    gradient = x.expand(500, 1, height, width).contiguous()
+    turned = Augment(rotation_degrees=20)(gradient, seeded(0))
+    angles = torch.rad2deg(
+        torch.atan2(turned[:, 0, 18, 32] - turned[:, 0, 14, 32], turned[:, 0, 16, 34] - turned[:, 0, 16, 30])
+    )
+    assert angles.abs().max() <= 20.1
+    assert angles.max() > 18
+    assert angles.min() < -18
+
+
+def test_values_stay_within_those_of_the_image(images: Tensor) -> None:
+    changed = EVERYTHING(images, seeded(0))
+    assert changed.min() >= images.min() - 1e-6
+    assert changed.max() <= images.max() + 1e-6
+    assert changed.shape == images.shape

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thirtytwo.data.augment import Augment
+from thirtytwo.data.images import Images
+from thirtytwo.data.loader import Loader, Standardise, on_device, seeded
+
+
+def numbered(images: Images) -> Images:
+    """Writes each image's number into its first pixel."""
+    pixels = images.pixels.copy()
+    pixels[:, 0, 0, 0] = range(len(images))
+    return Images(pixels, images.labels, images.classes, images.name)
+
+
+def loader(images: Images, batch_size: int = 32, seed: int = 0) -> Loader:
+    return Loader(images, batch_size=batch_size, seed=seed, standardise=Standardise())
+
+
+@settings(deadline=None)
+@given(batch_size=st.integers(1, 300), epoch=st.integers(0, 5))
+def test_an_epoch_shows_every_image_once_in_batches_that_differ_by_one_at_most(batch_size: int, epoch: int) -> None:
+    import numpy as np
+
+    labels = np.arange(200, dtype=np.int64) % 4
+    images = numbered(Images(np.zeros((200, 2, 2, 3), np.uint8), labels, ("a", "b", "c", "d"), "made"))
+    batches = list(loader(images, batch_size).epoch(epoch))
+    seen = torch.cat([(inputs[:, 0, 0, 0] * 255).round().long() for inputs, _ in batches])
+    assert sorted(seen.tolist()) == list(range(200))
+    assert torch.equal(torch.cat([part for _, part in batches]), torch.from_numpy(labels)[seen])
+    sizes = [len(part) for _, part in batches]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_order_is_a_function_of_seed_and_epoch(small_images: Images) -> None:
+    def order(seed: int, epoch: int) -> list[float]:
+        return [
+            float(v) for inputs, _ in loader(numbered(small_images), seed=seed).epoch(epoch) for v in inputs[:, 0, 0, 0]
+        ]
+
+    assert order(1, 2) == order(1, 2)
+    assert order(1, 2) != order(1, 3)
+    assert order(1, 2) != order(2, 2)
+
+
+def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_batches(small_images: Images) -> None:
+    def make() -> Loader:
+        augment = Augment(rotation_degrees=10, horizontal_flip=True)
+        return Loader(small_images, batch_size=32, seed=3, standardise=Standardise(), augment=augment)
+
+    whole, rest = list(make().epoch(4)), list(make().epoch(4, start=3))
+    assert len(rest) == len(whole) - 3
+    for (inputs, labels), (inputs_again, labels_again) in zip(whole[3:], rest, strict=True):
+        assert torch.equal(inputs, inputs_again)
+        assert torch.equal(labels, labels_again)
+
+
+def test_pixels_become_zero_to_one_then_standardised() -> None:
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(1, 1, 1, 3).repeat(1, 3, 1, 1)
+    assert torch.equal(Standardise()(pixels)[0, 0, 0], torch.tensor([0.0, 0.2, 1.0]))
+    standardised = Standardise((0.5, 0.5, 0.5), (0.25, 0.5, 1.0))(pixels)
+    assert torch.allclose(standardised[0, :, 0, 2], torch.tensor([2.0, 1.0, 0.5]))
+
+
+def test_augmentation_sees_values_from_zero_to_one() -> None:
+    pixels = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
+    seen = []
+    Standardise((0.5, 0.5, 0.5), (0.1, 0.1, 0.1))(pixels, lambda values: seen.append(values.clone()) or values)
+    assert float(seen[0].max()) == 1.0
+
+
+def test_images_lie_on_the_device_as_bytes_in_channels_last_order(small_images: Images) -> None:
+    pixels, labels = on_device(small_images, torch.device("cpu"))
+    assert pixels.dtype == torch.uint8
+    assert pixels.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(pixels.permute(0, 2, 3, 1), torch.from_numpy(small_images.pixels))
+    assert labels.dtype == torch.int64
+
+
+def test_streams_of_different_numbers_are_different() -> None:
+    draws = {tuple(torch.rand(2, generator=seeded(a, b)).tolist()) for a in range(30) for b in range(30)}
+    assert len(draws) == 900

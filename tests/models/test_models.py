@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from thirtytwo import models
+from thirtytwo.errors import RecipeError
+from thirtytwo.recipe import ClassicModel, CustomModel
+
+EVERY = [pytest.param(ClassicModel(), id="classic")]
+
+
+@pytest.mark.parametrize("settings", EVERY)
+@pytest.mark.parametrize(("classes", "size"), [(10, (32, 32)), (3, (16, 24))])
+def test_every_model_maps_images_to_scores_and_learns_from_all_of_its_parameters(
+    settings: ClassicModel, classes: int, size: tuple[int, int]
+) -> None:
+    network = models.build(settings, classes, size)
+    scores = network(torch.rand((4, 3, *size)))
+    assert scores.shape == (4, classes)
+    scores.square().mean().backward()
+    assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("settings", EVERY)
+def test_an_image_is_scored_the_same_alone_and_in_company(settings: ClassicModel) -> None:
+    network = models.build(settings, 10).eval()
+    images = torch.rand((5, 3, 32, 32))
+    with torch.no_grad():
+        assert torch.allclose(network(images)[2:3], network(images[2:3]), atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", EVERY)
+def test_same_random_seed_same_weights(settings: ClassicModel) -> None:
+    states = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        states.append(models.build(settings, 10).state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_settings_decide_the_architecture() -> None:
+    network = models.build(ClassicModel(stages=((8, 16), (24,)), hidden_units=20, dropout=0.5), 7, (16, 16))
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == [(3, 8), (8, 16), (16, 24)]
+    dense = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    assert [(d.in_features, d.out_features) for d in dense] == [(24 * 4 * 4, 20), (20, 7)]
+    assert [m.p for m in network.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
+    assert len([m for m in network.modules() if isinstance(m, nn.MaxPool2d)]) == 2
+
+
+def test_more_stages_than_the_image_can_be_halved_is_a_clear_error() -> None:
+    with pytest.raises(RecipeError, match="expected at most 3"):
+        models.build(ClassicModel(stages=((8,),) * 4), 10, (8, 8))
+
+
+def test_a_callers_network_is_not_built_from_a_recipe() -> None:
+    with pytest.raises(RecipeError, match="pass it"):
+        models.build(CustomModel(module="mine.Net"), 10)
+
+
+def test_summary_names_every_layer_with_output_and_parameters_and_changes_nothing() -> None:
+    network = models.build(ClassicModel(), 10).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    layers = models.summary(network)
+    assert sum(layer.parameters for layer in layers) == models.parameters(network)
+    assert layers[0].kind.startswith("Conv2d 3 →")
+    assert layers[0].output[1:] == (32, 32)
+    assert layers[-1].output == (10,)
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())

@@ -1,0 +1,532 @@
+"""The report of a run whose folder is made here, by the same code that stores a real one."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import re
+import shlex
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.stats import binomtest
+
+from thirtytwo import environment
+from thirtytwo import recipe as recipes
+from thirtytwo.data.images import Images
+from thirtytwo.errors import ModelError, RunError
+from thirtytwo.evaluate import Scored, _store
+from thirtytwo.report import page, stored, wording, write
+from thirtytwo.run import Row, Run, read_tensors, write_tensors
+from thirtytwo.train import Epoch, _improvements
+
+TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+UGLY = ("<script>alert(1)</script>", '"quoted" & $x^2$', "a name that goes on for far longer than any class should")
+EVALUATED = {"random_test_images.png", "examples.png", "confusion.png", "reliability.png", "mistakes.png"}
+CURVES = {"curves.svg", "curves.png"}
+
+
+def make_run(
+    folder: Path,
+    *,
+    classes: Sequence[str] = TEN,
+    images: int = 300,
+    epochs: int = 4,
+    size: tuple[int, int] = (32, 32),
+    validation: bool = True,
+    mistakes: bool = True,
+    ended: bool = True,
+    evaluated: bool = True,
+    data: dict[str, Any] | None = None,
+    network: str = "",
+) -> Run:
+    """A run folder with the files of a real one, and made-up numbers."""
+    run = Run.create(folder, "classic")
+    recipe = recipes.load("classic", [] if validation else ["validation=0", "early_stopping.patience=0"])
+    if network:
+        recipe = recipe.model_copy(update={"model": recipes.CustomModel(module=network)})
+    run.recipe = recipe
+    run.environment = {
+        **environment.describe(torch.device("cpu")),
+        "seed": 7,
+        "data": {
+            "spec": "cifar10",
+            "name": "cifar10",
+            "location": "/somewhere/cifar-10-batches-bin",
+            "fingerprint": "0123456789abcdef" * 4,
+            "images": 50_000,
+            "classes": list(classes),
+            "size": list(size),
+            "warnings": [],
+            "notice": None,
+            **(data or {}),
+        },
+    }
+    rows: list[Row] = [
+        {
+            "epoch": epoch,
+            "learning_rate": 0.004 / epoch,
+            "train_loss": 2.0 / epoch,
+            "train_accuracy": 1 - 0.6 / epoch,
+            # The last but one is the best.
+            "validation_loss": 1.5 / epoch + (0.9 if epoch == epochs > 1 else 0) if validation else None,
+            "validation_accuracy": 1 - 0.5 / epoch if validation else None,
+            "images_per_second": 3000.0,
+            "seconds": 16.0 * epoch,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+    run.metrics = rows
+    if not ended:
+        return run
+    result: dict[str, Any] = {
+        "recipe": "classic",
+        "seed": 7,
+        "data": "cifar10",
+        "images": 50_000,
+        "epochs": epochs,
+        "train_seconds": 243.2,
+        "cold_seconds": 261.0,
+        "flops": 4.12e14,
+        "parameters": 551_466,
+        "peak_memory_bytes": 812 * 2**20,
+    }
+    if evaluated:
+        test = _scored(classes, images, size, mistakes)
+        generator = np.random.default_rng(1)
+        examples = torch.from_numpy(generator.integers(1, 256, (len(classes), 10, *size, 3), dtype=np.uint8))
+        _store(run, [test], examples)
+        result |= {"test_opening": 3, "test": test.summary()}
+        if validation:
+            result["validation"] = {"images": 5000, "accuracy": 0.8931, "loss": 0.3312}
+    run.result = result
+    return run
+
+
+def _scored(classes: Sequence[str], images: int, size: tuple[int, int], mistakes: bool) -> Scored:
+    generator = np.random.default_rng(0)
+    labels: NDArray[np.int64] = np.arange(images, dtype=np.int64) % len(classes)
+    pixels = generator.integers(0, 256, (images, *size, 3), dtype=np.uint8)
+    scores = generator.normal(size=(images, len(classes)))
+    scores[np.arange(images), labels] += 2.5 if mistakes else 40.0
+    probabilities = torch.from_numpy(scores).softmax(1).float()
+    test = Images(pixels, labels, tuple(classes), "cifar10")
+    return Scored("test", test, torch.arange(images) + 1000, probabilities, opening=3)
+
+
+class Page(HTMLParser):
+    """A page's elements with their attributes, and its text, element by element."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self._open = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._open = tag
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self._open, data))
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(text for tag, text in self.texts if tag not in ("style", "script")).split())
+
+    def of(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def section(self, name: str) -> Page:
+        found = re.search(rf'<section id="{name}">.*?</section>', self.html, re.DOTALL)
+        assert found, f"no section {name}"
+        return Page(found.group())
+
+
+def read(run: Run) -> Page:
+    return Page((run.path / "report.html").read_text(encoding="utf-8"))
+
+
+def rendered(run: Run) -> Page:
+    """The page alone, without the figures: much faster."""
+    return Page(page.render(*_contents(run)))
+
+
+def _contents(run: Run) -> Any:
+    from thirtytwo.metrics import reliability
+
+    contents = stored.read(run)
+    judged = contents.judged
+    return contents, reliability(judged.probabilities, judged.labels) if judged else None
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An ordinary run, with its report."""
+    made = make_run(tmp_path_factory.mktemp("runs") / "ordinary")
+    assert write(made) == made.path / "report.html"
+    return made
+
+
+@pytest.fixture(scope="module")
+def html(run: Run) -> Page:
+    return read(run)
+
+
+# What is written -----------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_is_a_file_that_opens(run: Run) -> None:
+    figures = run.path / "figures"
+    assert {file.name for file in figures.iterdir()} == EVALUATED | CURVES
+    for file in figures.glob("*.png"):
+        with Image.open(file) as image:
+            image.load()
+            assert min(image.size) > 200
+    assert ElementTree.fromstring((figures / "curves.svg").read_bytes()).tag.endswith("svg")
+
+
+def test_the_same_run_gives_the_same_bytes_and_leaves_matplotlib_as_it_was(run: Run) -> None:
+    files = [run.path / "report.html", *sorted((run.path / "figures").iterdir())]
+    before = [file.read_bytes() for file in files]
+    parameters = dict(matplotlib.rcParams)
+    write(run)
+    assert [file.read_bytes() for file in files] == before
+    assert dict(matplotlib.rcParams) == parameters
+
+
+def test_the_report_changes_nothing_else_in_the_run_folder(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", epochs=1, evaluated=False)
+    before = {file.name: file.read_bytes() for file in run.path.iterdir()}
+    write(run)
+    assert {file.name: file.read_bytes() for file in run.path.iterdir() if file.name in before} == before
+    assert {file.name for file in run.path.iterdir()} - set(before) == {"report.html", "figures"}
+
+
+def test_ten_thousand_test_images_make_less_than_a_megabyte(tmp_path: Path) -> None:
+    # Noise: no image is larger as a PNG.
+    html = rendered(make_run(tmp_path / "run", images=10_000)).html
+    assert len(html.encode()) < 1_000_000
+
+
+# The page by itself --------------------------------------------------------------------------------------------------
+
+
+def test_the_page_refers_to_nothing_outside_itself(html: Page) -> None:
+    identifiers = {attributes["id"] for _, attributes in html.elements if "id" in attributes}
+    for tag, attributes in html.elements:
+        assert attributes.get("src", "data:").startswith("data:"), tag
+        target = attributes.get("href", "data:,")
+        assert target == "data:," or target.removeprefix("#") in identifiers, tag
+        assert not {"srcset", "action", "formaction", "poster", "data", "xlink:href"} & set(attributes), tag
+    assert not re.search(r"https?://|url\(|@import|\bfetch\(", html.html)
+
+
+def test_the_browser_is_told_to_load_nothing(html: Page) -> None:
+    policies = [meta["content"] for meta in html.of("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == [
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
+    ]
+
+
+def test_a_person_who_does_not_see_the_page_is_told_what_is_there(html: Page) -> None:
+    assert html.of("html")[0]["lang"] == "en"
+    assert all(image["alt"] for image in html.of("img"))
+    assert all(drawing["aria-label"] and drawing["role"] == "img" for drawing in html.of("svg"))
+    assert all(head["scope"] in ("row", "col") for head in html.of("th"))
+    levels = [int(tag[1]) for tag, _ in html.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_class_names_are_text_and_never_markup(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", classes=UGLY, images=60, epochs=1, data={"name": "<b>set</b>", "notice": "<i>"})
+    write(run)  # with the figures: matplotlib would read dollars as formulas
+    found = read(run)
+    assert len(found.of("script")) == 1
+    assert not found.of("b") or "set" not in found.text.split("Precision")[0].replace("<b>set</b>", "")
+    assert all(tag not in ("i", "alert") or "style" in attributes for tag, attributes in found.elements)
+    for name in UGLY:
+        assert name in found.text
+    assert "<b>set</b>" in found.text
+
+
+# What the page says --------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_are_those_of_the_result(run: Run, html: Page) -> None:
+    test = run.result["test"]
+    right = round(test["accuracy"] * test["images"])
+    for words in (
+        f"{test['accuracy']:.1%}",
+        f"Of 300 images it had never seen, the network named {right} correctly.",
+        f"{test['loss']:.3f}",
+        f"{test['top5']:.1%}",
+        f"{test['macro_f1']:.3f}",
+        f"The expected calibration error is {test['ece']:.1%}",
+        "4 min 3 s",
+        "551,466",
+        "412 TFLOP",
+        "4 of 16",
+        "3rd time that this test set was opened on this machine by this user",
+        "The weights of epoch 3 were kept",
+        "0.331, with 89.3% of 5,000 images right",
+    ):
+        assert words in html.text
+
+
+def test_the_accuracy_comes_with_its_interval(run: Run, html: Page) -> None:
+    test = run.result["test"]
+    interval = binomtest(round(test["accuracy"] * 300), 300).proportion_ci(method="wilson")
+    assert f"95% Wilson interval {interval.low:.1%} to {interval.high:.1%}" in html.text
+
+
+def test_the_confusion_matrix_holds_every_test_image(run: Run, html: Page) -> None:
+    table = re.search(r'<table class="matrix">.*?</table>', html.html, re.DOTALL)
+    assert table
+    rows = re.findall(r"<tr>.*?</tr>", table.group().split("<tbody>")[1], re.DOTALL)
+    counts = [[int(cell.replace("·", "0")) for cell in re.findall(r"<td[^>]*>([^<]*)</td>", row)] for row in rows]
+    assert counts == run.result["test"]["confusion"]
+
+
+def test_the_most_frequent_confusion_is_told_first(run: Run) -> None:
+    judged = stored.read(run).judged
+    assert judged
+    pairs = judged.most_confused(8)
+    off_diagonal = judged.counts - np.diag(judged.counts.diagonal())
+    assert pairs[0].images == off_diagonal.max()
+    assert [pair.images for pair in pairs] == sorted((pair.images for pair in pairs), reverse=True)
+
+
+def test_wrong_answers_are_marked_by_more_than_a_colour(run: Run, html: Page) -> None:
+    judged = stored.read(run).judged
+    assert judged
+    wrong = sum(not answer.right for answer in judged.random)
+    assert 0 < wrong < 25
+    shown = html.section("random")
+    assert len(shown.of("img")) == 25
+    assert [answer.get("class") for answer in shown.of("li")].count("wrong") == wrong
+    assert sum(text.startswith("✗") for _, text in shown.texts) == wrong
+    assert sum(text.startswith("✓") for _, text in shown.texts) == 25 - wrong
+
+
+def test_mistakes_are_shown_the_most_confident_first(html: Page) -> None:
+    shown = html.section("mistakes")
+    assert len(shown.of("img")) == 30
+    confidence = [float(text.removesuffix("%")) for _, text in shown.texts if re.fullmatch(r"[\d.]+%", text)]
+    assert len(confidence) == 30
+    assert confidence == sorted(confidence, reverse=True)
+
+
+def test_images_in_the_page_are_the_stored_ones_to_the_bit(run: Run, html: Page) -> None:
+    tensors, _ = read_tensors(run.predictions_path)
+    for section, pixels in (
+        ("random", tensors["random.pixels"]),
+        ("mistakes", tensors["mistakes.pixels"][:30]),
+        ("examples", tensors["examples"].flatten(0, 1)),
+    ):
+        images = html.section(section).of("img")
+        found = [Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))) for image in images]
+        assert np.array_equal(np.stack([np.asarray(image) for image in found]), pixels.numpy())
+
+
+def test_notice_and_warnings_of_the_data_stand_before_the_numbers(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", data={"notice": "These are shapes & more.", "warnings": ["One <odd> file."]})
+    text = rendered(run).text
+    for words in ("These are shapes & more.", "One <odd> file."):
+        assert 0 < text.index(words) < text.index("95% Wilson interval")
+
+
+def test_the_command_makes_the_same_run_again(tmp_path: Path) -> None:
+    spec = "my data/it's here"
+    found = rendered(make_run(tmp_path / "run", images=20, data={"spec": spec}))
+    command = next(text for tag, text in found.texts if text.startswith("thirtytwo train"))
+    assert shlex.split(command) == [
+        *("thirtytwo", "train", "recipe.toml", "--data", spec, "--seed", "7", "--device", "cpu"),
+    ]
+    toml = next(text for tag, text in found.texts if text.startswith("name = "))
+    assert recipes.parse(toml) == recipes.load("classic")
+
+
+def test_a_network_of_ones_own_is_made_again_in_python(tmp_path: Path) -> None:
+    found = rendered(make_run(tmp_path / "run", images=20, network="mine.Net"))
+    assert 'thirtytwo.train("recipe.toml", \'cifar10\', seed=7, device="cpu", network=…).finish()' in found.text
+
+
+# Runs of every kind --------------------------------------------------------------------------------------------------
+
+
+def test_a_hundred_classes_stay_usable(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(100)]
+    run = make_run(tmp_path / "run", classes=names, images=1000, size=(8, 8))
+    write(run)
+    found = read(run).section("failures")
+    assert not re.search('class="matrix"', found.html)
+    squares = [shape["class"] for shape in found.of("path")]
+    counts = np.array(run.result["test"]["confusion"])
+    assert squares.count("hit") == np.count_nonzero(counts.diagonal())
+    assert squares.count("miss") == np.count_nonzero(counts) - np.count_nonzero(counts.diagonal())
+    assert len(re.findall('<th scope="row">', found.html)) == 100
+
+
+def test_a_run_without_mistakes_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", classes=("no", "yes"), images=40, mistakes=False)
+    write(run)
+    found = read(run)
+    assert "There are none: it named each of these 40 test images correctly." in found.section("mistakes").text
+    assert {file.name for file in (run.path / "figures").iterdir()} == EVALUATED | CURVES
+    assert "Top-5" not in found.text  # of two classes it says nothing
+
+
+def test_one_epoch_without_validation_is_enough(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", epochs=1, validation=False, images=30, size=(12, 20))
+    write(run)
+    found = read(run)
+    assert "1 epoch, of at most 16." in found.section("curves").text
+    assert "Validation" not in found.section("curves").text
+    assert all((image["width"], image["height"]) == ("96", "58") for image in found.of("img"))
+
+
+def test_large_images_are_reduced_in_the_page(tmp_path: Path) -> None:
+    found = rendered(make_run(tmp_path / "run", classes=("a", "b"), images=20, size=(300, 200)))
+    content = base64.b64decode(found.of("img")[0]["src"].partition(",")[2])
+    assert Image.open(io.BytesIO(content)).size == (64, 96)
+
+
+def test_a_class_with_few_images_shows_those_it_has(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", classes=("a", "b"), images=20)
+    tensors, header = read_tensors(run.predictions_path)
+    tensors["examples"][1, 3:] = 0  # as `evaluate` fills up
+    write_tensors(run.predictions_path, tensors, header)
+    assert len(rendered(run).section("examples").of("img")) == 10 + 3
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_an_unfinished_run_is_reported_as_far_as_it_goes(tmp_path: Path, ended: bool) -> None:
+    run = make_run(tmp_path / "a run", ended=ended, evaluated=False)
+    write(run)
+    found = read(run)
+    assert "has not been evaluated" in found.text
+    assert ("This training has not ended" in found.text) is not ended
+    command = next(text for _, text in found.texts if "--resume" in text)
+    assert shlex.split(command) == ["thirtytwo", "train", "--resume", str(run.path)]
+    assert "test accuracy" not in found.text
+    assert {file.name for file in (run.path / "figures").iterdir()} == CURVES
+    assert len(found.section("curves").of("svg")) == 3
+    assert "0123456789abcdef" in found.section("provenance").text
+
+
+def test_a_very_long_training_makes_no_larger_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", epochs=20_000, evaluated=False)
+    found = rendered(run)
+    assert len(found.html) < 100_000
+    assert "metrics.csv in the run folder" in found.text
+
+
+@given(
+    losses=st.lists(st.floats(0, 5) | st.sampled_from([1.0, 1.05, 1.1, float("nan")]), min_size=1, max_size=30),
+    minimum=st.sampled_from([0.0, 0.1]),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_epoch_called_kept_is_the_one_whose_weights_training_kept(losses: list[float], minimum: float) -> None:
+    recipe = recipes.load("classic", [f"early_stopping.minimum_improvement={minimum}"])
+    rows: list[Row] = [{"epoch": number, "validation_loss": loss} for number, loss in enumerate(losses, start=1)]
+    history = [Epoch(number, 0, 0, 0, loss, 0, 0, 0) for number, loss in enumerate(losses, start=1)]
+    kept = stored.Stored(Run(Path()), recipe, {}, rows, {}, None).kept_epoch
+    # 0: no epoch was better than none; the weights are left as the last epoch made them.
+    assert kept == (_improvements(history, minimum)[-1] or len(losses))
+
+
+# What is wrong with a folder -----------------------------------------------------------------------------------------
+
+
+def test_a_run_without_an_epoch_says_how_to_go_on(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", epochs=1, ended=False)
+    (run.path / "metrics.csv").unlink()
+    with pytest.raises(RunError, match=r"no finished epoch.*expected.*--resume"):
+        write(run)
+    assert not (run.path / "report.html").exists()
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _edit_result(run: Run, **changes: Any) -> None:
+    run.result = {**run.result, "test": {**run.result["test"], **changes}}
+
+
+def test_damaged_files_are_named_and_leave_no_report(tmp_path: Path) -> None:
+    damages: list[tuple[str, Any, type[Exception]]] = [
+        ("predictions.safetensors", lambda run: run.predictions_path.unlink(), RunError),
+        ("predictions.safetensors", lambda run: _cut(run.predictions_path), ModelError),
+        ("predictions.safetensors", lambda run: write_tensors(run.predictions_path, {}, {"classes": []}), RunError),
+        ("predictions.safetensors", lambda run: _edit_result(run, confusion=[[1, 2], [3, 4]]), RunError),
+        ("result.json", lambda run: _edit_result(run, per_class=[{}]), RunError),
+        ("result.json", lambda run: (run.path / "result.json").write_text("{"), RunError),
+        ("metrics.csv", lambda run: (run.path / "metrics.csv").write_text("epoch,train_loss\n1,much\n"), RunError),
+        ("metrics.csv", lambda run: (run.path / "metrics.csv").write_text("epoch\n1\n"), RunError),
+        ("environment.json", lambda run: setattr(run, "environment", {"seed": 0}), RunError),
+    ]
+    for number, (file, damage, error) in enumerate(damages):
+        run = make_run(tmp_path / str(number), images=20, epochs=1, size=(8, 8))
+        damage(run)
+        with pytest.raises(error, match=re.escape(file)) as caught:
+            write(run)
+        assert "expected" in str(caught.value)
+        assert not (run.path / "report.html").exists()
+
+
+# Numbers in words ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (wording.ordinal(1), "1st"),
+        (wording.ordinal(2), "2nd"),
+        (wording.ordinal(11), "11th"),
+        (wording.ordinal(112), "112th"),
+        (wording.ordinal(1023), "1,023rd"),
+        (wording.duration(0.04), "0.0 s"),
+        (wording.duration(9.96), "10 s"),
+        (wording.duration(99.6), "1 min 40 s"),
+        (wording.duration(3599.7), "1 h 0 min"),
+        (wording.duration(10_920), "3 h 2 min"),
+        (wording.scaled(0, "FLOP"), "0 FLOP"),
+        (wording.scaled(999.9e9, "FLOP"), "1.00 TFLOP"),
+        (wording.scaled(4.12e14, "FLOP"), "412 TFLOP"),
+        (wording.scaled(4.12e13, "FLOP"), "41.2 TFLOP"),
+        (wording.precise_percent(0.88642, 10_000), "88.64%"),
+        (wording.precise_percent(0.88642, 300), "88.6%"),
+    ],
+)
+def test_numbers_read_as_people_write_them(found: str, expected: str) -> None:
+    assert found == expected
+
+
+@given(number=st.integers(1, 100_000), share=st.floats(0, 1))
+@settings(max_examples=100, deadline=None)
+def test_the_interval_is_wilsons(number: int, share: float) -> None:
+    hits = round(share * number)
+    oracle = binomtest(hits, number).proportion_ci(method="wilson")
+    assert wording.wilson(hits, number) == pytest.approx((oracle.low, oracle.high), abs=1e-9)
+
+
+def test_json_of_the_result_is_left_as_it_was(run: Run) -> None:
+    assert json.loads((run.path / "result.json").read_text(encoding="utf-8"))["test"]["images"] == 300

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from thirtytwo import models
+from thirtytwo.classifier import Classifier
+from thirtytwo.errors import ImageError, ModelError
+from thirtytwo.recipe import ClassicModel, CustomModel, Pixels
+from thirtytwo.run import read_tensors, write_tensors
+
+CLASSES = ("cat", "dog", "frog")
+SETTINGS = ClassicModel(stages=((4,), (8,)), hidden_units=8)
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    network = models.build(SETTINGS, 3, (16, 16))
+    pixels = Pixels(mean=(0.4, 0.5, 0.6), standard_deviation=(0.2, 0.3, 0.4))
+    return Classifier(network, SETTINGS, CLASSES, (16, 16), pixels, temperature=1.7, facts={"seed": 3})
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
+
+
+def test_a_stored_model_answers_as_before_to_the_bit(
+    classifier: Classifier, images: np.ndarray, tmp_path: Path
+) -> None:
+    classifier.save(tmp_path / "model.safetensors")
+    again = Classifier.load(tmp_path / "model.safetensors")
+    assert np.array_equal(again(images), classifier(images))
+    assert (again.classes, again.size, again.pixels) == (classifier.classes, classifier.size, classifier.pixels)
+    assert again.temperature == 1.7
+    assert again.facts == {"seed": 3}
+    assert again.fingerprint == classifier.fingerprint
+
+
+def test_answers_are_probabilities_of_the_network_on_prepared_pixels(
+    classifier: Classifier, images: np.ndarray
+) -> None:
+    answers = classifier(images)
+    assert answers.shape == (30, 3)
+    assert answers.dtype == np.float32
+    assert answers.sum(1) == pytest.approx(1, abs=1e-6)
+    prepared = (images / 255.0 - [0.4, 0.5, 0.6]) / [0.2, 0.3, 0.4]
+    scores = classifier.network.eval()(torch.from_numpy(prepared).float().permute(0, 3, 1, 2))
+    assert answers == pytest.approx((scores / 1.7).softmax(1).detach().numpy(), abs=1e-5)
+
+
+def test_answers_do_not_depend_on_batch_size_or_mode(classifier: Classifier, images: np.ndarray) -> None:
+    classifier.network.train()
+    whole = classifier.probabilities(images)
+    assert classifier.network.training
+    assert torch.allclose(whole, classifier.probabilities(images, batch_size=7), atol=1e-6)
+    assert torch.equal(whole, classifier.probabilities(torch.from_numpy(images).permute(0, 3, 1, 2)))
+
+
+def test_no_images_no_answers(classifier: Classifier, images: np.ndarray) -> None:
+    assert classifier(images[:0]).shape == (0, 3)
+    assert classifier.predict([]) == []
+
+
+def test_images_of_another_size_or_type_are_refused(classifier: Classifier, images: np.ndarray) -> None:
+    with pytest.raises(ModelError, match="this model expects uint8"):
+        classifier(images[:, :8])
+    with pytest.raises(ModelError, match="float32"):
+        classifier((images / 255).astype(np.float32))  # type: ignore[arg-type]
+
+
+def test_an_image_file_of_the_right_size_is_answered_like_its_pixels(
+    classifier: Classifier, images: np.ndarray, tmp_path: Path
+) -> None:
+    for index in range(3):
+        Image.fromarray(images[index]).save(tmp_path / f"{index}.png")
+    predictions = classifier.predict([tmp_path / f"{index}.png" for index in range(3)])
+    for prediction, row in zip(predictions, classifier(images[:3]), strict=True):
+        assert [prediction.probabilities[name] for name in CLASSES] == pytest.approx(row.tolist(), abs=1e-6)
+        assert prediction.label == CLASSES[row.argmax()]
+        assert prediction.probability == max(prediction.probabilities.values())
+        assert list(prediction.probabilities.values()) == sorted(prediction.probabilities.values(), reverse=True)
+
+
+def test_a_file_that_is_no_image_is_refused(classifier: Classifier, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_text("no image")
+    with pytest.raises(ImageError, match=r"x\.png"):
+        classifier.predict([tmp_path / "x.png"])
+
+
+def test_fingerprint_changes_with_any_weight(classifier: Classifier) -> None:
+    before = classifier.fingerprint
+    with torch.no_grad():
+        next(classifier.network.parameters())[0, 0, 0, 0] += 1e-6
+    assert classifier.fingerprint != before
+
+
+def test_a_model_file_cut_short_is_refused(classifier: Classifier, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    classifier.save(path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ModelError, match="cut short"):
+        Classifier.load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("classes", ["cat", "dog"], "do not fit a network for 2 classes"),
+        ("classes", "cat", "header is damaged"),
+        ("format", 99, "model format 99"),
+        ("size", [32, 32], "do not fit"),
+        ("size", [1, 1], "build no network"),
+        ("temperature", "warm", "header is damaged"),
+        ("model", {"name": "unheard of"}, "header is damaged"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(
+    classifier: Classifier, tmp_path: Path, key: str, value: object, problem: str
+) -> None:
+    path = tmp_path / "model.safetensors"
+    classifier.save(path)
+    tensors, header = read_tensors(path)
+    write_tensors(path, tensors, {**header, key: value})
+    with pytest.raises(ModelError, match=problem):
+        Classifier.load(path)
+
+
+def test_a_callers_own_network_is_asked_for_and_then_used(images: np.ndarray, tmp_path: Path) -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(16 * 16 * 3, 3))
+
+    path = tmp_path / "model.safetensors"
+    classifier = Classifier(make(), CustomModel(module="mine.Net"), CLASSES, (16, 16))
+    classifier.save(path)
+    with pytest.raises(ModelError, match=r"network=module"):
+        Classifier.load(path)
+    with pytest.raises(ModelError, match="do not fit"):
+        Classifier.load(path, network=nn.Linear(3, 3))
+    assert np.array_equal(Classifier.load(path, network=make())(images), classifier(images))
+
+
+def test_an_unfinished_run_and_a_missing_file_are_clear_errors(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="No such file"):
+        Classifier.load(tmp_path / "none")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").touch()
+    (tmp_path / "run" / "environment.json").write_text(json.dumps({}))
+    with pytest.raises(ModelError, match="--resume"):
+        Classifier.load(tmp_path / "run")

@@ -1,0 +1,302 @@
+"""The program as a person uses it: words in, text and exit codes out. Every command runs for real."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thirtytwo.cli import main
+from thirtytwo.data import find
+from thirtytwo.run import Run
+
+SHAPES = "shapes:training=150,test=40"
+SMALL = ("--set", "batch_size=32", "--set", "model.stages=[[4], [8]]", "--set", "model.hidden_units=8")
+
+Program = Callable[..., "Answer"]
+
+
+class Answer:
+    """What a call of the program printed, and its exit code."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def program(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Program:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["thirtytwo", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else 1 if leaving.code else 0
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Answer(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from thirtytwo import evaluate_run, load_recipe, train, write_report
+
+    words = [word for word in SMALL if word != "--set"]
+    training = train(load_recipe("classic", [*words, "epochs=2"]), SHAPES, out=tmp_path_factory.mktemp("cli") / "run")
+    training.finish()
+    evaluate_run(training.run)
+    write_report(training.run)
+    return training.run.path
+
+
+def test_train_prints_the_network_the_epochs_and_the_result(program: Program) -> None:
+    answer = program("train", "classic", "--data", SHAPES, "--epochs", "2", *SMALL, "--seed", "3")
+    assert answer.code == 0, answer.err
+    assert "Conv2d 3 → 4, 3 × 3" in answer.out
+    assert "total" in answer.out
+    assert "epoch   2/2" in answer.out
+    assert "test accuracy" in answer.out
+    assert "opening 1 of this test set" in answer.out
+    run = Run.open("runs/classic-1")
+    assert f"Report: {run.path}/report.html" in answer.out
+    assert run.environment["seed"] == 3
+    assert "\x1b" not in answer.out  # plain lines where the output is no terminal
+
+
+def test_train_json_is_one_object_with_everything_promised(program: Program) -> None:
+    answer = program("train", "--data", SHAPES, "--epochs", "1", *SMALL, "--json", "--out", "here")
+    assert answer.code == 0, answer.err
+    promised = (
+        "recipe seed data images epochs train_seconds cold_seconds flops parameters peak_memory_bytes test_opening "
+        "validation test"
+    )
+    assert set(promised.split()) <= answer.json.keys()
+    assert answer.json == Run.open("here").result
+
+
+def test_a_run_folder_holds_what_it_promises_and_no_pickle(trained: Path) -> None:
+    promised = {
+        "recipe.toml", "environment.json", "metrics.csv", "checkpoint", "model.safetensors", "predictions.safetensors",
+        "result.json", "report.html",
+    }  # fmt: skip
+    assert promised <= {path.name for path in trained.iterdir()}
+    for path in trained.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes()[:2] not in (b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK"), path
+
+
+def test_evaluate_agrees_with_the_runs_own_result(program: Program, trained: Path) -> None:
+    result = Run.open(trained).result
+    answer = program("evaluate", trained, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["test"] == result["test"]
+    promised = {"recipe", "seed", "data", "images", "epochs", "train_seconds", "cold_seconds", "flops", "parameters"}
+    assert {key: answer.json[key] for key in promised} == {key: result[key] for key in promised}
+    validation = program("evaluate", trained / "model.safetensors", "--split", "validation", "--json").json
+    assert validation["validation"]["accuracy"] == result["validation"]["accuracy"]
+    assert validation["test_opening"] is None
+    assert "per_class" in answer.json["test"]
+    assert program("evaluate", trained, "--split", "training").code == 0
+
+
+def test_predict_answers_for_files_and_folders(program: Program, trained: Path, tmp_path: Path) -> None:
+    test = find(SHAPES).read("training")
+    folder = tmp_path / "mine"
+    (folder / "deeper").mkdir(parents=True)
+    for index, name in enumerate(("a.png", "b.jpg", "deeper/c.webp")):
+        Image.fromarray(test.pixels[index]).resize((64, 48)).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    answer = program("predict", trained, folder, folder / "a.png", "--json")
+    assert answer.code == 0, answer.err
+    assert [Path(row["path"]).name for row in answer.json] == ["a.png", "b.jpg", "c.webp", "a.png"]
+    for row in answer.json:
+        assert row.keys() == {"path", "class", "probability", "probabilities"}
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert row["probability"] == row["probabilities"][row["class"]]
+    shown = program("predict", trained, folder / "a.png")
+    assert answer.json[0]["class"] in shown.out
+
+
+def test_report_draws_again_without_opening_anything(program: Program, trained: Path) -> None:
+    (trained / "report.html").unlink()
+    answer = program("report", trained)
+    assert answer.code == 0, answer.err
+    assert (trained / "report.html").exists()
+
+
+def test_data_shows_what_is_in_a_set(program: Program) -> None:
+    answer = program("data", SHAPES)
+    assert "150 training images of 32 × 32, 10 classes" in answer.out
+    facts = program("data", SHAPES, "--json").json
+    assert facts["images"] == sum(facts["classes"].values()) == 150
+
+
+def test_resume_of_a_finished_run_shows_its_result_and_trains_nothing(program: Program, trained: Path) -> None:
+    before = (trained / "model.safetensors").read_bytes()
+    answer = program("train", "--resume", trained, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json == Run.open(trained).result
+    assert (trained / "model.safetensors").read_bytes() == before
+
+
+MISTAKES = {
+    "unknown recipe": (["train", "clasic"], "Did you mean classic"),
+    "recipe file that is not there": (["train", "mine.toml"], "no such file"),
+    "mistyped key": (["train", "--set", "optimizer.learning_rat=1"], "did you mean optimizer.learning_rate"),
+    "value out of range": (["train", "--set", "model.dropout=1.5"], "found 1.5, expected less than 1"),
+    "several problems": (["train", "--set", "model.dropout=1.5", "--epochs", "0"], "2 problems"),
+    "no key": (["train", "--set", "epochs"], "expected key=value"),
+    "unknown data": (["train", "--data", "cifar11"], "cifar10"),
+    "unknown device": (["train", "--data", SHAPES, "--device", "abacus"], "expected auto, cpu or cuda"),
+    "negative seed": (["train", "--seed", "-1"], "--seed"),
+    "unknown option": (["train", "--sed", "1"], "--sed"),
+    "unknown command": (["tarin"], "tarin"),
+    "resume what is not there": (["train", "--resume", "nowhere"], "no such folder"),
+    "resume with other settings": (["train", "classic", "--resume", "x", "--seed", "2"], "RECIPE, --seed"),
+    "model that is not there": (["predict", "nowhere", "x.png"], "No such file"),
+    "evaluate what is no run": (["evaluate", "."], "not a run folder"),
+    "report of what is no run": (["report", "."], "not a run folder"),
+    "too many stages": (["train", "--data", SHAPES, "--set", "model.stages=[[4],[4],[4],[4],[4],[4]]"], "at most 5"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_with_what_was_found_and_what_to_do(
+    program: Program, mistake: str, tmp_path: Path
+) -> None:
+    words, expected = MISTAKES[mistake]
+    answer = program(*words)
+    assert answer.code == 2
+    assert expected in answer.err
+    assert answer.out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(program: Program, trained: Path) -> None:
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    answer = program("train", "--data", SHAPES, *SMALL, "--out", trained)
+    assert answer.code == 2
+    assert f"--resume {trained}" in answer.err
+    assert before == {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+
+
+def noise(mode: str, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    generator = np.random.default_rng(0)
+    shape = (size[1], size[0])
+    if mode == "I;16":
+        return Image.fromarray(generator.integers(0, 65536, shape, dtype=np.uint16))
+    if mode == "L":
+        return Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8))
+    channels = {"RGB": 3, "RGBA": 4, "CMYK": 4}[mode]
+    return Image.fromarray(
+        generator.integers(0, 256, (*shape, channels), dtype=np.uint8), mode=None if channels == 3 else mode
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "ending", "size"),
+    [("RGB", "png", (1, 1)), ("L", "png", (40, 30)), ("I;16", "png", (40, 30)), ("RGBA", "png", (40, 30)),
+     ("CMYK", "jpg", (40, 30)), ("RGB", "bmp", (500, 20)), ("RGB", "gif", (33, 33))],
+)  # fmt: skip
+def test_predict_takes_images_of_every_kind(
+    program: Program, trained: Path, tmp_path: Path, mode: str, ending: str, size: tuple[int, int]
+) -> None:
+    path = tmp_path / f"image.{ending}"
+    noise(mode, size).save(path)
+    assert program("predict", trained, path, "--json").code == 0
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    """A valid PNG of a gigapixel, a megabyte long."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 32768, 32768, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(4097 * 1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "bomb", "missing", "folder without images"])
+def test_predict_refuses_what_is_no_image(program: Program, trained: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image.png"
+    match kind:
+        case "empty":
+            path.touch()
+        case "text":
+            path.write_text("this is no image")
+        case "truncated":
+            path.write_bytes(encoded(noise("RGB", (200, 200)))[:1000])
+        case "bomb":
+            path.write_bytes(bomb())
+        case "folder without images":
+            path.mkdir()
+    answer = program("predict", trained, path)
+    assert answer.code == 2
+    assert "image.png" in answer.err
+    assert "expected" in answer.err
+
+
+def test_a_model_file_that_is_no_model_is_refused(program: Program, trained: Path, tmp_path: Path) -> None:
+    import torch
+
+    image = tmp_path / "x.png"
+    noise("RGB").save(image)
+    cut, pickled = tmp_path / "cut.safetensors", tmp_path / "model.pt"
+    cut.write_bytes((trained / "model.safetensors").read_bytes()[:5000])
+    torch.save({"weight": torch.zeros(3)}, pickled)
+    for path, word in ((cut, "cut short"), (pickled, "pickle")):
+        answer = program("predict", path, image)
+        assert answer.code == 2
+        assert word in answer.err
+        assert "expected" in answer.err
+
+
+def test_a_model_for_other_classes_is_refused_before_the_test_set_is_opened(
+    program: Program, trained: Path, tmp_path: Path
+) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for index in range(10):
+            noise("RGB").save(tmp_path / "pets" / name / f"{index}.png")
+    answer = program("evaluate", trained, "--data", tmp_path / "pets")
+    assert answer.code == 2
+    assert "2 classes (cat, dog)" in answer.err
+    assert "trained for 10" in answer.err
+
+
+def test_version_is_the_packages(program: Program) -> None:
+    from thirtytwo import __version__
+
+    assert program("--version").out.strip() == f"thirtytwo {__version__}"
+
+
+@pytest.mark.parametrize("command", ["data", "train", "evaluate", "predict", "report"])
+def test_every_command_explains_itself(program: Program, command: str) -> None:
+    answer = program(command, "--help")
+    assert answer.code == 0
+    assert command in answer.out

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from thirtytwo import evaluate as evaluate_function
+from thirtytwo import models
+from thirtytwo import recipe as recipes
+from thirtytwo.classifier import Classifier
+from thirtytwo.data import find, sealed
+from thirtytwo.data.source import Source
+from thirtytwo.errors import ModelError, RunError, StorageError
+from thirtytwo.evaluate import evaluate, evaluate_run
+from thirtytwo.recipe import ClassicModel
+from thirtytwo.run import Run, read_tensors
+from thirtytwo.train import train
+
+WORDS = ["batch_size=32", "model.stages=[[4], [8]]", "model.hidden_units=8", "epochs=1"]
+
+
+@pytest.fixture
+def source() -> Source:
+    return find("shapes:training=150,test=40")
+
+
+@pytest.fixture
+def trained(source: Source, tmp_path: Path) -> Run:
+    training = train(recipes.load("classic", WORDS), source, out=tmp_path / "run")
+    training.finish()
+    return training.run
+
+
+def openings(source: Source) -> int:
+    path = sealed.ledger_path(source.read("test"))
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_a_run_is_scored_on_its_validation_part_and_once_on_the_test_set(trained: Run, source: Source) -> None:
+    assert openings(source) == 0  # training itself opened nothing
+    result = evaluate_run(trained)
+    assert openings(source) == result["test_opening"] == 1
+    assert result["validation"]["accuracy"] == trained.metrics[-1]["validation_accuracy"]
+    assert result["validation"]["loss"] == pytest.approx(trained.metrics[-1]["validation_loss"])
+    assert result["test"]["images"] == sum(map(sum, result["test"]["confusion"])) == 40
+    assert trained.result == result
+    assert evaluate_run(trained) == result
+    assert openings(source) == 1
+
+
+def test_a_scoring_that_was_interrupted_is_the_same_opening(trained: Run, source: Source) -> None:
+    trained.predictions_path.mkdir()  # in the way of the file
+    with pytest.raises(StorageError):
+        evaluate_run(trained)
+    assert openings(source) == 1
+    trained.predictions_path.rmdir()
+    assert evaluate_run(trained)["test_opening"] == 1
+    assert openings(source) == 1
+
+
+def test_moving_results_elsewhere_does_not_reset_the_count(source: Source, tmp_path: Path) -> None:
+    numbers = []
+    for index in range(2):
+        training = train(recipes.load("classic", WORDS), source, out=tmp_path / str(index), seed=index)
+        training.finish()
+        numbers.append(evaluate_run(training.run)["test_opening"])
+    assert numbers == [1, 2]
+
+
+def test_scoring_the_same_model_again_is_another_opening(trained: Run, source: Source) -> None:
+    assert [evaluate(trained, source).opening for _ in range(2)] == [1, 2]
+    assert evaluate(trained, source, split="validation").opening is None
+    assert openings(source) == 2
+
+
+def test_stored_predictions_are_the_classifiers(trained: Run, source: Source) -> None:
+    evaluate_run(trained)
+    tensors, header = read_tensors(trained.predictions_path)
+    test = source.read("test")
+    assert header["classes"] == list(test.classes)
+    assert np.array_equal(tensors["test.probabilities"].numpy(), Classifier.load(trained)(test.pixels))
+    assert np.array_equal(tensors["test.labels"].numpy(), test.labels)
+    training = source.read("training")
+    assert np.array_equal(tensors["validation.labels"].numpy(), training.labels[tensors["validation.indices"].numpy()])
+    for rows, pixels in (("random.rows", "random.pixels"), ("mistakes.rows", "mistakes.pixels")):
+        assert np.array_equal(tensors[pixels].numpy(), test.pixels[tensors[rows].numpy()])
+    predicted = tensors["test.probabilities"].argmax(1)
+    wrong = (predicted != tensors["test.labels"]).nonzero()[:, 0]
+    assert sorted(tensors["mistakes.rows"].tolist()) == wrong.tolist()
+    confidence = tensors["test.probabilities"].max(1).values[tensors["mistakes.rows"]]
+    assert torch.equal(confidence, confidence.sort(descending=True).values)
+
+
+def test_the_two_parts_of_the_training_images_are_those_of_the_training(trained: Run, source: Source) -> None:
+    validation = evaluate(trained, source, split="validation")
+    training = evaluate(trained, source, split="training")
+    assert sorted([*validation.indices.tolist(), *training.indices.tolist()]) == list(range(150))
+    assert [int((validation.labels == label).sum()) for label in range(10)] == [2] * 10  # a tenth of 15, rounded
+
+
+def test_a_model_that_does_not_fit_the_data_is_refused_before_the_test_set_is_opened(source: Source) -> None:
+    settings = ClassicModel(stages=((4,),), hidden_units=8)
+    other_classes = Classifier(models.build(settings, 2), settings, ("cat", "dog"))
+    with pytest.raises(ModelError, match="trained for 2"):
+        evaluate(other_classes, source)
+    classes = source.read("training").classes
+    other_size = Classifier(models.build(settings, 10, (16, 16)), settings, classes, (16, 16))
+    with pytest.raises(ModelError, match="16 × 16"):
+        evaluate(other_size, source)
+    assert openings(source) == 0
+
+
+def test_an_unfinished_run_is_not_scored(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", "classic")
+    run.recipe = recipes.load("classic")
+    run.environment = {}
+    with pytest.raises(RunError, match="--resume"):
+        evaluate_run(run)
+
+
+def test_summary_has_every_measure_that_results_promise(trained: Run, source: Source) -> None:
+    summary = evaluate(trained, source, split="validation").summary()
+    promised = {"accuracy", "loss", "top5", "balanced_accuracy", "macro_f1", "ece", "per_class", "confusion"}
+    assert promised <= summary.keys()
+    assert [row["class"] for row in summary["per_class"]] == list(source.read("training").classes)
+
+
+def test_the_public_name_is_the_function() -> None:
+    assert evaluate_function is evaluate

@@ -1,0 +1,83 @@
+"""Our few measures against torchmetrics and scikit-learn, which others keep well."""
+
+from __future__ import annotations
+
+import pytest
+import sklearn.metrics
+import torch
+import torchmetrics.functional.classification as oracle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from thirtytwo import metrics
+
+CLASSES = 7
+
+
+def answers(seed: int, number: int = 500, classes: int = CLASSES, sharpness: float = 3.0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (number,), generator=generator)
+    scores = torch.randn((number, classes), generator=generator) * sharpness
+    scores[torch.arange(number), labels] += 2.0
+    return scores.softmax(1), labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_measures_agree_with_their_oracles(seed: int) -> None:
+    probabilities, labels = answers(seed)
+    predicted = probabilities.argmax(1)
+    assert metrics.accuracy(probabilities, labels) == pytest.approx(sklearn.metrics.accuracy_score(labels, predicted))
+    assert metrics.cross_entropy(probabilities, labels) == pytest.approx(
+        sklearn.metrics.log_loss(labels, probabilities.double().numpy()), rel=1e-5
+    )
+    for k in (1, 3, 5):
+        assert metrics.top_k(probabilities, labels, k) == pytest.approx(
+            sklearn.metrics.top_k_accuracy_score(labels, probabilities.numpy(), k=k)
+        )
+    counts = metrics.confusion(probabilities, labels)
+    assert counts.tolist() == sklearn.metrics.confusion_matrix(labels, predicted).tolist()
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
+    for ours, theirs in zip(metrics.per_class(counts), expected, strict=False):
+        assert ours.tolist() == pytest.approx(theirs.tolist())
+    assert metrics.balanced_accuracy(counts) == pytest.approx(
+        sklearn.metrics.balanced_accuracy_score(labels, predicted)
+    )
+    assert metrics.expected_calibration_error(probabilities, labels) == pytest.approx(
+        float(oracle.multiclass_calibration_error(probabilities, labels, CLASSES, n_bins=15, norm="l1")), abs=1e-6
+    )
+
+
+def test_a_class_that_never_occurs_and_is_never_predicted_scores_zero_and_does_not_count() -> None:
+    probabilities = torch.eye(3)[[0, 0, 1]]
+    counts = metrics.confusion(probabilities, torch.tensor([0, 0, 1]))
+    assert [part.tolist() for part in metrics.per_class(counts)] == [[1, 1, 0]] * 3
+    assert metrics.balanced_accuracy(counts) == 1.0
+
+
+def test_certainty_in_the_wrong_class_is_a_large_finite_loss() -> None:
+    assert 80 < metrics.cross_entropy(torch.tensor([[1.0, 0.0]]), torch.tensor([1])) < 100
+
+
+def test_top_five_of_two_classes_is_always_right() -> None:
+    probabilities, labels = answers(0, classes=2)
+    assert metrics.top_k(probabilities, labels, 5) == 1.0
+
+
+def test_perfectly_calibrated_answers_have_no_calibration_error() -> None:
+    probabilities = torch.tensor([[0.8, 0.2]]).repeat(1000, 1)
+    labels = (torch.arange(1000) % 5 == 0).long()
+    assert metrics.expected_calibration_error(probabilities, labels) == pytest.approx(0.0, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 10**6), st.integers(1, 60))
+def test_reliability_bins_partition_the_images(seed: int, number: int) -> None:
+    probabilities, labels = answers(seed, number)
+    count, confidence, right = metrics.reliability(probabilities, labels)
+    assert int(count.sum()) == number
+    assert float((count * right).sum() / number) == pytest.approx(metrics.accuracy(probabilities, labels))
+    low = torch.arange(15) / 15
+    occupied = count > 0
+    assert bool((confidence[occupied] > low[occupied] - 1e-9).all())
+    assert bool((confidence[occupied] <= low[occupied] + 1 / 15 + 1e-9).all())

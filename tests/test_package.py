@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import thirtytwo
+from thirtytwo import errors
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("words", "forbidden"),
+    [
+        ("import thirtytwo", {"torch", "numpy", "pydantic", "PIL", "matplotlib"}),
+        ("import thirtytwo.cli", {"torch", "numpy", "pydantic", "PIL", "matplotlib"}),
+        ("import thirtytwo.recipe", {"torch", "numpy"}),
+        ("import thirtytwo.data", {"torch", "matplotlib"}),
+    ],
+)
+def test_imports_stay_light(words: str, forbidden: set[str]) -> None:
+    script = f"{words}\nimport sys\nprint(*sys.modules)"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert not loaded & forbidden
+
+
+def test_help_loads_no_torch() -> None:
+    script = (
+        "import sys\nsys.argv = ['thirtytwo', '--help']\nfrom thirtytwo.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\nprint('LOADED', *sys.modules)"
+    )
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    shown, _, loaded = output.partition("LOADED")
+    assert "train" in shown
+    assert not {"torch", "numpy", "ray"} & set(loaded.split())
+
+
+def test_public_names_are_sorted_real_and_documented() -> None:
+    assert list(thirtytwo.__all__) == sorted(thirtytwo.__all__)
+    assert set(thirtytwo.__all__) <= set(dir(thirtytwo))
+    for name in thirtytwo.__all__:
+        value = getattr(thirtytwo, name)
+        assert value.__doc__, name
+        assert not isinstance(value, ModuleType), name
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_a_public_function_is_not_shadowed_by_the_module_of_its_name(name: str) -> None:
+    importlib.import_module(f"thirtytwo.{name}")
+    assert callable(getattr(thirtytwo, name))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = thirtytwo.nothing  # type: ignore[attr-defined]
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+    assert errors.__doc__
+    drawn = set(re.findall(r"[├└]── (\w+)|^(\w+Error) ", errors.__doc__, re.MULTILINE))
+    names = {one or other for one, other in drawn}
+    real = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert names == real
+    for name in real:
+        code = getattr(errors, name).exit_code
+        assert code == (2 if issubclass(getattr(errors, name), errors.InputError) else 1)
+
+
+def test_no_image_of_a_data_set_is_committed() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    names = [
+        name for name in listed.stdout.splitlines() if re.search(r"\.(png|jpe?g|bin|npz|npy|pkl|pt)$|data_batch", name)
+    ]
+    assert names == []
+
+
+def test_nothing_heavy_that_needs_torchvision_is_depended_upon() -> None:
+    assert "torchvision" not in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert "torchvision==" not in (ROOT / "constraints.txt").read_text(encoding="utf-8")

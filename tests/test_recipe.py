@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from thirtytwo import recipe as recipes
+from thirtytwo.errors import RecipeError
+from thirtytwo.recipe import Adam, Cosine, Recipe, Settings, Sgd
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_shipped_recipe_is_valid_and_named_after_its_file(name: str) -> None:
+    assert recipes.load(name).name == name
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_written_as_toml_reads_back_equal(name: str) -> None:
+    recipe = recipes.load(name)
+    assert recipes.parse(recipe.to_toml()) == recipe
+
+
+def classes(settings: type[BaseModel] = Settings) -> list[type[BaseModel]]:
+    return [kind for child in settings.__subclasses__() for kind in (child, *classes(child))]
+
+
+@pytest.mark.parametrize("settings", classes(), ids=lambda kind: kind.__name__)
+def test_every_setting_is_documented(settings: type[BaseModel]) -> None:
+    assert settings.__doc__
+    assert all(field.description for field in settings.model_fields.values())
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        recipes.load("classic").epochs = 3  # type: ignore[misc]
+
+
+def test_overrides_change_what_they_name_and_nothing_else() -> None:
+    plain = recipes.load("classic")
+    changed = recipes.load("classic", ["optimizer.learning_rate=0.5", "model.stages=[[8], [16, 16]]", "batch_size = 7"])
+    assert isinstance(changed.optimizer, Adam)
+    assert changed.optimizer.learning_rate == 0.5
+    assert changed.batch_size == 7
+    assert changed.model_dump(exclude={"optimizer", "model", "batch_size"}) == plain.model_dump(
+        exclude={"optimizer", "model", "batch_size"}
+    )
+
+
+def test_naming_another_kind_starts_its_section_from_defaults() -> None:
+    changed = recipes.load("classic", ["schedule.name=cosine", "schedule.warmup_epochs=2", "optimizer.name='sgd'"])
+    assert changed.schedule == Cosine(warmup_epochs=2.0)
+    assert changed.optimizer == Sgd()
+
+
+def test_naming_the_same_kind_keeps_the_section() -> None:
+    assert recipes.load("classic", ["optimizer.name=adam"]) == recipes.load("classic")
+
+
+def test_every_problem_is_reported_at_once_with_its_remedy() -> None:
+    words = ["optimizer.learning_rat=1", "epochs=ten", "model.dropout=2", "learning_rate=0.1", "nonsense"]
+    with pytest.raises(RecipeError) as caught:
+        recipes.load("classic", words)
+    message = str(caught.value)
+    assert "5 problems" in message
+    assert "did you mean optimizer.learning_rate?" in message
+    assert "epochs: found 'ten', expected" in message
+    assert "model.dropout: found 2" in message
+    assert "'nonsense': expected key=value" in message
+
+
+def test_unknown_recipe_suggests_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="Did you mean classic"):
+        recipes.load("clasic")
+
+
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        ("epochs=0", "epochs"),
+        ("epochs=2.5", "epochs"),
+        ("batch_size=-1", "batch_size"),
+        ("validation=1.0", "validation"),
+        ("optimizer.learning_rate=nan", "optimizer.learning_rate"),
+        ("optimizer.learning_rate=inf", "optimizer.learning_rate"),
+        ("optimizer.learning_rate='0.1'", "optimizer.learning_rate"),
+        ("optimizer.name=adamw2", "optimizer.name"),
+        ("augmentation.horizontal_flip=yes", "augmentation.horizontal_flip"),
+        ("model.stages=[]", "model.stages"),
+        ("model.stages=[[0]]", "model.stages"),
+        ("description=2020-01-01", "2020"),
+        ("name=../../etc", "name"),
+    ],
+)
+def test_values_out_of_range_or_of_another_type_are_refused(word: str, problem: str) -> None:
+    with pytest.raises(RecipeError, match=problem):
+        recipes.load("classic", [word])
+
+
+@pytest.mark.parametrize(
+    "words", [["validation=0"], ["validation=0", "early_stopping.patience=0", "schedule.name=plateau"]]
+)
+def test_selection_without_validation_images_is_refused(words: list[str]) -> None:
+    with pytest.raises(RecipeError, match="validation is 0"):
+        recipes.load("classic", words)
+
+
+def test_epochs_grow_on_fewer_images_and_a_grown_recipe_stays_as_it_is() -> None:
+    recipe = recipes.load("classic", ["fewer_images.exponent=0.5", "fewer_images.maximum_factor=4.0"])
+    assert recipe.for_images(50_000).epochs == recipe.epochs
+    assert recipe.for_images(500_000).epochs == recipe.epochs
+    assert recipe.for_images(12_500).epochs == 2 * recipe.epochs
+    assert recipe.for_images(10).epochs == 4 * recipe.epochs
+    grown = recipe.for_images(12_500)
+    assert recipes.parse(grown.to_toml()).for_images(12_500) == grown
+
+
+def test_a_number_of_epochs_that_was_asked_for_does_not_grow() -> None:
+    assert recipes.load("classic", ["epochs=3"]).for_images(100).epochs == 3
+
+
+def test_a_recipe_file_is_read_like_a_shipped_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(recipes.load("classic").to_toml())
+    assert recipes.load(path) == recipes.load("classic")
+    with pytest.raises(RecipeError, match="no such file"):
+        recipes.load(tmp_path / "other.toml")
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        recipes.load(path)
+
+
+LEAVES = st.one_of(st.integers(), st.floats(), st.booleans(), st.text(max_size=8), st.dates())
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+)
+
+
+def parsed_or_refused(content: str, overrides: list[str] | None = None) -> Recipe | None:
+    try:
+        return recipes.parse(content, overrides or [])
+    except RecipeError as error:
+        assert str(error)
+        return None
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_recipe_or_a_clear_error(content: str) -> None:
+    parsed_or_refused(content)
+
+
+@given(st.lists(st.tuples(st.sampled_from(recipes.keys()), VALUES), max_size=4))
+def test_any_values_in_known_places_are_a_recipe_or_a_clear_error(changes: list[tuple[str, object]]) -> None:
+    import tomli_w
+
+    values = tomllib.loads(recipes.load("classic").to_toml())
+    for key, value in changes:
+        table = values
+        *sections, last = key.split(".")
+        for section in sections:
+            if not isinstance(table.get(section), dict):
+                table[section] = {}
+            table = table[section]
+        table[last] = value
+    try:
+        content = tomli_w.dumps(values)
+    except (TypeError, ValueError, UnicodeEncodeError):
+        return
+    recipe = parsed_or_refused(content)
+    if recipe is not None:
+        assert recipes.parse(recipe.to_toml()) == recipe
+
+
+@given(
+    st.lists(
+        st.one_of(st.text(max_size=30), st.tuples(st.sampled_from(recipes.keys()), st.text(max_size=10)).map("=".join)),
+        max_size=4,
+    )
+)
+def test_any_overrides_are_applied_or_a_clear_error(overrides: list[str]) -> None:
+    parsed_or_refused(recipes.load("classic").to_toml(), overrides)

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thirtytwo import recipe as recipes
+from thirtytwo.errors import ModelError, RunError, StorageError
+from thirtytwo.run import Run, read_tensors, write_atomic, write_tensors
+
+
+def complete(path: Path) -> Run:
+    run = Run.create(path, "classic")
+    run.recipe = recipes.load("classic")
+    run.environment = {"seed": 0}
+    return run
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    run = complete(tmp_path / "run")
+    rows = [
+        {"epoch": 1, "train_loss": 0.1 + 0.2, "validation_loss": None},
+        {"epoch": 2, "train_loss": 1e-300, "validation_loss": 3.0},
+    ]
+    run.metrics = rows
+    run.result = {"accuracy": 1 / 3, "name": "é"}
+    again = Run.open(run.path)
+    assert again.recipe == recipes.load("classic")
+    assert again.metrics == rows
+    assert again.result == {"accuracy": 1 / 3, "name": "é"}
+
+
+def test_nothing_in_a_run_folder_but_what_was_meant_for_it(tmp_path: Path) -> None:
+    run = complete(tmp_path / "run")
+    assert sorted(file.name for file in run.path.iterdir()) == [".lock", "environment.json", "recipe.toml"]
+
+
+def test_default_folders_are_numbered_and_never_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [Run.create(None, "classic").path for _ in range(3)]
+    assert [str(path) for path in paths] == ["runs/classic-1", "runs/classic-2", "runs/classic-3"]
+
+
+def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        Run.create(tmp_path, "classic")
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+    complete(tmp_path / "run")
+    with pytest.raises(RunError, match=r"--resume .*run"):
+        Run.create(tmp_path / "run", "classic")
+    (tmp_path / "empty").mkdir()
+    assert Run.create(tmp_path / "empty", "classic").path == tmp_path / "empty"
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such folder"):
+        Run.open(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="not a run folder"):
+        Run.open(tmp_path)
+    run = complete(tmp_path / "run")
+    (run.path / "environment.json").write_text("{")
+    with pytest.raises(RunError, match="cannot be read"):
+        _ = run.environment
+
+
+def test_a_run_folder_belongs_to_one_process_at_a_time_and_to_none_after_its_death(tmp_path: Path) -> None:
+    run = complete(tmp_path / "run")
+    script = f"""
+import sys
+from pathlib import Path
+from thirtytwo.run import Run
+with Run(Path({str(run.path)!r})).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(RunError, match="another process"), run.locked():
+        pass
+    holder.kill()
+    holder.communicate()
+    with run.locked():
+        pass
+
+
+def test_tensors_and_header_survive_to_the_bit(tmp_path: Path) -> None:
+    shared = torch.rand(3, 4)
+    tensors = {
+        "a": torch.tensor([0.1, float("nan"), -0.0]),
+        "shared": shared,
+        "shared too": shared,
+        "channels last": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "bytes": torch.arange(5, dtype=torch.uint8),
+        "step": torch.tensor(3.0),
+    }
+    write_tensors(tmp_path / "x.safetensors", tensors, {"pi": 3.141592653589793, "list": [1, None]})
+    read, header = read_tensors(tmp_path / "x.safetensors")
+    assert header == {"pi": 3.141592653589793, "list": [1, None]}
+    assert read.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert read[name].dtype == tensor.dtype
+        assert torch.equal(read[name].nan_to_num(7), tensor.nan_to_num(7))
+
+
+def test_a_pickle_is_refused_without_being_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (os.system, (f"touch {tmp_path}/ran",))
+
+    for name, content in (("p2", pickle.dumps(Evil(), 2)), ("p4", pickle.dumps(Evil(), 4))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelError, match="pickle"):
+            read_tensors(tmp_path / name)
+    torch.save({"w": torch.zeros(2)}, tmp_path / "model.pt")
+    with pytest.raises(ModelError, match="pickle"):
+        read_tensors(tmp_path / "model.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("stored") / "model.safetensors"
+    write_tensors(path, {"weight": torch.arange(12.0).reshape(3, 4), "bias": torch.zeros(3)}, {"format": 1})
+    return path.read_bytes()
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused_never_a_crash(
+    stored: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = bytearray(stored)
+    match data.draw(st.sampled_from(["cut", "flip", "noise"])):
+        case "cut":
+            content = content[: data.draw(st.integers(0, len(content) - 1))]
+        case "flip":
+            for _ in range(data.draw(st.integers(1, 4))):
+                content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        case "noise":
+            content = bytearray(data.draw(st.binary(max_size=200)))
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    path.write_bytes(content)
+    try:
+        read_tensors(path)
+    except ModelError as error:
+        assert "expected" in str(error)
+
+
+def test_a_missing_or_foreign_file_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="No such file"):
+        read_tensors(tmp_path / "none.safetensors")
+    import safetensors.torch
+
+    safetensors.torch.save_file({"w": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ModelError, match="no 'thirtytwo' header"):
+        read_tensors(tmp_path / "foreign.safetensors")
+
+
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_half_one(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount here: {mounted.stderr.decode().strip()}")
+    try:
+        write_atomic(place / "state", b"old" * 1000)
+        with pytest.raises(StorageError, match="disk is full") as caught:
+            write_atomic(place / "state", bytes(400_000))
+        assert isinstance(caught.value.__cause__, OSError)
+        assert caught.value.__cause__.errno == errno.ENOSPC
+        assert (place / "state").read_bytes() == b"old" * 1000
+        assert [file.name for file in place.iterdir()] == ["state"]
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error() -> None:
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_atomic(Path("/proc/thirtytwo/state"), b"")
+
+
+def test_result_is_plain_json(tmp_path: Path) -> None:
+    run = complete(tmp_path / "run")
+    run.result = {"x": 1.5}
+    assert json.loads((run.path / "result.json").read_text()) == {"x": 1.5}

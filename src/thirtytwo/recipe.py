@@ -223,7 +223,7 @@ class Recipe(Settings):
     epochs: Annotated[int, Field(ge=1, le=100_000)]
     """Most passes over the training images."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
-    """Images per step; the last step of an epoch takes what is left."""
+    """Most images in a step; an epoch is divided into as few steps as that allows, of equal size but for one image."""
     validation: Fraction = 0.1
     """Share of the training images held out, class by class, to select with; 0 trains on all of them."""
     checkpoint_minutes: NotNegative = 10.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -25,7 +24,9 @@ from hypothesis import strategies as st
 from thirtytwo.data.download import ARCHIVES, Archive, Patience, fetch
 from thirtytwo.errors import ChecksumMismatch, DataError, DownloadError, StorageError
 
-QUICK = Patience(connect_seconds=2, stall_seconds=0.3, attempts=3, pause_seconds=0.001, longest_pause_seconds=0.01)
+# A machine that is busy with other things must not look like a host that has stalled, except where that is the point.
+QUICK = Patience(connect_seconds=20, stall_seconds=20, attempts=3, pause_seconds=0.001, longest_pause_seconds=0.01)
+IMPATIENT = replace(QUICK, stall_seconds=0.3)
 
 Behaviour = Callable[["Handler", bytes], None]
 
@@ -305,7 +306,7 @@ def test_next_call_goes_on_where_the_last_one_broke(serve: Serve, tmp_path: Path
 
 
 def test_interrupted_call_leaves_what_has_arrived(serve: Serve, tmp_path: Path) -> None:
-    host = serve(CONTENT, stalls_after(10_000), whole)
+    host = serve(CONTENT, whole)
 
     def interrupt(there: int, expected: int | None) -> None:
         raise KeyboardInterrupt
@@ -313,8 +314,9 @@ def test_interrupted_call_leaves_what_has_arrived(serve: Serve, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         fetch(archive_of(CONTENT, host), tmp_path, interrupt, patience=QUICK)
     assert {path.name for path in tmp_path.iterdir()} == {"made.tar.gz.part", ".made.tar.gz.lock"}
+    there = (tmp_path / "made.tar.gz.part").stat().st_size
     fetch(archive_of(CONTENT, host), tmp_path, patience=QUICK)
-    assert host.asked[1][0] is not None
+    assert host.asked[1:] == ([(f"bytes={there}-", None)] if there < len(CONTENT) else [])
     assert_whole(tmp_path)
 
 
@@ -345,8 +347,8 @@ def test_leftover_of_something_else_does_no_harm(serve: Serve, tmp_path: Path, r
 )
 def test_passing_trouble_passes(serve: Serve, tmp_path: Path, trouble: Behaviour) -> None:
     host = serve(CONTENT, trouble, trouble, whole)
-    fetch(archive_of(CONTENT, host), tmp_path, patience=QUICK)
-    assert len(host.asked) == 3
+    fetch(archive_of(CONTENT, host), tmp_path, patience=replace(IMPATIENT, attempts=10))
+    assert len(host.asked) >= 3
     assert_whole(tmp_path)
 
 
@@ -355,7 +357,7 @@ def test_silent_server_is_given_up(serve: Serve, tmp_path: Path) -> None:
         handler.rfile.read(1)
 
     with pytest.raises(DownloadError, match=r"127\.0\.0\.1:\d+: no answer within 0\.3 s, 3 times in a row"):
-        fetch(archive_of(CONTENT, serve(CONTENT, silent)), tmp_path, patience=QUICK)
+        fetch(archive_of(CONTENT, serve(CONTENT, silent)), tmp_path, patience=IMPATIENT)
 
 
 def test_host_that_makes_progress_is_not_given_up(serve: Serve, tmp_path: Path) -> None:
@@ -381,13 +383,14 @@ TROUBLE = {
     "drips": (drips, "sends only 0."),
     "moved in a circle": (status(302, Location="/made.tar.gz"), "redirects"),
 }
+SLOW = {"stands still", "drips"}
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_next_host_is_asked_when_one_fails(serve: Serve, tmp_path: Path, trouble: str) -> None:
     behaviour, _ = TROUBLE[trouble]
     bad, good = serve(CONTENT, behaviour), serve(CONTENT)
-    fetch(archive_of(CONTENT, bad, good), tmp_path, patience=QUICK)
+    fetch(archive_of(CONTENT, bad, good), tmp_path, patience=IMPATIENT if trouble in SLOW else QUICK)
     assert bad.asked
     assert good.asked
     assert_whole(tmp_path)
@@ -398,7 +401,7 @@ def test_every_host_is_named_with_its_reason(serve: Serve, tmp_path: Path, troub
     behaviour, reason = TROUBLE[trouble]
     hosts = [serve(CONTENT, behaviour), serve(CONTENT, status(404))]
     with pytest.raises(DownloadError) as caught:
-        fetch(archive_of(CONTENT, *hosts), tmp_path, patience=QUICK)
+        fetch(archive_of(CONTENT, *hosts), tmp_path, patience=IMPATIENT if trouble in SLOW else QUICK)
     lines = str(caught.value).splitlines()
     assert hosts[0].url.split("/")[2] in lines[1]
     assert reason in lines[1]
@@ -541,20 +544,20 @@ def test_place_that_is_no_folder_is_a_storage_error(tmp_path: Path) -> None:
 
 
 def test_of_two_processes_at_once_one_fetches_and_both_have_it(serve: Serve, tmp_path: Path) -> None:
-    waiting = threading.Event()
+    arrived, waiting = threading.Event(), threading.Event()
 
     def slow(handler: Handler, content: bytes) -> None:
         body = handler.start(content)
         handler.wfile.write(body[:1000])
         handler.wfile.flush()
-        waiting.wait(10)  # the second process has been started by then
+        arrived.set()
+        waiting.wait(60)  # the second process has been started by then
         handler.wfile.write(body[1000:])
 
     host = serve(CONTENT, slow)
     archive = archive_of(CONTENT, host)
     processes = [start_fetching(archive, tmp_path) for _ in range(2)]
-    while not host.asked:
-        os.sched_yield()
+    assert arrived.wait(60)
     waiting.set()
     outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
     assert outputs == [str(tmp_path / "made")] * 2

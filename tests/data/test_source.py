@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -139,7 +139,7 @@ def test_half_a_copy_that_was_asked_for_is_an_error(
 
 
 @pytest.fixture
-def served(home: Path, layouts: Sequence[Layout], make: Make) -> Archive:
+def served(home: Path, layouts: Sequence[Layout], make: Make) -> Iterator[Archive]:
     """CIFAR-100, small, to be had from a server on this machine."""
     layout = named(layouts, "cifar-100-python")
     make(home / "packed", layout)
@@ -150,7 +150,7 @@ def served(home: Path, layouts: Sequence[Layout], make: Make) -> Archive:
     handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *arguments: handler(*arguments, directory=str(path.parent)))
     Thread(target=server.serve_forever, daemon=True).start()
-    return Archive(
+    yield Archive(
         name="made.tar.gz",
         hosts=(f"http://127.0.0.1:{server.server_port}/made.tar.gz",),
         md5=file_hash(str(path), alg="md5"),  # type: ignore[no-untyped-call]
@@ -158,6 +158,8 @@ def served(home: Path, layouts: Sequence[Layout], make: Make) -> Archive:
         folder=layout.folder,
         files={file.name: file.stat().st_size for file in unpacked.iterdir()},
     )
+    server.shutdown()
+    server.server_close()
 
 
 def test_what_is_nowhere_is_fetched_and_then_found(home: Path, find: Find, served: Archive) -> None:

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from test_report import UGLY, make_run
-
-from thirtytwo.report import write
+from test_report import UGLY, make_run, rendered
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install thirtytwo[dev]")
 
@@ -41,7 +39,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "ugly": make_run(folder / "ugly", classes=UGLY, images=60, size=(12, 20), data=location),
         "unfinished": make_run(folder / "unfinished", ended=False),
     }
-    return {name: write(run) for name, run in runs.items()}
+    for run in runs.values():
+        (run.path / "report.html").write_text(rendered(run).html, encoding="utf-8")
+    return {name: run.path / "report.html" for name, run in runs.items()}
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def _program(
 
 @app.command("data")
 def data_command(
-    spec: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="cifar10, cifar100, shapes, or a path.")] = None,
+    spec: Annotated[str | None, typer.Argument(metavar="SPEC", help="cifar10, cifar100, shapes, or a path.")] = None,
     as_json: Json = False,
 ) -> None:
     """Find or fetch a data set, verify it, and show what is in it."""
@@ -100,7 +100,7 @@ def data_command(
 @app.command("train")
 def train_command(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="A shipped recipe, or the path of a .toml file.")
+        str | None, typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file.")
     ] = None,
     data: DataOption = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Decides everything that is random.", min=0)] = None,
@@ -210,7 +210,7 @@ def evaluate_command(
 @app.command("predict")
 def predict_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model file.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:

@@ -38,14 +38,14 @@ def open_training(spec: str | Source | None = None) -> Images:
     return (spec if isinstance(spec, Source) else find(spec)).read("training")
 
 
-def load_data(name: str = "cifar10") -> tuple[Split, Split]:
+def load_data(name: str | None = None) -> tuple[Split, Split]:
     """A data set as ``keras.datasets.cifar10.load_data()`` returns it.
 
     This hands out the test images too. Use them once, after everything is decided: a test set that helped to choose
     anything no longer measures what it says. `thirtytwo train` holds them back for you.
 
     Args:
-        name: any SPEC, such as ``cifar10`` or ``cifar100``.
+        name: any SPEC, such as ``cifar10`` or ``cifar100``; None is ``$THIRTYTWO_DATA``, then ``cifar10``.
 
     Returns:
         ``(x_train, y_train), (x_test, y_test)``: uint8 (n, height, width, 3) and uint8 (n, 1); for CIFAR-10 50,000 and

@@ -334,9 +334,10 @@ def _decode(folder: Path, paths: list[Path], size: tuple[int, int]) -> NDArray[n
 
 # Files that a person names -------------------------------------------------------------------------------------------
 
-_ENDINGS = frozenset(
-    ".apng .avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
-)
+_ENDINGS = {
+    *(".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+}
 
 
 def image_files(paths: Iterable[str | Path]) -> list[Path]:

@@ -68,12 +68,10 @@ def save(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     return content.getvalue()
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _curves(stored: Stored) -> Figure:
-    figure = _figure(9, 3.4)
+    figure = Figure(figsize=(9, 3.2))
+    # Margins set by hand, here as below: a layout engine draws everything twice.
+    figure.subplots_adjust(left=0.055, right=0.985, bottom=0.16, top=0.9, wspace=0.26)
     epochs = [int(row["epoch"] or 0) for row in stored.history]
     axes: Sequence[Axes] = figure.subplots(1, 3)
     for panel, key, title in zip(axes[:2], ("loss", "accuracy"), ("Loss (nats)", "Accuracy"), strict=True):
@@ -111,7 +109,7 @@ def _series(panel: Axes, epochs: Sequence[int], stored: Stored, key: str, label:
 def _answers(answers: Sequence[Answer], title: str) -> Figure:
     """Images with the true class above what the network says; errors have a cross, a frame and another colour."""
     if not answers:
-        figure = _figure(6, 1.2)
+        figure = Figure(figsize=(6, 1.2))
         figure.text(0.5, 0.5, "none: every test image was classified rightly", ha="center", va="center", color=MUTED)
         return figure
     columns = min(5, len(answers))
@@ -162,7 +160,6 @@ def _canvas(title: str, width: float, height: float, *, inches: float) -> tuple[
     """A figure to place images on: (0, 0) is the top left corner, and a unit is so many inches either way."""
     margin, header = 0.12, 0.35  # inches
     whole = width * inches + 2 * margin, height * inches + margin + header
-    # Placed by hand: finding a layout around many images takes seconds.
     figure = Figure(figsize=whole)
     panel = figure.add_axes(
         (margin / whole[0], margin / whole[1], width * inches / whole[0], height * inches / whole[1])
@@ -190,16 +187,18 @@ def _confusion(judged: Judged) -> Figure:
     counts, size = judged.counts, len(judged.classes)
     rates: NDArray[np.float64] = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(max(0.55 * size + 1.7, 4.5), 12)
-    figure = _figure(side, side)
-    panel = figure.add_subplot()
+    names = [_short(name) for name in judged.classes]
+    small = 8 if size <= 40 else 4
+    margin = 0.4 + 0.0088 * small * max(map(len, names))  # inches, for the longest name
+    plot = side - margin - 0.15
+    figure = Figure(figsize=(side, side + 0.2))
+    panel = figure.add_axes((margin / side, margin / (side + 0.2), plot / side, plot / (side + 0.2)))
     # The root makes small rates visible beside large ones.
     panel.imshow(np.sqrt(rates), cmap="Blues", vmin=0, vmax=1.15, interpolation="nearest")
     title = "Confusion matrix of the test set" + (" (counts)" if size <= MOST_NUMBERED else "")
     panel.set_title(title, loc="left", fontsize=10)
     panel.set_xlabel("what the network says", fontsize=9)
     panel.set_ylabel("true class", fontsize=9)
-    small = 8 if size <= 40 else 4
-    names = [_short(name) for name in judged.classes]
     panel.set_xticks(range(size), names, rotation=90, fontsize=small, parse_math=False)
     panel.set_yticks(range(size), names, fontsize=small, parse_math=False)
     panel.tick_params(length=0)
@@ -211,7 +210,8 @@ def _confusion(judged: Judged) -> Figure:
 
 
 def _reliability(number: Tensor, confidence: Tensor, right: Tensor, ece: float) -> Figure:
-    figure = _figure(4.4, 5.2)
+    figure = Figure(figsize=(4.4, 5.2))
+    figure.subplots_adjust(left=0.17, right=0.95, bottom=0.1, top=0.94, hspace=0.08)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     bins = len(number)
     edges = [index / bins for index in range(bins)]

@@ -15,7 +15,7 @@ def percent(share: float, decimals: int = 1) -> str:
 
 def precise_percent(share: float, images: int) -> str:
     """A share of so many images, with as many decimals as one image more or less can change."""
-    return percent(share, 2 if images >= 1000 else 1)
+    return percent(share, 2 if images > 1000 else 1)
 
 
 def count(number: float) -> str:

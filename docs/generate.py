@@ -1,0 +1,193 @@
+"""Writes everything in the documentation that a program knows better: run it after a change, `--check` in tests.
+
+    python docs/generate.py [--check]
+
+- docs/commands.md from the program's own ``--help``,
+- docs/settings.md from the docstrings of the settings classes,
+- the tables between markers in README.md, and the first lines of each recipe, from measured.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+
+from thirtytwo import recipe as recipes
+from thirtytwo.cli import app
+
+ROOT = Path(__file__).parent.parent
+MEASURED = ROOT / "src" / "thirtytwo" / "measured.json"
+
+
+def measured() -> list[dict[str, Any]]:
+    """Every benchmark result, oldest first."""
+    return json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else []
+
+
+def newest(kind: str, recipe: str) -> dict[str, Any] | None:
+    """The latest result of a kind for a recipe."""
+    found = [entry for entry in measured() if entry["kind"] == kind and entry["recipe"] == recipe]
+    return found[-1] if found else None
+
+
+def percent(value: float) -> str:
+    """A fraction with two decimals, as a percentage."""
+    return f"{100 * value:.2f}%"
+
+
+def spread(entry: dict[str, Any], form: Any) -> str:
+    """Mean, and standard deviation where there is one."""
+    text = str(form(entry["mean"]))
+    return text if entry["standard_deviation"] is None else f"{text} ± {form(entry['standard_deviation'])}"
+
+
+def recipe_table() -> str:
+    """One row a recipe: what was measured, or that nothing was yet."""
+    lines = [
+        "| recipe | data | test accuracy (mean ± s.d.) | n | training time | parameters | FLOPs | machine |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in recipes.names():
+        entry = newest("training", name)
+        if entry is None:
+            lines.append(f"| `{name}` | | not yet measured | | | | | |")
+            continue
+        lines.append(
+            f"| `{name}` | {entry['data']} | {spread(entry['accuracy'], percent)} | {entry['n']} "
+            f"| {spread(entry['train_seconds'], lambda s: f'{s:,.0f} s')} | {entry['parameters']:,} "
+            f"| {entry['flops'] / 1e12:,.0f} × 10¹² | {entry['machine']} |"
+        )
+    return "\n".join(lines)
+
+
+def race_sentence() -> str:
+    """What the race against the Keras notebook showed."""
+    entry = newest("race", "classic")
+    if entry is None:
+        return "The race against the usual Keras notebook has not been measured yet."
+    ratio = entry["ratio"]
+    low, high = min(ratio["values"]), max(ratio["values"])
+    return (
+        f"To reach the validation accuracy at which the usual Keras notebook stops, `classic` takes **{ratio['mean']:.2f}** "
+        f"of the notebook's time (mean of {ratio['n']} interleaved pairs, from {low:.2f} to {high:.2f}; "
+        f"{entry['machine']}; `{entry['command']}`)."
+    )
+
+
+def recipe_header(name: str) -> str:
+    """The first lines of a recipe file: its measured result."""
+    entry = newest("training", name)
+    if entry is None:
+        return "# Not yet measured.\n"
+    accuracy = entry["accuracy"]
+    values = ", ".join(percent(value) for value in accuracy["values"])
+    return (
+        f"# {percent(accuracy['mean'])} on the test images of {entry['data']} (n = {entry['n']}: {values}),\n"
+        f"# {entry['train_seconds']['mean']:,.0f} s of training on {entry['machine']},\n"
+        f"# torch {entry['versions']['torch']}, commit {str(entry['commit'])[:12]}, {entry['date']}: {entry['command']}\n"
+    )
+
+
+def commands() -> str:
+    """docs/commands.md."""
+    lines = ["# Commands", "", "Written from `--help` by `docs/generate.py`.", ""]
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        context = command.context_class(command, info_name=f"thirtytwo {name}")
+        pieces = " ".join(command.collect_usage_pieces(context))
+        lines += [f"## `thirtytwo {name}`", "", command.help or "", "", f"    thirtytwo {name} {pieces}", ""]
+        lines += ["| | |", "|---|---|"]
+        for parameter in command.params:
+            words = ", ".join(f"`{word}`" for word in parameter.opts) if parameter.param_type_name == "option" else None
+            shown = words or f"`{parameter.metavar or parameter.name.upper()}`"
+            lines.append(f"| {shown} | {getattr(parameter, 'help', '') or ''} |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def settings() -> str:
+    """docs/settings.md."""
+    lines = [
+        "# Settings of a recipe",
+        "",
+        "Written from the source by `docs/generate.py`. Each key can be set in a recipe file or with "
+        "`--set section.key=value`.",
+        "",
+        *section("Recipe", "", recipes.Recipe),
+    ]
+    for key, field in recipes.Recipe.model_fields.items():
+        for kind in kinds(field.annotation):
+            tag = kind.model_fields.get("name")
+            title = f"`[{key}]`" + (f' with `name = "{tag.default}"`' if tag and get_origin(tag.annotation) else "")
+            lines += section(title, f"{key}.", kind)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def kinds(annotation: Any) -> list[type[BaseModel]]:
+    """The settings classes that a field's annotation admits."""
+    parts = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+
+
+def section(title: str, prefix: str, kind: type[BaseModel]) -> list[str]:
+    """One settings class as a table."""
+    lines = [
+        f"## {title}",
+        "",
+        " ".join((kind.__doc__ or "").split()),
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+    ]
+    for key, field in kind.model_fields.items():
+        if kinds(field.annotation):
+            continue
+        default = "" if field.is_required() else f"`{json.dumps(field.default)}`"
+        lines.append(f"| `{prefix}{key}` | {default} | {field.description} |")
+    return [*lines, ""]
+
+
+def between(text: str, name: str, content: str) -> str:
+    """Replace what stands between two markers."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    assert pattern.search(text), f"no marker {name}"
+    return pattern.sub(lambda match: match[1] + content + "\n" + match[2], text)
+
+
+def outputs() -> dict[Path, str]:
+    """Every generated file with its content."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = between(between(readme, "recipes", recipe_table()), "race", race_sentence())
+    files = {
+        ROOT / "docs" / "commands.md": commands(),
+        ROOT / "docs" / "settings.md": settings(),
+        ROOT / "README.md": readme,
+    }
+    for name in recipes.names():
+        path = ROOT / "src" / "thirtytwo" / "recipes" / f"{name}.toml"
+        body = re.sub(r"\A(#[^\n]*\n)*", "", path.read_text(encoding="utf-8"))
+        files[path] = recipe_header(name) + body
+    return files
+
+
+def main() -> None:
+    """Write, or say what would change."""
+    stale = [
+        path for path, content in outputs().items() if not path.exists() or path.read_text(encoding="utf-8") != content
+    ]
+    if "--check" in sys.argv:
+        sys.exit(f"out of date, run `make docs`: {', '.join(path.name for path in stale)}" if stale else 0)
+    for path in stale:
+        path.write_text(outputs()[path], encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

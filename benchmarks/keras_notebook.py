@@ -1,8 +1,8 @@
 """The usual Keras notebook for CIFAR-10, the rival of `classic`; runs in an environment of its own with TensorFlow.
 
 Conv64, pool, Conv128, pool, Conv128 (3 × 3, valid, ReLU), dropout 0.5, Dense 256, Dense 128 (ReLU), Dense 10; Adam,
-batch 32, pixels / 255, no augmentation, at most 50 epochs, early stopping on the validation loss with patience 5 and the
-best weights restored.
+batch 32, pixels / 255, no augmentation, at most 50 epochs, early stopping on the validation loss with patience 5 and
+the best weights restored.
 
     python keras_notebook.py IMAGES.npz SEED [EPOCHS]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from thirtytwo import environment
 from thirtytwo.run import write_atomic
@@ -25,7 +25,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     if len(numbers) < 2:
         return {"n": len(numbers), "mean": mean, "standard_deviation": None, "interval": None, "values": list(values)}
     deviation = float(numbers.std(ddof=1))
-    half = float(stats.t.ppf(0.975, len(numbers) - 1)) * deviation / len(numbers) ** 0.5
+    half = float(special.stdtrit(len(numbers) - 1, 0.975)) * deviation / len(numbers) ** 0.5
     return {
         "n": len(numbers),
         "mean": mean,

@@ -75,8 +75,9 @@ def race_sentence() -> str:
     ratio = entry["ratio"]
     low, high = min(ratio["values"]), max(ratio["values"])
     return (
-        f"To reach the validation accuracy at which the usual Keras notebook stops, `classic` takes **{ratio['mean']:.2f}** "
-        f"of the notebook's time (mean of {ratio['n']} interleaved pairs, from {low:.2f} to {high:.2f}; "
+        "To reach the validation accuracy at which the usual Keras notebook stops, `classic` takes "
+        f"**{ratio['mean']:.2f}** of the notebook's time (mean of {ratio['n']} interleaved pairs, "
+        f"from {low:.2f} to {high:.2f}; "
         f"{entry['machine']}; `{entry['command']}`)."
     )
 
@@ -91,7 +92,8 @@ def recipe_header(name: str) -> str:
     return (
         f"# {percent(accuracy['mean'])} on the test images of {entry['data']} (n = {entry['n']}: {values}),\n"
         f"# {entry['train_seconds']['mean']:,.0f} s of training on {entry['machine']},\n"
-        f"# torch {entry['versions']['torch']}, commit {str(entry['commit'])[:12]}, {entry['date']}: {entry['command']}\n"
+        f"# torch {entry['versions']['torch']}, commit {str(entry['commit'])[:12]}, {entry['date']}:\n"
+        f"# {entry['command']}\n"
     )
 
 

@@ -73,7 +73,7 @@ def test_images_of_another_size_or_type_are_refused(classifier: Classifier, imag
     with pytest.raises(ModelError, match="this model expects uint8"):
         classifier(images[:, :8])
     with pytest.raises(ModelError, match="float32"):
-        classifier((images / 255).astype(np.float32))  # type: ignore[arg-type]
+        classifier((images / 255).astype(np.float32))
 
 
 def test_an_image_file_of_the_right_size_is_answered_like_its_pixels(

@@ -60,7 +60,7 @@ def test_a_public_function_is_not_shadowed_by_the_module_of_its_name(name: str) 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = thirtytwo.nothing  # type: ignore[attr-defined]
+        _ = thirtytwo.nothing
 
 
 def test_the_tree_of_errors_is_drawn_as_it_is() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from thirtytwo import recipe as recipes
 from thirtytwo.errors import ModelError, RunError, StorageError
-from thirtytwo.run import Run, read_tensors, write_atomic, write_tensors
+from thirtytwo.run import Row, Run, read_tensors, write_atomic, write_tensors
 
 
 def complete(path: Path) -> Run:
@@ -27,7 +27,7 @@ def complete(path: Path) -> Run:
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     run = complete(tmp_path / "run")
-    rows = [
+    rows: list[Row] = [
         {"epoch": 1, "train_loss": 0.1 + 0.2, "validation_loss": None},
         {"epoch": 2, "train_loss": 1e-300, "validation_loss": 3.0},
     ]

@@ -193,7 +193,8 @@ class Classifier:
         self.network.eval()
         try:
             with torch.inference_mode():
-                parts = [self.network(standardise(part.to(self.device))).float() for part in images.split(batch_size)]
+                batches = torch.split(images, batch_size)
+                parts = [self.network(standardise(batch.to(self.device))).float() for batch in batches]
         finally:
             self.network.train(was_training)
         return torch.cat(parts) if parts else torch.empty((0, len(self.classes)), device=self.device)

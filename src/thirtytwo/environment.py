@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from thirtytwo import __version__
 from thirtytwo.errors import DeviceError
 
 _IMPORTED = time.time()
@@ -145,7 +146,7 @@ def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return __version__ if package == "thirtytwo" else "not installed"
 
 
 def _git(folder: Path, *words: str) -> str:

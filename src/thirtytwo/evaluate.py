@@ -148,7 +148,9 @@ def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classif
     recorded = {"run": str(run.path.resolve()), "seed": facts["seed"]}
     scored.append(evaluate(classifier, source, split="test", key=facts["run_id"], facts=recorded))
     _store(run, scored, _examples(source, seed=int(facts["seed"])))
-    result |= {"test_opening": scored[-1].opening, **{part.split: part.summary() for part in scored}}
+    result["test_opening"] = scored[-1].opening
+    for part in scored:
+        result[part.split] = part.summary()
     run.result = result
     return result
 

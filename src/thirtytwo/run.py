@@ -157,11 +157,17 @@ class Run:
         path = self.path / "metrics.csv"
         if not path.exists():
             return []
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                {key: None if text == "" else int(text) if key == "epoch" else float(text) for key, text in row.items()}
-                for row in csv.DictReader(file)
-            ]
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                return [
+                    {
+                        key: None if text == "" else int(text) if key == "epoch" else float(text)
+                        for key, text in row.items()
+                    }
+                    for row in csv.DictReader(file)
+                ]
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise RunError(f"{path}: damaged ({error}); expected the numbers that `thirtytwo train` wrote") from None
 
     @metrics.setter
     def metrics(self, rows: Sequence[Row]) -> None:

@@ -8,19 +8,16 @@ the same bits as one that was never interrupted (on the same machine and number 
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo import environment, metrics, models, optim
 from thirtytwo.classifier import Classifier
@@ -149,6 +146,7 @@ class Training:
         self._optimizer = optim.build(recipe.optimizer, self.network)
         self._schedule = optim.build_schedule(recipe.schedule, epochs=recipe.epochs, steps_per_epoch=self._loader.steps)
         self._best: dict[str, Tensor] = {}
+        self._flops_per_image = models.flops_per_image(self.network, self._size)
         self._final: dict[str, Any] = {}
 
     @property
@@ -251,7 +249,7 @@ class Training:
             progress.step += 1
             if not math.isfinite(loss):
                 raise Diverged(
-                    f"epoch {progress.epoch + 1}, step {progress.step}: the loss is {loss} at learning rate {rate:.3g}, "
+                    f"epoch {progress.epoch + 1}, step {progress.step}: the loss is {loss} at rate {rate:.3g}, "
                     f"expected a finite number. The last good checkpoint is kept in {self.run.path}; train anew with a "
                     f"lower rate, such as --set optimizer.learning_rate={self.recipe.optimizer.learning_rate / 4:.2g}"
                 )
@@ -356,8 +354,7 @@ class Training:
     def _checkpoint(self) -> None:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
-        for index, state in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items() if tensor is not None}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(self._optimizer).items()}
         header = {"progress": asdict(self._progress), "history": [asdict(epoch) for epoch in self.history]}
         write_tensors(self.run.checkpoint_path, tensors, header)
 
@@ -369,14 +366,7 @@ class Training:
             self.history = [Epoch(**row) for row in header["history"]]
             self.network.load_state_dict(_within(tensors, "network."))
             self._best = {name: tensor.to(self._device) for name, tensor in _within(tensors, "best.").items()}
-            parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-            for index, parameter in enumerate(parameters):
-                state = {}
-                for name, tensor in _within(tensors, f"optimizer.{index}.").items():
-                    # Fused updates walk memory in the parameter's order: its state has to lie in the same format.
-                    like = parameter.detach() if tensor.shape == parameter.shape else tensor.to(self._device)
-                    state[name] = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
-                self._optimizer.state[parameter] = state
+            optim.restore_state(self._optimizer, _within(tensors, "optimizer."))
         except (KeyError, TypeError, RuntimeError) as error:
             raise RunError(
                 f"{self.run.checkpoint_path}: does not fit this run's network ({error}); expected the checkpoint that "
@@ -399,15 +389,6 @@ class Training:
             "parameters": models.parameters(self.network),
             "peak_memory_bytes": environment.peak_memory_bytes(self._device),
         }
-
-    @cached_property
-    def _flops_per_image(self) -> float:
-        """Floating-point operations of one training step, forward and backward, per image; counted, not estimated."""
-        network = copy.deepcopy(self.network).train()  # the count must not touch running averages
-        inputs = torch.zeros((2, 3, *self._size), device=self._device)
-        with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:  # dropout draws
-            network(inputs).sum().backward()
-        return counter.get_total_flops() / 2
 
 
 class _Clock:

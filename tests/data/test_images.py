@@ -64,6 +64,6 @@ def test_label_out_of_range_is_refused(label: int) -> None:
 
 def test_pixels_of_another_type_or_shape_are_refused() -> None:
     with pytest.raises(DataError, match="expected uint8"):
-        Images(np.zeros((1, 4, 4, 3), np.float32), np.zeros(1, np.int64), ("a",), "made")  # type: ignore[arg-type]
+        Images(np.zeros((1, 4, 4, 3), np.float32), np.zeros(1, np.int64), ("a",), "made")
     with pytest.raises(DataError, match="labels of shape"):
         Images(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(1, np.int64), ("a",), "made")

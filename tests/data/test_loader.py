@@ -68,8 +68,13 @@ def test_pixels_become_zero_to_one_then_standardised() -> None:
 
 def test_augmentation_sees_values_from_zero_to_one() -> None:
     pixels = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
-    seen = []
-    Standardise((0.5, 0.5, 0.5), (0.1, 0.1, 0.1))(pixels, lambda values: seen.append(values.clone()) or values)
+    seen: list[torch.Tensor] = []
+
+    def look(values: torch.Tensor) -> torch.Tensor:
+        seen.append(values.clone())
+        return values
+
+    Standardise((0.5, 0.5, 0.5), (0.1, 0.1, 0.1))(pixels, look)
     assert float(seen[0].max()) == 1.0
 
 

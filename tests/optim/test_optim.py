@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_one_cycle_agrees_with_torch() -> None:
 
 
 def test_plateau_reduces_after_patience_epochs_without_a_new_best() -> None:
-    def factor(losses: list[float]) -> float:
+    def factor(losses: Sequence[float]) -> float:
         return schedule.plateau(losses, patience=2, factor=0.5, minimum_factor=0.2)
 
     assert factor([]) == 1.0

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from test_report import UGLY, make_run, rendered
+
+from tests.report.test_report import UGLY, make_run, rendered
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install thirtytwo[dev]")
 

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from thirtytwo.data.loader import Standardise
     from thirtytwo.recipe import Augmentation, Pixels
 
-__all__ = ["Images", "Source", "augmenter", "find", "image_files", "load_data", "open_training", "read_image", "standardiser"]
+__all__ = [
+    "Images",
+    "Source",
+    "augmenter",
+    "find",
+    "image_files",
+    "load_data",
+    "open_training",
+    "read_image",
+    "standardiser",
+]
 
 Split = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from thirtytwo import recipe
 from thirtytwo.optim import schedule
@@ -83,3 +83,24 @@ def build_schedule(
                 )
 
     return lambda step, losses: schedule.warmup(step, rise) * after_warmup(step, losses)
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers, as ``"<parameter's number>.<name>"`` -> tensor; empty before its first step."""
+    return {
+        f"{index}.{name}": tensor
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, tensor in state.items()
+        if tensor is not None
+    }
+
+
+def restore_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Make an optimiser remember what `state_tensors` returned, on its parameters' device."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        parameter = parameters[int(index)]
+        # Fused updates walk memory in the parameter's order, so its state has to lie in the same format.
+        like = parameter.detach() if tensor.shape == parameter.shape else tensor.to(parameter.device)
+        optimizer.state[parameter][name] = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)

@@ -39,8 +39,8 @@ def test_flip_in_a_resampling_agrees_with_the_exact_flip(images: Tensor) -> None
 
 
 def test_shift_moves_by_at_most_its_share_and_by_every_amount_between() -> None:
-    ramp = torch.arange(32.0).expand(2000, 1, 32, 32).contiguous()  # value = column
-    moved = Augment(width_shift=0.125)(ramp, seeded(0))[:, 0, 16, 16] - 16
+    ramp = (torch.arange(32.0) / 31).expand(2000, 1, 32, 32).contiguous()  # value = column / 31
+    moved = Augment(width_shift=0.125)(ramp, seeded(0))[:, 0, 16, 16] * 31 - 16
     assert moved.abs().max() <= 4.0 + 1e-4
     assert moved.min() < -3.8
     assert moved.max() > 3.8
@@ -48,19 +48,19 @@ def test_shift_moves_by_at_most_its_share_and_by_every_amount_between() -> None:
 
 
 def test_height_shift_moves_rows_only() -> None:
-    columns = torch.arange(32.0).expand(10, 1, 32, 32).contiguous()
+    columns = (torch.arange(32.0) / 31).expand(10, 1, 32, 32).contiguous()
     assert torch.allclose(Augment(height_shift=0.2)(columns, seeded(0)), columns, atol=1e-4)
 
 
 def test_rotation_stays_within_its_range_and_keeps_an_oblong_image_undistorted() -> None:
     height, width = 33, 65
     y, x = torch.meshgrid(torch.arange(height) - 16.0, torch.arange(width) - 32.0, indexing="ij")
-    radius = (x**2 + y**2).sqrt().expand(20, 1, height, width).contiguous()
+    radius = ((x**2 + y**2).sqrt() / 40).expand(20, 1, height, width).contiguous()
     turned = Augment(rotation_degrees=180)(radius, seeded(0))
-    inside = radius[0, 0] < 14  # what stays in the picture however it is turned
-    assert (turned - radius)[:, 0, inside].abs().max() < 0.6  # circles stay circles
+    inside = radius[0, 0] < 14 / 40  # what stays in the picture however it is turned
+    assert (turned - radius)[:, 0, inside].abs().max() < 0.6 / 40  # circles stay circles
 
-    gradient = x.expand(500, 1, height, width).contiguous()
+    gradient = (x / 64 + 0.5).expand(500, 1, height, width).contiguous()
     turned = Augment(rotation_degrees=20)(gradient, seeded(0))
     angles = torch.rad2deg(
         torch.atan2(turned[:, 0, 18, 32] - turned[:, 0, 14, 32], turned[:, 0, 16, 34] - turned[:, 0, 16, 30])

@@ -16,7 +16,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 @dataclass(frozen=True)
 class Augment:
-    """Rotation, shift and mirroring in one resampling, so that a picture is blurred at most once.
+    """Rotation, shift and mirroring in one resampling, so that a picture is resampled at most once.
 
     Attributes:
         rotation_degrees: angles are drawn evenly from ± this.
@@ -34,7 +34,7 @@ class Augment:
         """Change each image on its own.
 
         Args:
-            images: float (batch, channels, height, width).
+            images: float (batch, channels, height, width), values in [0, 1].
             generator: CPU generator; the batch advances it by 4 × batch draws, whatever the settings.
 
         Returns:
@@ -64,4 +64,7 @@ class Augment:
             dim=1,
         )  # (batch, 2, 3): from output to input coordinates
         grid = affine_grid(matrix.to(images), list(images.shape), align_corners=False)
-        return grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        # Bicubic (Keys 1981): bilinear blurs whatever moves by part of a pixel, and so would train the network on
+        # pictures softer than those that it is to judge. It can overshoot at edges, hence the clamp.
+        changed = grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+        return changed.clamp_(0.0, 1.0)

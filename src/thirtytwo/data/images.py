@@ -90,7 +90,7 @@ class Images:
         Returns:
             (indices of the first part, indices of the second part), each ascending.
         """
-        order = _hashed(np.arange(len(self), dtype=np.uint64), seed)
+        order = hashed(np.arange(len(self), dtype=np.uint64), seed)
         chosen = np.zeros(len(self), dtype=bool)
         for label in range(len(self.classes)):
             members = np.flatnonzero(self.labels == label)
@@ -100,7 +100,7 @@ class Images:
         return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
-def _hashed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+def hashed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """SplitMix64 (Steele et al. 2014): pseudo-random numbers that no library version can change."""
     x = values + np.uint64((seed * 0xD1B54A32D192ED03 + 0x9E3779B97F4A7C15) % 2**64)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

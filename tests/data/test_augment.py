@@ -70,8 +70,9 @@ def test_rotation_stays_within_its_range_and_keeps_an_oblong_image_undistorted()
     assert angles.min() < -18
 
 
-def test_values_stay_within_those_of_the_image(images: Tensor) -> None:
-    changed = EVERYTHING(images, seeded(0))
-    assert changed.min() >= images.min() - 1e-6
-    assert changed.max() <= images.max() + 1e-6
-    assert changed.shape == images.shape
+def test_values_stay_between_zero_and_one_though_bicubic_weights_overshoot() -> None:
+    edges = (torch.rand((64, 3, 16, 16), generator=seeded(1)) < 0.5).float()
+    changed = EVERYTHING(edges, seeded(0))
+    assert changed.shape == edges.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 1

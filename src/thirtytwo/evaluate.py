@@ -102,22 +102,27 @@ def evaluate(
     # Whether the model fits is asked of the training images: a test set is not opened in vain.
     training = source.read("training")
     _fits(classifier, training)
-    opening = None
     if split == "test":
-        recorded = {"model": classifier.fingerprint, "recipe": classifier.facts.get("recipe"), **(facts or {})}
-        opened = sealed.open_test(source, key=key or uuid.uuid4().hex, facts=recorded)
-        images, opening = opened.images, opened.number
-        indices = np.arange(len(images))
-    else:
-        kept, held_out = training.split(validation)
-        indices = held_out if split == "validation" else kept
-        images = training.take(indices)
-        if not len(images):
-            raise ModelError(
-                f"{training.name}: the {split} part is empty; expected images to score; choose another split"
-            )
-    probabilities = classifier.probabilities(images.pixels).cpu()
-    return Scored(split, images, torch.from_numpy(indices), probabilities, opening)
+        return _open_and_score(classifier, source, key=key or uuid.uuid4().hex, facts=facts or {})
+    return _score_part(classifier, training, split, validation)
+
+
+def _score_part(classifier: Classifier, training: Images, split: Split, validation: float) -> Scored:
+    """Score one of the two parts of the training images."""
+    kept, held_out = training.split(validation)
+    indices = held_out if split == "validation" else kept
+    if not len(indices):
+        raise ModelError(f"{training.name}: the {split} part is empty; expected images to score; choose another split")
+    images = training.take(indices)
+    return Scored(split, images, torch.from_numpy(indices), classifier.probabilities(images.pixels).cpu(), None)
+
+
+def _open_and_score(classifier: Classifier, source: Source, *, key: str, facts: Mapping[str, Any]) -> Scored:
+    """Open the test set, which is counted, and score it."""
+    recorded = {"model": classifier.fingerprint, "recipe": classifier.facts.get("recipe"), **facts}
+    opened = sealed.open_test(source, key=key, facts=recorded)
+    probabilities = classifier.probabilities(opened.images.pixels).cpu()
+    return Scored("test", opened.images, torch.arange(len(opened.images)), probabilities, opened.number)
 
 
 def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classifier | None = None) -> dict[str, Any]:
@@ -141,13 +146,14 @@ def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classif
     facts = run.environment
     source = data if isinstance(data, Source) else find(data or facts["data"]["spec"])
     classifier = classifier or Classifier.load(run)
-    validation = run.recipe.validation
+    training = source.read("training")
+    _fits(classifier, training)
     scored: list[Scored] = []
-    if validation:
-        scored.append(evaluate(classifier, source, split="validation", validation=validation))
+    if validation := run.recipe.validation:
+        scored.append(_score_part(classifier, training, "validation", validation))
     recorded = {"run": str(run.path.resolve()), "seed": facts["seed"]}
-    scored.append(evaluate(classifier, source, split="test", key=facts["run_id"], facts=recorded))
-    _store(run, scored, _examples(source, seed=int(facts["seed"])))
+    scored.append(_open_and_score(classifier, source, key=facts["run_id"], facts=recorded))
+    _store(run, scored, _examples(training, seed=int(facts["seed"])))
     result["test_opening"] = scored[-1].opening
     for part in scored:
         result[part.split] = part.summary()
@@ -172,9 +178,8 @@ def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _examples(source: Source, seed: int) -> Tensor:
+def _examples(training: Images, seed: int) -> Tensor:
     """Random training images of each class: uint8 (classes, n, height, width, 3); black where a class has fewer."""
-    training = source.read("training")
     generator = torch.Generator().manual_seed(seed)
     examples = torch.zeros((len(training.classes), SHOWN_PER_CLASS, *training.size, 3), dtype=torch.uint8)
     for label in range(len(training.classes)):

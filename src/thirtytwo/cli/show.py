@@ -107,7 +107,7 @@ class Screen:
         """Live progress of a training."""
         columns = (
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=16),
+            BarColumn(bar_width=6),
             TextColumn("{task.fields[state]}"),
         )
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
@@ -179,8 +179,8 @@ class TrainingDisplay:
                 total=event.steps,
                 epoch=f"{event.epoch}/{event.epochs}",
                 state=(
-                    f"step {event.step}/{event.steps}  loss {event.loss:.3f}  accuracy {event.accuracy:.1%}  "
-                    f"rate {event.learning_rate:.2g}  {event.images_per_second:,.0f} images/s  "
+                    f"{event.step}/{event.steps}  loss {event.loss:.3f}  acc {event.accuracy:.1%}  "  # fits 80 columns
+                    f"rate {event.learning_rate:.2g}  {event.images_per_second:,.0f} img/s  "
                     f"{duration(event.seconds_left)} left"
                 ),
             )

@@ -168,7 +168,7 @@ MISTAKES = {
     "unknown option": (["train", "--sed", "1"], "--sed"),
     "unknown command": (["tarin"], "tarin"),
     "resume what is not there": (["train", "--resume", "nowhere"], "no such folder"),
-    "resume with other settings": (["train", "classic", "--resume", "x", "--seed", "2"], "RECIPE, --seed"),
+    "resume with other settings": (["train", "classic", "--resume", "x", "--seed", "0"], "RECIPE, --seed"),
     "model that is not there": (["predict", "nowhere", "x.png"], "No such file"),
     "evaluate what is no run": (["evaluate", "."], "not a run folder"),
     "report of what is no run": (["report", "."], "not a run folder"),

@@ -133,7 +133,7 @@ def train_command(
             "--out": out,
             "--device": device,
         }
-        if extra := [name for name, value in given.items() if value]:
+        if extra := [name for name, value in given.items() if value not in (None, [])]:
             raise InputError(
                 f"--resume goes on with what {resume} was started with; found {', '.join(extra)} as well; "
                 "leave that out, or start a new run"

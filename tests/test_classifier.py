@@ -12,8 +12,8 @@ from torch import nn
 from thirtytwo import models
 from thirtytwo.classifier import Classifier
 from thirtytwo.errors import ImageError, ModelError
-from thirtytwo.recipe import ClassicModel, CustomModel, Pixels
 from thirtytwo.run import read_tensors, write_tensors
+from thirtytwo.settings import ClassicModel, CustomModel, Pixels
 
 CLASSES = ("cat", "dog", "frog")
 SETTINGS = ClassicModel(stages=((4,), (8,)), hidden_units=8)

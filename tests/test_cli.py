@@ -70,7 +70,7 @@ def test_train_prints_the_network_the_epochs_and_the_result(program: Program) ->
     assert answer.code == 0, answer.err
     assert "Conv2d 3 → 4, 3 × 3" in answer.out
     assert "total" in answer.out
-    assert "epoch   2/2" in answer.out
+    assert "    2/2  " in answer.out
     assert "test accuracy" in answer.out
     assert "opening 1 of this test set" in answer.out
     run = Run.open("runs/classic-1")

@@ -14,8 +14,8 @@ from thirtytwo.data import find, sealed
 from thirtytwo.data.source import Source
 from thirtytwo.errors import ModelError, RunError, StorageError
 from thirtytwo.evaluate import evaluate, evaluate_run
-from thirtytwo.recipe import ClassicModel
 from thirtytwo.run import Run, read_tensors
+from thirtytwo.settings import ClassicModel
 from thirtytwo.train import train
 
 WORDS = ["batch_size=32", "model.stages=[[4], [8]]", "model.hidden_units=8", "epochs=1"]

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from thirtytwo import recipe as recipes
 from thirtytwo.errors import RecipeError
-from thirtytwo.recipe import Adam, Cosine, Recipe, Settings, Sgd
+from thirtytwo.recipe import Recipe
+from thirtytwo.settings import Adam, Cosine, Settings, Sgd
 
 
 @pytest.mark.parametrize("name", recipes.names())

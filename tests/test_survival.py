@@ -222,7 +222,7 @@ def test_the_program_resumes_to_the_same_bits_scores_once_and_reports(
     process = program(*COMMAND, "--out", str(run))
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("epoch   2/5"):
+        if line.startswith("    2/5  "):
             process.send_signal(number)
             break
     rest, problems = process.communicate()

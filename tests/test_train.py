@@ -127,6 +127,7 @@ def test_the_best_weights_are_restored_after_early_stopping_and_after_the_last_e
                 seen.append((event.validation_loss, weights(training)))
         best = min(range(len(seen)), key=lambda index: seen[index][0])
         assert same(weights(training), seen[best][1])
+        assert training.run.result["kept_epoch"] == best + 1
         if "epochs=40" in words:
             assert len(seen) == best + 1 + 2 < 40
 

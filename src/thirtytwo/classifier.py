@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from thirtytwo import data, models
 from thirtytwo.errors import ModelError, ThirtytwoError
-from thirtytwo.recipe import ClassicModel, CustomModel, Pixels, Settings
 from thirtytwo.run import Run, read_tensors, write_tensors
+from thirtytwo.settings import AnyModel, CustomModel, Pixels, Settings
 
 FORMAT = 1
 """Version of the model file's header."""
@@ -31,7 +31,7 @@ class _Header(Settings):
     """What a model file says of itself, beside the weights."""
 
     format: int
-    model: ClassicModel | CustomModel
+    model: AnyModel
     pixels: Pixels
     classes: tuple[str, ...]
     size: tuple[int, int]
@@ -68,7 +68,7 @@ class Classifier:
     """
 
     network: nn.Module
-    model: ClassicModel | CustomModel
+    model: AnyModel
     classes: tuple[str, ...]
     size: tuple[int, int] = (32, 32)
     pixels: Pixels = field(default_factory=Pixels)

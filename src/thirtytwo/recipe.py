@@ -3,8 +3,8 @@
 A recipe is the whole truth about a run, apart from the data, the seed and the device. `load` reads a shipped recipe or
 a file, applies overrides such as ``optimizer.learning_rate=0.01``, and reports every mistake at once.
 
-Each section that exists in several kinds (`model`, `optimizer`, `schedule`) carries a `name`; the other keys of the
-section belong to that kind. An override that changes the `name` starts the section from that kind's defaults.
+An override that changes the `name` of a section of several kinds (`model`, `optimizer`, `schedule`) starts the section
+from that kind's defaults.
 """
 
 from __future__ import annotations
@@ -15,202 +15,28 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from thirtytwo.errors import RecipeError
-
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Rgb = tuple[
-    Annotated[float, Field(allow_inf_nan=False)],
-    Annotated[float, Field(allow_inf_nan=False)],
-    Annotated[float, Field(allow_inf_nan=False)],
-]
-
-
-class Settings(BaseModel):
-    """Base of every settings class: immutable, no unknown keys, types as written (no "12" for 12)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class ClassicModel(Settings):
-    """A plain convolutional network: convolution blocks with max-pooling, then dense layers with dropout."""
-
-    name: Literal["classic"] = "classic"
-    """Kind of network."""
-    stages: Annotated[
-        tuple[Annotated[tuple[Count, ...], Field(min_length=1)], ...], Field(min_length=1, max_length=8)
-    ] = (
-        (32,),
-        (64,),
-        (128, 128),
-    )
-    """Output channels of each 3 × 3 convolution, grouped by stage; each stage ends by halving height and width."""
-    hidden_units: Count = 256
-    """Width of the dense layer between the convolutions and the class scores."""
-    dropout: Fraction = 0.3
-    """Probability with which an input of either dense layer is zeroed in training."""
-
-
-class CustomModel(Settings):
-    """A network that the caller brings as an ``nn.Module``; it cannot be rebuilt from the recipe alone."""
-
-    name: Literal["custom"] = "custom"
-    """Kind of network."""
-    module: str = ""
-    """Qualified class name of the module, for the record."""
-
-
-class Adam(Settings):
-    """Adam (Kingma & Ba 2015, arXiv 1412.6980); decoupled weight decay (Loshchilov & Hutter 2019) where it is not 0."""
-
-    name: Literal["adam"] = "adam"
-    """Kind of optimiser."""
-    learning_rate: Positive = 1e-3
-    """Peak step size; the schedule multiplies it by a factor in [0, 1]."""
-    beta1: Fraction = 0.9
-    """Decay of the running mean of gradients, per step."""
-    beta2: Fraction = 0.999
-    """Decay of the running mean of squared gradients, per step."""
-    epsilon: Positive = 1e-8
-    """Added to the denominator, in units of a gradient."""
-    weight_decay: NotNegative = 0.0
-    """Share of each weight removed per step, times the learning rate; norms and biases are left alone."""
-
-
-class Sgd(Settings):
-    """Stochastic gradient descent with momentum (Polyak 1964; Sutskever et al. 2013)."""
-
-    name: Literal["sgd"] = "sgd"
-    """Kind of optimiser."""
-    learning_rate: Positive = 0.1
-    """Peak step size; the schedule multiplies it by a factor in [0, 1]."""
-    momentum: Fraction = 0.9
-    """Share of the previous update that is added to the next one."""
-    nesterov: bool = True
-    """Look ahead along the momentum before taking the gradient; needs momentum."""
-    weight_decay: NotNegative = 0.0
-    """This share of each weight is added to its gradient; norms and biases are left alone."""
-
-
-class Constant(Settings):
-    """The peak rate throughout, after a linear warm-up."""
-
-    name: Literal["constant"] = "constant"
-    """Kind of schedule."""
-    warmup_epochs: NotNegative = 0.0
-    """Epochs over which the rate rises linearly from 0 to its peak."""
-
-
-class Step(Settings):
-    """The rate is multiplied by a factor every few epochs."""
-
-    name: Literal["step"] = "step"
-    """Kind of schedule."""
-    warmup_epochs: NotNegative = 0.0
-    """Epochs over which the rate rises linearly from 0 to its peak."""
-    every_epochs: Positive = 10.0
-    """Epochs between two reductions."""
-    factor: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.1
-    """What the rate is multiplied by at each reduction."""
-
-
-class Cosine(Settings):
-    """Half a cosine from the peak to the final rate (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts)."""
-
-    name: Literal["cosine"] = "cosine"
-    """Kind of schedule."""
-    warmup_epochs: NotNegative = 0.0
-    """Epochs over which the rate rises linearly from 0 to its peak."""
-    final_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """The last rate, as a share of the peak."""
-
-
-class OneCycle(Settings):
-    """Up to the peak and down again on half cosines (Smith & Topin 2018, arXiv 1708.07120)."""
-
-    name: Literal["one_cycle"] = "one_cycle"
-    """Kind of schedule."""
-    warmup_fraction: Fraction = 0.25
-    """Share of the training spent rising."""
-    initial_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.04
-    """The first rate, as a share of the peak."""
-    final_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.001
-    """The last rate, as a share of the peak."""
-
-
-class Plateau(Settings):
-    """The rate is reduced whenever the validation loss has stopped falling; needs validation images."""
-
-    name: Literal["plateau"] = "plateau"
-    """Kind of schedule."""
-    warmup_epochs: NotNegative = 0.0
-    """Epochs over which the rate rises linearly from 0 to its peak."""
-    patience: Count = 3
-    """Epochs without a new lowest validation loss before the rate is reduced."""
-    factor: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.5
-    """What the rate is multiplied by at each reduction."""
-    minimum_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
-    """The rate is never reduced below this share of the peak."""
-
-
-class Augmentation(Settings):
-    """Random changes to each training image, drawn anew every time it is used."""
-
-    rotation_degrees: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = 0.0
-    """Rotation about the centre by an angle drawn evenly from ± this many degrees."""
-    width_shift: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Horizontal shift drawn evenly from ± this share of the image's width."""
-    height_shift: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Vertical shift drawn evenly from ± this share of the image's height."""
-    horizontal_flip: bool = False
-    """Mirror left and right with probability one half."""
-
-
-class Loss(Settings):
-    """Sparse categorical cross-entropy: the mean over the batch of −log p(true class), in nats."""
-
-    label_smoothing: Fraction = 0.0
-    """Share of the target probability that is spread evenly over all classes (Szegedy et al. 2016)."""
-
-
-class EarlyStopping(Settings):
-    """When to give up, and which weights to keep: those of the epoch with the lowest validation loss."""
-
-    patience: Annotated[int, Field(ge=0, le=1_000_000)] = 10
-    """Epochs without a new lowest validation loss before training stops; 0 never stops and keeps the last weights."""
-    minimum_improvement: NotNegative = 0.0
-    """A loss counts as lower only if it is lower by more than this, in nats."""
-
-
-class Pixels(Settings):
-    """How uint8 pixels become the network's input: divided by 255, then standardised per channel."""
-
-    mean: Rgb = (0.0, 0.0, 0.0)
-    """Subtracted per channel (red, green, blue), after the division by 255."""
-    standard_deviation: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
-    """Divided by per channel, after the subtraction."""
-
-
-class FewerImages(Settings):
-    """How epochs grow when there are fewer images than the recipe was made for.
-
-    epochs × (reference_images / images) ** exponent, at most `maximum_factor` times as many.
-    """
-
-    reference_images: Count = 50_000
-    """Training images, validation part included, for which `epochs` is meant."""
-    exponent: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """0 keeps the number of epochs, 1 keeps the number of steps."""
-    maximum_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
-    """Most that the number of epochs may grow by."""
+from thirtytwo.settings import (
+    AnyModel,
+    AnyOptimizer,
+    AnySchedule,
+    Augmentation,
+    Constant,
+    EarlyStopping,
+    FewerImages,
+    Fraction,
+    Loss,
+    NotNegative,
+    Pixels,
+    Settings,
+    Sgd,
+)
 
 
 class Recipe(Settings):
@@ -228,11 +54,11 @@ class Recipe(Settings):
     """Share of the training images held out, class by class, to select with; 0 trains on all of them."""
     checkpoint_minutes: NotNegative = 10.0
     """Within a long epoch, minutes between two checkpoints; there is always one at the end of an epoch."""
-    model: Annotated[ClassicModel | CustomModel, Field(discriminator="name")]
+    model: Annotated[AnyModel, Field(discriminator="name")]
     """The network."""
-    optimizer: Annotated[Adam | Sgd, Field(discriminator="name")]
+    optimizer: Annotated[AnyOptimizer, Field(discriminator="name")]
     """What turns gradients into updates."""
-    schedule: Annotated[Constant | Step | Cosine | OneCycle | Plateau, Field(discriminator="name")] = Constant()
+    schedule: Annotated[AnySchedule, Field(discriminator="name")] = Constant()
     """How the learning rate changes over the training."""
     augmentation: Augmentation = Augmentation()
     """Random changes to the training images."""
@@ -413,10 +239,13 @@ def _nearest(word: str, choices: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else "; `thirtytwo train --help` says where the keys are listed"
 
 
+_SECTIONS_OF_SEVERAL_KINDS = (AnyModel, AnyOptimizer, AnySchedule)
+
+
 def _explain(detail: ErrorDetails) -> str:
     """One pydantic error as found, expected, remedy."""
-    kinds = {"classic", "custom", "adam", "sgd", "constant", "step", "cosine", "one_cycle", "plateau"}
     # pydantic names the kind of a section inside the location: ("optimizer", "adam", "learning_rate")
+    kinds = {kind.model_fields["name"].default for section in _SECTIONS_OF_SEVERAL_KINDS for kind in get_args(section)}
     location = [str(part) for i, part in enumerate(detail["loc"]) if not (i == 1 and part in kinds)]
     key = ".".join(location)
     found = detail.get("input")

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from thirtytwo import environment, metrics, models, optim
+from thirtytwo import early_stopping, environment, metrics, models, optim
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, augmenter, find, standardiser
 from thirtytwo.data.loader import Loader, on_device, seeded
 from thirtytwo.errors import DataError, Diverged, OutOfMemory, RunError
-from thirtytwo.recipe import CustomModel, Recipe
+from thirtytwo.recipe import Recipe
 from thirtytwo.recipe import load as load_recipe
 from thirtytwo.run import Run, read_tensors, remove_leftovers, write_tensors
+from thirtytwo.settings import CustomModel
 
 INITIALISATION, NOISE = 3, 4  # purposes of random streams, beside the loader's
 
@@ -161,6 +162,11 @@ class Training:
         return {**self._facts["data"], "training_images": len(self._loader.labels), "validation_images": held_out}
 
     @property
+    def kept_epoch(self) -> int:
+        """Number of the epoch whose weights would be kept if the training ended now; 0 before the first."""
+        return early_stopping.kept_epoch(self._validation_losses, self.recipe.early_stopping)
+
+    @property
     def device_name(self) -> str:
         """The processor that it runs on, for people."""
         return str(self._facts["device_name"])
@@ -219,7 +225,9 @@ class Training:
                 self.interrupted = True
                 return
             self.history.append(self._close_epoch(clock))
-            progress.finished = progress.epoch >= self.recipe.epochs or self._patience_is_over()
+            progress.finished = progress.epoch >= self.recipe.epochs or early_stopping.is_over(
+                self._validation_losses, self.recipe.early_stopping
+            )
             self._checkpoint()
             self.run.metrics = [asdict(epoch) for epoch in self.history]
             yield self.history[-1]
@@ -335,21 +343,19 @@ class Training:
             images_per_second=progress.seen / progress.epoch_seconds,
             seconds=clock.seconds,
         )
-        if validation_loss is not None and self.recipe.early_stopping.patience:
-            earlier = _improvements([*self.history, epoch], self.recipe.early_stopping.minimum_improvement)
-            if earlier[-1] == epoch.epoch:
-                self._best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        losses = [*self._validation_losses, validation_loss]
+        settings = self.recipe.early_stopping
+        if settings.patience and early_stopping.improvements(losses, settings)[-1:] == [len(losses)]:
+            self._best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         progress.epoch += 1
         progress.step = progress.correct = progress.seen = 0
         progress.loss_sum = progress.epoch_seconds = 0.0
         progress.elapsed_seconds = epoch.seconds
         return epoch
 
-    def _patience_is_over(self) -> bool:
-        settings = self.recipe.early_stopping
-        if not settings.patience or self._validation is None:
-            return False
-        return len(self.history) - _improvements(self.history, settings.minimum_improvement)[-1] >= settings.patience
+    @property
+    def _validation_losses(self) -> list[float | None]:
+        return [epoch.validation_loss for epoch in self.history]
 
     def _checkpoint(self) -> None:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
@@ -383,6 +389,7 @@ class Training:
             "data": self._facts["data"]["name"],
             "images": self._facts["data"]["images"],
             "epochs": progress.epoch,
+            "kept_epoch": self.kept_epoch,
             "train_seconds": progress.train_seconds,
             "cold_seconds": self._earlier_seconds + environment.process_seconds(),
             "flops": self._flops_per_image * images_seen,
@@ -400,16 +407,6 @@ class _Clock:
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self._origin
-
-
-def _improvements(history: list[Epoch], minimum: float) -> list[int]:
-    """Numbers of the epochs that brought a new lowest validation loss."""
-    best, numbers = math.inf, [0]
-    for epoch in history:
-        if epoch.validation_loss is not None and epoch.validation_loss < best - minimum:
-            best = epoch.validation_loss
-            numbers.append(epoch.epoch)
-    return numbers
 
 
 def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

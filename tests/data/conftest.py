@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from thirtytwo.data import cifar
+from thirtytwo.data import official
 
 SMALL_LAYOUTS = tuple(
     replace(
@@ -23,7 +23,7 @@ SMALL_LAYOUTS = tuple(
         checksums={},
         sizes={},
     )
-    for layout in cifar.LAYOUTS
+    for layout in official.LAYOUTS
 )
 
 
@@ -107,7 +107,7 @@ def pickled(value: object) -> bytes:
     return writer.finish()
 
 
-def make_cifar(parent: Path, layout: cifar.Layout, seed: int = 0) -> dict[str, Contents]:
+def make_cifar(parent: Path, layout: official.Layout, seed: int = 0) -> dict[str, Contents]:
     """Write a whole set into its official subfolder; returns what is in each file. Same seed, same images."""
     folder = parent / layout.folder
     folder.mkdir(parents=True)
@@ -137,9 +137,9 @@ def make_cifar(parent: Path, layout: cifar.Layout, seed: int = 0) -> dict[str, C
     return contents
 
 
-def class_names(layout: cifar.Layout, labelling: cifar.Labelling) -> list[str]:
+def class_names(layout: official.Layout, labelling: official.Labelling) -> list[str]:
     if layout.name == "cifar10":
-        return list(cifar.CIFAR10_CLASSES)
+        return list(official.CIFAR10_CLASSES)
     return [f"{labelling.kind}_{number}" for number in range(labelling.classes)]
 
 
@@ -164,14 +164,14 @@ def opened() -> Iterator[list[Path]]:
 
 
 @pytest.fixture
-def layouts() -> tuple[cifar.Layout, ...]:
+def layouts() -> tuple[official.Layout, ...]:
     return SMALL_LAYOUTS
 
 
 @pytest.fixture(params=SMALL_LAYOUTS, ids=lambda layout: layout.folder)
-def layout(request: pytest.FixtureRequest) -> cifar.Layout:
+def layout(request: pytest.FixtureRequest) -> official.Layout:
     """Each official layout, with 7 images a file in training and 5 in test."""
-    chosen: cifar.Layout = request.param
+    chosen: official.Layout = request.param
     return chosen
 
 

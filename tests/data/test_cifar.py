@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thirtytwo.data import cifar
-from thirtytwo.data.cifar import Layout, Split
+from thirtytwo.data.cifar import Split
+from thirtytwo.data.official import CIFAR10_CLASSES, LabelKind, Layout
 from thirtytwo.errors import DataError
 
 Make = Callable[..., dict[str, object]]
@@ -36,7 +37,7 @@ def official(layout: Layout, folder: Path) -> Layout:
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("labels", ["fine", "coarse"])
 def test_images_are_those_in_the_files(
-    layout: Layout, make: Make, tmp_path: Path, split: Split, labels: cifar.LabelKind
+    layout: Layout, make: Make, tmp_path: Path, split: Split, labels: LabelKind
 ) -> None:
     contents = make(tmp_path, layout)
     if labels == "coarse" and layout.name == "cifar10":
@@ -148,7 +149,7 @@ def test_missing_names_are_replaced_where_everybody_knows_them(layout: Layout, m
     file = tmp_path / layout.folder / layout.labellings[-1].names_file
     file.unlink()
     if layout.name == "cifar10":
-        assert cifar.read(tmp_path, "test", layouts=[layout]).classes == cifar.CIFAR10_CLASSES
+        assert cifar.read(tmp_path, "test", layouts=[layout]).classes == CIFAR10_CLASSES
     else:
         with pytest.raises(DataError, match=f"{file.name}: missing; expected the names of 100 classes"):
             cifar.read(tmp_path, "test", layouts=[layout])
@@ -316,6 +317,6 @@ def test_real_cifar10_has_5000_and_1000_images_of_each_class(cifar10: Path) -> N
     for split, count in (("training", 5000), ("test", 1000)):
         images = cifar.read(cifar10, split)  # type: ignore[arg-type]
         assert np.bincount(images.labels).tolist() == [count] * 10
-        assert images.classes == cifar.CIFAR10_CLASSES
+        assert images.classes == CIFAR10_CLASSES
         # The mean of each channel, as everybody who standardises CIFAR-10 has it: 0.491, 0.482, 0.447 in training.
         np.testing.assert_allclose(images.pixels.mean(axis=(0, 1, 2)) / 255, (0.4914, 0.4822, 0.4465), atol=0.006)

@@ -21,7 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from thirtytwo.data.download import ARCHIVES, Archive, Patience, fetch
+from thirtytwo.data.download import Archive, Patience, fetch
+from thirtytwo.data.official import ARCHIVES
 from thirtytwo.errors import ChecksumMismatch, DataError, DownloadError, StorageError
 
 # A machine that is busy with other things must not look like a host that has stalled, except where that is the point.

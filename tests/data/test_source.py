@@ -15,8 +15,8 @@ from PIL import Image
 from pooch.hashes import file_hash
 
 from thirtytwo.data import source
-from thirtytwo.data.cifar import Layout
 from thirtytwo.data.download import Archive, Patience
+from thirtytwo.data.official import Layout
 from thirtytwo.data.shapes import draw
 from thirtytwo.data.source import Source
 from thirtytwo.errors import ChecksumMismatch, DataError, DownloadError, StorageError

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thirtytwo.data import cifar
+from thirtytwo.data.official import CIFAR10_CLASSES
 from thirtytwo.data.unpickle import Array, Damaged, Refused, take_apart
 
 PLENTY = 100_000
@@ -47,7 +47,7 @@ def test_arrays_survive_every_protocol(protocol: int, dtype: str, order: str) ->
 
 def test_python_two_writer_makes_the_official_file(python_two: Callable[[object], bytes]) -> None:
     # So the made files of these tests have the form of the official ones. The MD5 is torchvision's for batches.meta.
-    content = python_two({"num_cases_per_batch": 10_000, "label_names": list(cifar.CIFAR10_CLASSES), "num_vis": 3072})
+    content = python_two({"num_cases_per_batch": 10_000, "label_names": list(CIFAR10_CLASSES), "num_vis": 3072})
     assert hashlib.md5(content).hexdigest() == "5ff9c542aee3614f3951f8cda6e48888"
 
 

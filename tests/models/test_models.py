@@ -6,7 +6,7 @@ from torch import nn
 
 from thirtytwo import models
 from thirtytwo.errors import RecipeError
-from thirtytwo.recipe import ClassicModel, CustomModel
+from thirtytwo.settings import ClassicModel, CustomModel
 
 EVERY = [pytest.param(ClassicModel(), id="classic")]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from thirtytwo import models, optim
 from thirtytwo.optim import schedule
-from thirtytwo.recipe import Adam, ClassicModel, Constant, Cosine, OneCycle, Plateau, Sgd, Step
+from thirtytwo.settings import Adam, ClassicModel, Constant, Cosine, OneCycle, Plateau, Sgd, Step
 
 STATELESS = [
     Constant(warmup_epochs=2.0),

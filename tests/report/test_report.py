@@ -30,7 +30,7 @@ from thirtytwo.errors import ModelError, RunError
 from thirtytwo.evaluate import Scored, _store
 from thirtytwo.report import page, stored, wording, write
 from thirtytwo.run import Row, Run, read_tensors, write_tensors
-from thirtytwo.train import Epoch, _improvements
+from thirtytwo.settings import CustomModel
 
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 UGLY = ("<script>alert(1)</script>", '"quoted" & $x^2$', "a name that goes on for far longer than any class should")
@@ -56,7 +56,7 @@ def make_run(
     run = Run.create(folder, "classic")
     recipe = recipes.load("classic", [] if validation else ["validation=0", "early_stopping.patience=0"])
     if network:
-        recipe = recipe.model_copy(update={"model": recipes.CustomModel(module=network)})
+        recipe = recipe.model_copy(update={"model": CustomModel(module=network)})
     run.recipe = recipe
     run.environment = {
         **environment.describe(torch.device("cpu")),
@@ -429,20 +429,6 @@ def test_a_very_long_training_makes_no_larger_page(tmp_path: Path) -> None:
     found = rendered(run)
     assert len(found.html) < 100_000
     assert "metrics.csv in the run folder" in found.text
-
-
-@given(
-    losses=st.lists(st.floats(0, 5) | st.sampled_from([1.0, 1.05, 1.1, float("nan")]), min_size=1, max_size=30),
-    minimum=st.sampled_from([0.0, 0.1]),
-)
-@settings(max_examples=100, deadline=None)
-def test_the_epoch_called_kept_is_the_one_whose_weights_training_kept(losses: list[float], minimum: float) -> None:
-    recipe = recipes.load("classic", [f"early_stopping.minimum_improvement={minimum}"])
-    rows: list[Row] = [{"epoch": number, "validation_loss": loss} for number, loss in enumerate(losses, start=1)]
-    history = [Epoch(number, 0, 0, 0, loss, 0, 0, 0) for number, loss in enumerate(losses, start=1)]
-    kept = stored.Stored(Run(Path()), recipe, {}, rows, {}, None).kept_epoch
-    # 0: no epoch was better than none; the weights are left as the last epoch made them.
-    assert kept == (_improvements(history, minimum)[-1] or len(losses))
 
 
 # What is wrong with a folder -----------------------------------------------------------------------------------------

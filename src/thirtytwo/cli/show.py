@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,8 @@ class Screen:
     def result(self, result: dict[str, Any], run: Run, page: Path) -> None:
         """The end of `train`."""
         self.scores(result, "test")
-        self.say(f"trained {result['epochs']} epochs in {duration(result['train_seconds'])}")
+        kept = f", kept the weights of epoch {result['kept_epoch']}" if result["kept_epoch"] < result["epochs"] else ""
+        self.say(f"trained {result['epochs']} epochs in {duration(result['train_seconds'])}{kept}")
         self.say(f"Report: {page}")
         self.say(f"Try it: thirtytwo predict {run.path} YOUR_IMAGE.jpg")
 
@@ -162,40 +164,55 @@ class Screen:
 
 
 class TrainingDisplay:
-    """Epochs as lines that stay, the step under way as a bar below them."""
+    """Epochs as rows of a table that stay, the step under way as a line below them; everything fits 80 columns."""
+
+    _HEADER = "  epoch     loss     acc  val loss  val acc      rate  img/s  elapsed"
+    _PLAIN_SECONDS = 60.0
+    """Between two lines about steps, where nothing can move."""
 
     def __init__(self, console: Console, progress: Progress, training: Training) -> None:
         """Made by `Screen.training`."""
         self._console, self._progress, self._training = console, progress, training
         self._task = progress.add_task("train", total=None, epoch="", state="")
-        self._best = float("inf")
+        self._has_header = False
+        self._last_line = time.monotonic()
 
     def show(self, event: Step | Epoch) -> None:
         """Draw what has happened."""
         if isinstance(event, Step):
-            self._progress.update(
-                self._task,
-                completed=event.step,
-                total=event.steps,
-                epoch=f"{event.epoch}/{event.epochs}",
-                state=(
-                    f"{event.step}/{event.steps}  loss {event.loss:.3f}  acc {event.accuracy:.1%}  "  # fits 80 columns
-                    f"rate {event.learning_rate:.2g}  {event.images_per_second:,.0f} img/s  "
-                    f"{duration(event.seconds_left)} left"
-                ),
-            )
-            return
-        text = (
-            f"epoch {event.epoch:>3}/{self._training.recipe.epochs}  loss {event.train_loss:.4f}  "
-            f"accuracy {event.train_accuracy:6.2%}"
+            self._show_step(event)
+        else:
+            self._show_epoch(event)
+
+    def _show_step(self, step: Step) -> None:
+        epoch = f"{step.epoch}/{step.epochs}"
+        state = (
+            f"{step.step}/{step.steps}  loss {step.loss:.3f}  acc {step.accuracy:.1%}  "
+            f"rate {step.learning_rate:.2g}  {step.images_per_second:,.0f} img/s  {duration(step.seconds_left)} left"
         )
-        if event.validation_loss is not None and event.validation_accuracy is not None:
-            text += f"  validation loss {event.validation_loss:.4f}  accuracy {event.validation_accuracy:6.2%}"
-            if event.validation_loss < self._best:
-                self._best = event.validation_loss
-                text += " *"
-        text += f"  rate {event.learning_rate:.2g}  {event.images_per_second:,.0f} images/s  {duration(event.seconds)}"
-        self._console.print(text)
+        if self._console.is_terminal:
+            self._progress.update(self._task, completed=step.step, total=step.steps, epoch=epoch, state=state)
+        elif time.monotonic() - self._last_line >= self._PLAIN_SECONDS:
+            self._print(f"  {epoch} {state}")
+
+    def _show_epoch(self, epoch: Epoch) -> None:
+        if not self._has_header:
+            self._has_header = True
+            self._console.print(self._HEADER, style="bold")
+        validation = f"{'':8}  {'':7}"
+        mark = " "
+        if epoch.validation_loss is not None and epoch.validation_accuracy is not None:
+            validation = f"{epoch.validation_loss:8.4f}  {epoch.validation_accuracy:7.2%}"
+            mark = "*" if self._training.kept_epoch == epoch.epoch else mark
+        self._print(
+            f"{f'{epoch.epoch}/{self._training.recipe.epochs}':>7}  {epoch.train_loss:7.4f}  "
+            f"{epoch.train_accuracy:6.2%}  {validation}{mark} {epoch.learning_rate:8.2g}  "
+            f"{epoch.images_per_second:5,.0f}  {duration(epoch.seconds)}"
+        )
+
+    def _print(self, line: str) -> None:
+        self._last_line = time.monotonic()
+        self._console.print(line)
 
 
 def duration(seconds: float) -> str:

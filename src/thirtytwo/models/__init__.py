@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import classic
-from thirtytwo.recipe import ClassicModel, CustomModel
+from thirtytwo.settings import AnyModel, ClassicModel, CustomModel
 
 
 def _classic(settings: ClassicModel, classes: int, size: tuple[int, int]) -> nn.Module:
@@ -29,7 +29,7 @@ def _classic(settings: ClassicModel, classes: int, size: tuple[int, int]) -> nn.
 MODELS: dict[str, Callable[[Any, int, tuple[int, int]], nn.Module]] = {"classic": _classic}
 
 
-def build(settings: ClassicModel | CustomModel, classes: int, size: tuple[int, int] = (32, 32)) -> nn.Module:
+def build(settings: AnyModel, classes: int, size: tuple[int, int] = (32, 32)) -> nn.Module:
     """Make the network that the settings describe, with fresh weights from torch's global random generator.
 
     Args:

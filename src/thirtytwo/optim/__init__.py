@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thirtytwo import recipe
 from thirtytwo.optim import schedule
+from thirtytwo.settings import Adam, AnyOptimizer, AnySchedule, Constant, Cosine, OneCycle, Plateau, Sgd, Step
 
 Schedule = Callable[[int, Sequence[float]], float]
 """(step since the start of training, validation losses of the epochs so far) -> factor of the peak rate."""
 
 
-def build(settings: recipe.Adam | recipe.Sgd, network: nn.Module) -> torch.optim.Optimizer:
+def build(settings: AnyOptimizer, network: nn.Module) -> torch.optim.Optimizer:
     """Make the optimiser for a network.
 
     Weight decay acts on weights only: matrices and kernels, not biases and normalisation gains, which are vectors.
@@ -28,7 +28,7 @@ def build(settings: recipe.Adam | recipe.Sgd, network: nn.Module) -> torch.optim
     groups = [group for group in groups if group["params"]]
     # Fused: one pass over each parameter instead of a dozen.
     match settings:
-        case recipe.Adam():
+        case Adam():
             return torch.optim.AdamW(
                 groups,
                 lr=settings.learning_rate,
@@ -36,7 +36,7 @@ def build(settings: recipe.Adam | recipe.Sgd, network: nn.Module) -> torch.optim
                 eps=settings.epsilon,
                 fused=True,
             )
-        case recipe.Sgd():
+        case Sgd():
             return torch.optim.SGD(
                 groups,
                 lr=settings.learning_rate,
@@ -47,14 +47,14 @@ def build(settings: recipe.Adam | recipe.Sgd, network: nn.Module) -> torch.optim
 
 
 def build_schedule(
-    settings: recipe.Constant | recipe.Step | recipe.Cosine | recipe.OneCycle | recipe.Plateau,
+    settings: AnySchedule,
     *,
     epochs: int,
     steps_per_epoch: int,
 ) -> Schedule:
     """Make the schedule for a training of this length."""
     steps = epochs * steps_per_epoch
-    if isinstance(settings, recipe.OneCycle):
+    if isinstance(settings, OneCycle):
         return lambda step, _: schedule.one_cycle(
             step,
             steps,
@@ -66,15 +66,15 @@ def build_schedule(
 
     def after_warmup(step: int, losses: Sequence[float]) -> float:
         match settings:
-            case recipe.Constant():
+            case Constant():
                 return 1.0
-            case recipe.Step():
+            case Step():
                 return schedule.staircase(
                     step, every_steps=settings.every_epochs * steps_per_epoch, factor=settings.factor
                 )
-            case recipe.Cosine():
+            case Cosine():
                 return schedule.cosine(step, steps, warmup_steps=rise, final_factor=settings.final_factor)
-            case recipe.Plateau():
+            case Plateau():
                 return schedule.plateau(
                     losses,
                     patience=settings.patience,

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from thirtytwo import __version__
-from thirtytwo.recipe import CustomModel
 from thirtytwo.report import charts, wording
 from thirtytwo.report.figures import MISTAKES_SHOWN, MOST_NUMBERED
 from thirtytwo.report.stored import Judged, Pixels, Stored
+from thirtytwo.settings import CustomModel
 
 LONGEST_SIDE = 96
 """Pixels: larger images are reduced to this, so that the page stays small."""

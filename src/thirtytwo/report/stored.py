@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thirtytwo import early_stopping
 from thirtytwo.errors import RunError
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Row, Run, read_tensors
@@ -112,12 +112,8 @@ class Stored:
     @property
     def kept_epoch(self) -> int:
         """Number of the epoch whose weights are kept: the last that lowered the validation loss by enough."""
-        kept, lowest = len(self.history), math.inf
-        for number, row in enumerate(self.history, start=1):
-            loss = row.get("validation_loss")
-            if self.selects and loss is not None and loss < lowest - self.recipe.early_stopping.minimum_improvement:
-                kept, lowest = number, loss
-        return kept
+        losses = [row.get("validation_loss") for row in self.history]
+        return early_stopping.kept_epoch(losses, self.recipe.early_stopping)
 
     @property
     def mark(self) -> str:

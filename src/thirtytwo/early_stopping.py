@@ -1,0 +1,37 @@
+"""Early stopping: whose weights are kept, and when a training gives up. Functions of the validation losses so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from thirtytwo.settings import EarlyStopping
+
+
+def improvements(losses: Sequence[float | None], settings: EarlyStopping) -> list[int]:
+    """Numbers, counted from 1, of the epochs that lowered the validation loss by enough.
+
+    Args:
+        losses: one an epoch, in nats; None without validation images.
+        settings: a recipe's `early_stopping` section.
+    """
+    best, numbers = math.inf, []
+    for number, loss in enumerate(losses, start=1):
+        if loss is not None and loss < best - settings.minimum_improvement:
+            best = loss
+            numbers.append(number)
+    return numbers
+
+
+def kept_epoch(losses: Sequence[float | None], settings: EarlyStopping) -> int:
+    """Number of the epoch whose weights are kept: the last that improved, or the last of all if none is selected."""
+    improved = improvements(losses, settings) if settings.patience else []
+    return improved[-1] if improved else len(losses)
+
+
+def is_over(losses: Sequence[float | None], settings: EarlyStopping) -> bool:
+    """Whether `patience` epochs have gone by without an improvement."""
+    if not settings.patience or all(loss is None for loss in losses):
+        return False
+    improved = improvements(losses, settings)
+    return len(losses) - (improved[-1] if improved else 0) >= settings.patience

@@ -3,19 +3,29 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test check bench docs clean
+.PHONY: train test check bench docs clean environment
 .DEFAULT_GOAL := train
 
-# The constraints pin every package, torch's CPU build among them, so that the same set is installed everywhere.
+# An environment that does not work is made anew: one of too old a Python, or one whose making was interrupted.
+RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+WORKS := $(shell $(BIN)/python -c '$(RECENT)' 2>/dev/null && $(BIN)/python -m pip --version 2>/dev/null)
+ifeq ($(WORKS),)
+$(VENV)/core $(VENV)/dev: environment
+endif
+
+# The constraints pin the version of every package. Which build of torch that is, the index decides: see README.md.
 $(VENV)/core: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(VENV)/core $@
+
+environment:
+	@$(PYTHON) -c '$(RECENT)' || { echo "found $$($(PYTHON) --version 2>&1); expected Python 3.11 or newer; \
+	name one: make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
 
 train: $(VENV)/core
 	$(BIN)/thirtytwo train

@@ -1,148 +1,319 @@
 """Races `classic` against the usual Keras notebook, on the same 45,000 training and 5,000 validation images.
 
-    python benchmarks/classic_vs_keras.py [--data SPEC] [--pairs 3] [--first-seed 0]
+    python benchmarks/classic_vs_keras.py [--data SPEC] [--pairs 3] [--first-seed 0] [--dirty]
 
-Pairs are interleaved: Keras, then ours, and again. Keras's clock runs from the first to the last line of `fit`, so to
-its early stop. Ours stops at the end of the first epoch whose validation accuracy is at least what Keras's restored
-weights have, validation and checkpoints included. Our training then goes on to its end and is scored once on the test
-set, so that the same runs also give the accuracy of the recipe. Every pair is kept; results are appended to
-measured.json.
+A pair is one training of each with the same seed, each in a process of its own; the machine should have nothing else
+to do. Keras goes first in pairs with an even seed, ours in those with an odd one. The question: how long does ours take
+to validate at least as well as the weights that Keras's early stopping restores? Ours then goes on to its end and is
+scored once on the test set, so that the same runs also give the accuracy of the recipe.
 
-Each rival run is kept in benchmarks/.work, so a benchmark that was stopped goes on where it was.
+Keras's clock runs while `fit` does.
+    In it: every step; tracing the graph; validation after every epoch; the epochs of patience before it stops.
+    Not in it: start and imports; reading the images and making them float32; building and compiling the network.
+Ours is `seconds` in metrics.csv, of the first epoch whose validation_accuracy is at least Keras's.
+    In it: everything from the first use of training data on: order, batches, augmentation, every step; validation after
+    every epoch, the deciding one included; checkpoints and metrics.csv of the epochs before; the progress display.
+    Not in it: start and imports; reading the images; building the network; the checkpoint before the first step; the
+    deciding epoch's own copy of its weights and its checkpoint; for a training that was interrupted, the time that it
+    lay still, and the first doing of steps that had to be done again because a kill undid them.
+
+What is raced is a clone of the commit, so that editing does not change a race that takes hours; uncommitted changes are
+refused or, with --dirty, copied into the clone as they are now and recorded as such. Runs are kept in benchmarks/.work,
+in a folder for each commit, recipe, data, machine, number of threads and versions: see series.py. A benchmark that was
+stopped goes on in it: a training of ours from its checkpoint, one of Keras anew.
+
+Each run is recorded in measured.json as soon as it ends, in two entries that grow with the series. `training` holds
+every training of ours that ended, and the seeds of those that began and did not. `race` holds every pair; a lost one,
+in which ours never got to Keras's accuracy, has `seconds` null and the best accuracy that ours had. With a lost pair
+`ratio` is null: a mean over the pairs that were won would flatter. Exit status: 0 if ours won every pair of the series,
+1 if it lost one or something failed, 2 if what was asked for was refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
-import subprocess
+import shlex
+import shutil
+import signal
 import sys
 import venv
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import measured
 import numpy as np
+import series
+from measured import Refused
 
-from thirtytwo import Run, evaluate_run, report, resume, train
-from thirtytwo.data import find
-from thirtytwo.train import Training
+from thirtytwo import Images, Run, find, open_training
+from thirtytwo import recipe as recipes
+from thirtytwo.errors import RunError, ThirtytwoError
+from thirtytwo.run import write_atomic
 
-WORK = Path(__file__).parent / ".work"
+RECIPE = "classic"
 TENSORFLOW = "tensorflow-cpu==2.21.0"
 
 
-def rival_python() -> Path:
+# The race ------------------------------------------------------------------------------------------------------------
+
+
+def order(seed: int) -> tuple[str, str]:
+    """Who goes first, and who second: what drifts in a machine over hours then helps each as often as the other."""
+    return ("keras", RECIPE) if seed % 2 == 0 else (RECIPE, "keras")
+
+
+def rival_python(lock: int) -> Path:
     """An environment of its own for TensorFlow, which the product does not depend on."""
-    folder = WORK / "keras"
+    folder = series.WORK / TENSORFLOW.replace("==", "-")
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", TENSORFLOW], check=True)
+        series.call([python, "-m", "pip", "install", "--quiet", TENSORFLOW], lock)
         (folder / "ready").touch()
     return python
 
 
-def store_images(spec: str | None, validation: float) -> Path:
+def store_images(folder: Path, images: Images) -> None:
     """The two parts that our training uses, as arrays for the rival."""
-    images = find(spec).read("training")
-    kept, held_out = images.split(validation)
-    path = WORK / f"{images.fingerprint[:12]}.npz"
-    if not path.exists():
-        np.savez(
-            path,
-            x_train=images.pixels[kept],
-            y_train=images.labels[kept],
-            x_validation=images.pixels[held_out],
-            y_validation=images.labels[held_out],
-        )
-    return path
+    path = folder / "images.npz"
+    if path.exists():
+        return
+    kept, held_out = images.split(recipes.load(RECIPE).validation)
+    content = io.BytesIO()
+    np.savez(
+        content,
+        x_train=images.pixels[kept],
+        y_train=images.labels[kept],
+        x_validation=images.pixels[held_out],
+        y_validation=images.labels[held_out],
+    )
+    write_atomic(path, content.getvalue())
 
 
-def run_rival(images: Path, seed: int) -> dict[str, Any]:
+def run_rival(folder: Path, seed: int, sources: Path, lock: int) -> None:
     """One training of the Keras notebook."""
-    stored = WORK / f"keras-{seed}.json"
+    stored = folder / f"keras-{seed}.json"
     if not stored.exists():
-        script = Path(__file__).parent / "keras_notebook.py"
-        done = subprocess.run(
-            [rival_python(), script, images, str(seed)], check=True, stdout=subprocess.PIPE, text=True
-        )
-        stored.write_text(done.stdout.strip().splitlines()[-1])
-    result: dict[str, Any] = json.loads(stored.read_text())
-    return result
+        script = sources / "benchmarks" / "keras_notebook.py"
+        # Isolated: what is meant for our Python stays away from the rival's.
+        words: list[str | Path] = [rival_python(lock), "-I", script, folder / "images.npz", str(seed)]
+        series.write(stored, json.loads(series.call(words, lock).strip().splitlines()[-1]))
 
 
-def run_ours(spec: str | None, seed: int) -> tuple[Run, dict[str, Any]]:
+def run_ours(folder: Path, seed: int, sources: Path, spec: str, lock: int) -> None:
     """One training of `classic`, to its end, scored once on the test set."""
-    out = WORK / f"classic-{seed}"
-    training: Training = resume(out, spec) if out.exists() else train("classic", spec, seed=seed, out=out, device="cpu")
-    classifier = training.finish()
-    result = evaluate_run(training.run, training.source, classifier)
-    report.write(training.run)
-    return training.run, result
+    out = folder / f"{RECIPE}-{seed}"
+    if not is_begun(out):
+        words = [RECIPE, "--seed", str(seed), "--out", str(out), "--device", "cpu"]
+    elif is_scored(Run(out)):
+        return
+    else:
+        words = ["--resume", str(out)]
+    # -P: a folder called thirtytwo where the user happens to be is not imported.
+    program = [sys.executable, "-P", "-m", "thirtytwo", "train", *words, "--data", spec, "--json"]
+    series.call(program, lock, series.variables_for(sources))
+
+
+def is_begun(out: Path) -> bool:
+    """Whether there is a training in this folder; a folder whose making was killed is removed."""
+    try:
+        Run.open(out)
+    except RunError:
+        shutil.rmtree(out, ignore_errors=True)
+        return False
+    return True
+
+
+def is_scored(run: Run) -> bool:
+    """Whether a training has ended and has been scored on the test set."""
+    return "test" in run.result
+
+
+# The record ----------------------------------------------------------------------------------------------------------
+
+
+def entries(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a series has shown so far, as entries of measured.json by their kind: every run that is in its folder.
+
+    Raises:
+        Refused: its runs were made under different conditions, or others than the series's.
+    """
+    facts = series.read(folder / "series.json")
+    begun = {
+        seed: Run(path)
+        for seed, path in _by_seed(path.parent for path in folder.glob(f"{RECIPE}-*/environment.json")).items()
+    }
+    runs = {seed: run for seed, run in begun.items() if is_scored(run)}
+    if not runs:
+        return {}
+    rivals = {seed: series.read(path) for seed, path in _by_seed(folder.glob("keras-*.json")).items() if seed in runs}
+    results = {seed: run.result for seed, run in runs.items()}
+    shared: dict[str, Any] = {
+        "recipe": RECIPE,
+        "series": facts["id"],
+        **_conditions(facts, list(runs.values())),
+        "command": " && ".join(facts["commands"]),
+        "data": next(iter(results.values()))["data"],
+    }
+    training: dict[str, Any] = {
+        "kind": "training",
+        **shared,
+        "n": len(runs),
+        "accuracy": measured.spread([result["test"]["accuracy"] for result in results.values()]),
+        "train_seconds": measured.spread([result["train_seconds"] for result in results.values()]),
+        "cold_seconds": measured.spread([result["cold_seconds"] for result in results.values()]),
+        "flops": sum(result["flops"] for result in results.values()) / len(results),
+        "parameters": next(iter(results.values()))["parameters"],
+        "peak_memory_bytes": max(result["peak_memory_bytes"] for result in results.values()),
+        "epochs": [result["epochs"] for result in results.values()],
+        "seeds": list(runs),
+        "unfinished_seeds": [seed for seed in begun if seed not in runs],
+    }
+    if not rivals:
+        return {"training": training}
+    pairs = [_pair(seed, rival, runs[seed]) for seed, rival in rivals.items()]
+    lost = [pair["seed"] for pair in pairs if pair["seconds"] is None]
+    contest: dict[str, Any] = {
+        "kind": "race",
+        **shared,
+        "versions": {**shared["versions"], **_rival_versions(folder, pairs)},
+        "n": len(pairs),
+        "against": f"the Keras notebook ({facts['rival']}) to its early stop; ours to the same validation accuracy",
+        "ratio": None if lost else measured.spread([pair["seconds"] / pair["keras"]["seconds"] for pair in pairs]),
+        "lost_seeds": lost,
+        "pairs": pairs,
+    }
+    return {"training": training, "race": contest}
+
+
+def _conditions(facts: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+    """What the runs of a series say that they have in common; `facts` is what the series says."""
+    found = measured.conditions(runs[0])
+    for key in ("commit", "machine", "threads", "versions", "data"):
+        if found[key] != facts[key]:
+            raise Refused(
+                f"{runs[0].path}: {key} is {found[key]!r}; expected {facts[key]!r}, as in the series that it lies in; "
+                "move it out of the folder"
+            )
+    return measured.common(runs)
+
+
+def _rival_versions(folder: Path, pairs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    expected: dict[str, str] = pairs[0]["keras"]["versions"]
+    for pair in pairs:
+        if pair["keras"]["versions"] != expected:
+            raise Refused(
+                f"{folder}: Keras ran with {pair['keras']['versions']} for seed {pair['seed']}; expected {expected}, "
+                "as before; move what ran with other versions out of the folder"
+            )
+    return expected
+
+
+def _pair(seed: int, rival: dict[str, Any], run: Run) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "first": order(seed)[0],
+        "keras": rival,
+        "seconds": seconds_to_reach(run, rival["validation_accuracy"]),
+        "best_validation_accuracy": max(row["validation_accuracy"] or 0.0 for row in run.metrics),
+        "test_accuracy": run.result["test"]["accuracy"],
+    }
 
 
 def seconds_to_reach(run: Run, accuracy: float) -> float | None:
-    """Clock at the end of the first epoch that validates at least this well."""
+    """Clock at the end of the first epoch that validates at least this well; None if none did."""
     for row in run.metrics:
         if (row["validation_accuracy"] or 0.0) >= accuracy:
             return row["seconds"]
     return None
 
 
-def main() -> None:
-    """Run the race and append what it showed."""
+def _by_seed(paths: Iterable[Path]) -> dict[int, Path]:
+    """Those whose names end in a dash and a seed, in the order of seeds."""
+    endings = [(path.name.removesuffix(".json").rpartition("-")[2], path) for path in paths]
+    return dict(sorted((int(seed), path) for seed, path in endings if seed.isdecimal()))
+
+
+def record(folder: Path, path: Path = measured.PATH) -> dict[str, dict[str, Any]]:
+    """Put what a series has shown so far into measured.json; returns its entries by kind."""
+    found = entries(folder)
+    for entry in found.values():
+        measured.add(entry, path)
+    return found
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+
+def typed(words: Sequence[str], given: str | None, spec: str, name: str) -> str:
+    """The command as it was typed, with the data's name in place of the folder where they lie on this machine.
+
+    Args:
+        words: the arguments.
+        given: SPEC as typed, if it was.
+        spec: what that came to: an absolute path, or a name with its options.
+        name: what the data are called.
+    """
+    if given and Path(spec).is_absolute():
+        words = [
+            word.removesuffix(given) + name if word == given or word.endswith(f"={given}") else word for word in words
+        ]
+    return shlex.join(["python", "benchmarks/classic_vs_keras.py", *words])
+
+
+def race(spec: str | None, seeds: Sequence[int], dirty: bool, lock: int) -> int:
+    """Run what is missing of these pairs and record it; returns the exit status."""
+    commit = series.commit_to_measure(dirty)
+    sources = series.clone(commit, lock)
+    source = find(spec)
+    images = open_training(source)
+    folder = series.begin(series.identify(commit, sources, recipe=RECIPE, images=images, rival=TENSORFLOW, lock=lock))
+    store_images(folder, images)
+    del images  # 150 MB that the trainings may need
+    rival_python(lock)
+    kept = {pair["seed"] for pair in entries(folder).get("race", {"pairs": []})["pairs"]}
+    if not kept.issuperset(seeds):
+        series.note(folder, typed(sys.argv[1:], spec, source.spec, source.name))
+    recorded: dict[str, dict[str, Any]] = {}
+    for seed in seeds:
+        for side in order(seed):
+            print(f"seed {seed}: {side}", file=sys.stderr, flush=True)
+            if side == "keras":
+                run_rival(folder, seed, sources, lock)
+            else:
+                run_ours(folder, seed, sources, source.spec, lock)
+            recorded = record(folder)
+        print(json.dumps(next(pair for pair in recorded["race"]["pairs"] if pair["seed"] == seed)), flush=True)
+    lost, pairs = recorded["race"]["lost_seeds"], recorded["race"]["n"]
+    print(f"{RECIPE} lost {len(lost)} of {pairs} pairs; recorded in {measured.PATH}", file=sys.stderr)
+    return 1 if lost else 0
+
+
+def main() -> int:
+    """Run the race; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=None, help="SPEC of CIFAR-10; default: wherever it is found")
+    parser.add_argument("--data", default=None, metavar="SPEC", help="of CIFAR-10; default: wherever it is found")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--dirty", action="store_true", help="race changes that are not committed")
     arguments = parser.parse_args()
-    WORK.mkdir(exist_ok=True)
-    images = store_images(arguments.data, validation=0.1)
-    rival_python()
-    pairs, results = [], []
-    for seed in range(arguments.first_seed, arguments.first_seed + arguments.pairs):
-        keras = run_rival(images, seed)
-        run, result = run_ours(arguments.data, seed)
-        ours = seconds_to_reach(run, keras["validation_accuracy"])
-        pairs.append({"seed": seed, "keras": keras, "seconds": ours, "test_accuracy": result["test"]["accuracy"]})
-        results.append(result)
-        print(json.dumps(pairs[-1]), flush=True)
-    if any(pair["seconds"] is None for pair in pairs):
-        sys.exit(
-            "classic did not reach Keras's validation accuracy in every pair: the race is lost, nothing is recorded"
-        )
-    facts = run.environment
-    accuracy = measured.spread([result["test"]["accuracy"] for result in results])
-    seconds = measured.spread([result["train_seconds"] for result in results])
-    ratio = measured.spread([pair["seconds"] / pair["keras"]["seconds"] for pair in pairs])
-    command = "python benchmarks/classic_vs_keras.py"
-    common = {"recipe": "classic", "device": "cpu", "n": len(pairs), "versions": facts["versions"], "command": command}
-    measured.add(
-        {
-            "kind": "training",
-            **common,
-            "data": result["data"],
-            "accuracy": accuracy,
-            "train_seconds": seconds,
-            "flops": result["flops"],
-            "parameters": result["parameters"],
-            "peak_memory_bytes": max(result["peak_memory_bytes"] for result in results),
-            "epochs": [result["epochs"] for result in results],
-            "seeds": [pair["seed"] for pair in pairs],
-        }
-    )
-    measured.add(
-        {
-            "kind": "race",
-            **common,
-            "data": result["data"],
-            "against": f"the Keras notebook ({TENSORFLOW}) to its early stop; ours to the same validation accuracy",
-            "ratio": ratio,
-            "pairs": pairs,
-        }
-    )
+    if arguments.pairs < 1 or arguments.first_seed < 0:
+        parser.error("expected at least one pair, and seeds from 0 on")
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.pairs)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill, too, waits for a checkpoint
+    try:
+        with series.alone() as lock:
+            return race(arguments.data, seeds, arguments.dirty, lock)
+    except ThirtytwoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

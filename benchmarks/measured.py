@@ -1,21 +1,35 @@
-"""Appends benchmark results to the package's measured.json, which README, recipes and planner quote."""
+"""Puts benchmark results into the package's measured.json, which README, recipes and planner quote.
+
+What an entry says of commit, machine, versions and date is what its runs recorded of themselves when they ran, not what
+holds where and when the entry is written.
+"""
 
 from __future__ import annotations
 
-import datetime
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import special
 
-from thirtytwo import environment
-from thirtytwo.run import write_atomic
+from thirtytwo.errors import InputError
+from thirtytwo.run import Run, write_atomic
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent
 PATH = REPOSITORY / "src" / "thirtytwo" / "measured.json"
+
+CONDITIONS = ("commit", "machine", "device", "device_name", "precision", "threads", "versions")
+"""Keys of a run's environment.json that have to be the same in all runs of an entry."""
+
+REQUIRED = ("kind", "recipe", "series", "device", "machine", "n", "versions", "commit", "command", "date")
+"""Keys that every entry has."""
+
+
+class Refused(InputError):
+    """Results that cannot be recorded as what they were asked to be."""
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -35,15 +49,65 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def add(entry: dict[str, Any]) -> None:
-    """Append an entry, with the machine, commit and date; nothing that was measured before is changed."""
-    entries = json.loads(PATH.read_text(encoding="utf-8")) if PATH.exists() else []
-    entries.append(
-        {
-            **entry,
-            "machine": environment.machine(),
-            "commit": environment.commit(),
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        }
-    )
-    write_atomic(PATH, (json.dumps(entries, indent=1) + "\n").encode())
+def conditions(run: Run) -> dict[str, Any]:
+    """What decides a run's numbers, apart from its seed, as the run itself recorded it."""
+    facts = run.environment
+    return {
+        **{key: facts.get(key) for key in CONDITIONS},
+        "data": facts.get("data", {}).get("fingerprint"),
+        "recipe": digest(run.recipe.to_toml()),
+    }
+
+
+def common(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the runs of one entry share: the values of `CONDITIONS`, and the day of the newest run as `date`.
+
+    Args:
+        runs: at least one.
+
+    Raises:
+        Refused: they are a mix of conditions, recipes or data.
+    """
+    first, *others = runs
+    expected = conditions(first)
+    for run in others:
+        for key, found in conditions(run).items():
+            if found != expected[key]:
+                raise Refused(
+                    f"{run.path}: {key} is {found!r}; expected {expected[key]!r}, as in {first.path}: the runs of an "
+                    "entry are made under the same conditions; move those that are not out of the folder"
+                )
+    return {
+        **{key: expected[key] for key in CONDITIONS},
+        "date": max(str(run.environment["date"]) for run in runs)[:10],
+    }
+
+
+def digest(text: str) -> str:
+    """Names a text by its content: the first 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def add(entry: Mapping[str, Any], path: Path = PATH) -> None:
+    """Put an entry at the end of measured.json; it takes the place of one of the same kind and series, if there is one.
+
+    Every other entry is left as it is.
+
+    Raises:
+        Refused: keys are missing, or the entry holds fewer results than the one whose place it would take.
+        StorageError: the file cannot be written; it is as it was.
+    """
+    if missing := [key for key in REQUIRED if key not in entry]:
+        raise Refused(f"entry without {', '.join(missing)}; expected {', '.join(REQUIRED)}")
+    new = json.loads(json.dumps(entry))
+    entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    if new in entries:
+        return
+    earlier = [old for old in entries if (old["kind"], old.get("series")) == (new["kind"], new["series"])]
+    if any(old["n"] > new["n"] for old in earlier):
+        raise Refused(
+            f"series {new['series']}: {new['n']} results of kind {new['kind']}, but more are in {path} already; "
+            "expected all of those as well: what was measured is not thrown away; put the missing ones back"
+        )
+    kept = [old for old in entries if old not in earlier]
+    write_atomic(path, (json.dumps([*kept, new], indent=1) + "\n").encode())

@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-import types
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -48,21 +47,27 @@ def spread(entry: dict[str, Any], form: Any) -> str:
     return text if entry["standard_deviation"] is None else f"{text} ± {form(entry['standard_deviation'])}"
 
 
+def commit(entry: dict[str, Any]) -> str:
+    """The commit that was measured, short; with ``+`` where there were changes that had not been committed."""
+    found = str(entry["commit"])
+    return found[:12] + ("+" if found.endswith("+") else "")
+
+
 def recipe_table() -> str:
     """One row a recipe: what was measured, or that nothing was yet."""
     lines = [
-        "| recipe | data | test accuracy (mean ± s.d.) | n | training time | parameters | FLOPs | machine |",
-        "|---|---|---|---|---|---|---|---|",
+        "| recipe | data | test accuracy (mean ± s.d.) | n | training time | parameters | FLOPs | machine | commit |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in recipes.names():
         entry = newest("training", name)
         if entry is None:
-            lines.append(f"| `{name}` | | not yet measured | | | | | |")
+            lines.append(f"| `{name}` | | not yet measured | | | | | | |")
             continue
         lines.append(
             f"| `{name}` | {entry['data']} | {spread(entry['accuracy'], percent)} | {entry['n']} "
             f"| {spread(entry['train_seconds'], lambda s: f'{s:,.0f} s')} | {entry['parameters']:,} "
-            f"| {entry['flops'] / 1e12:,.0f} × 10¹² | {entry['machine']} |"
+            f"| {entry['flops'] / 1e12:,.0f} × 10¹² | {entry['machine']} | `{commit(entry)}` |"
         )
     return "\n".join(lines)
 
@@ -72,13 +77,18 @@ def race_sentence() -> str:
     entry = newest("race", "classic")
     if entry is None:
         return "The race against the usual Keras notebook has not been measured yet."
+    where = f"{entry['machine']}; commit `{commit(entry)}`; `{entry['command']}`"
     ratio = entry["ratio"]
+    if ratio is None:
+        return (
+            f"The race against the usual Keras notebook is lost: in {len(entry['lost_seeds'])} of n = {entry['n']} "
+            f"pairs `classic` never reached the validation accuracy at which the notebook stops ({where})."
+        )
     low, high = min(ratio["values"]), max(ratio["values"])
     return (
         "To reach the validation accuracy at which the usual Keras notebook stops, `classic` takes "
-        f"**{ratio['mean']:.2f}** of the notebook's time (mean of {ratio['n']} interleaved pairs, "
-        f"from {low:.2f} to {high:.2f}; "
-        f"{entry['machine']}; `{entry['command']}`)."
+        f"**{ratio['mean']:.2f}** of the notebook's time (mean of n = {ratio['n']} pairs, one training of each "
+        f"with the same seed, from {low:.2f} to {high:.2f}; {where})."
     )
 
 
@@ -92,7 +102,7 @@ def recipe_header(name: str) -> str:
     return (
         f"# {percent(accuracy['mean'])} on the test images of {entry['data']} (n = {entry['n']}: {values}),\n"
         f"# {entry['train_seconds']['mean']:,.0f} s of training on {entry['machine']},\n"
-        f"# torch {entry['versions']['torch']}, commit {str(entry['commit'])[:12]}, {entry['date']}:\n"
+        f"# torch {entry['versions']['torch']}, commit {commit(entry)}, {entry['date']}:\n"
         f"# {entry['command']}\n"
     )
 
@@ -125,17 +135,11 @@ def settings() -> str:
         *section("Recipe", "", recipes.Recipe),
     ]
     for key, field in recipes.Recipe.model_fields.items():
-        for kind in kinds(field.annotation):
+        for kind in recipes.sections(field.annotation):
             tag = kind.model_fields.get("name")
             title = f"`[{key}]`" + (f' with `name = "{tag.default}"`' if tag and get_origin(tag.annotation) else "")
             lines += section(title, f"{key}.", kind)
     return "\n".join(lines).rstrip() + "\n"
-
-
-def kinds(annotation: Any) -> list[type[BaseModel]]:
-    """The settings classes that a field's annotation admits."""
-    parts = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
 
 
 def section(title: str, prefix: str, kind: type[BaseModel]) -> list[str]:
@@ -149,7 +153,7 @@ def section(title: str, prefix: str, kind: type[BaseModel]) -> list[str]:
         "|---|---|---|",
     ]
     for key, field in kind.model_fields.items():
-        if kinds(field.annotation):
+        if recipes.sections(field.annotation):
             continue
         default = "" if field.is_required() else f"`{json.dumps(field.default)}`"
         lines.append(f"| `{prefix}{key}` | {default} | {field.description} |")

@@ -16,8 +16,10 @@ from thirtytwo.data.images import Images
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes into the user's folders or finds what lies there."""
+    """No test writes into the user's folders, or the one that it was started in, or finds what lies there."""
     base = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(base))
+    monkeypatch.chdir(base)
     monkeypatch.setenv("THIRTYTWO_STATE", str(base / "state"))
     monkeypatch.setenv("THIRTYTWO_CACHE", str(base / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(base / "keras"))

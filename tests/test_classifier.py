@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +105,37 @@ def test_fingerprint_changes_with_any_weight(classifier: Classifier) -> None:
     assert classifier.fingerprint != before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"temperature": 1.5}, {"pixels": Pixels(mean=(0.1, 0.0, 0.0))}, {"classes": ("cat", "dog", "owl")}],
+    ids=lambda change: next(iter(change)),
+)
+def test_fingerprint_changes_with_anything_that_changes_the_answer(
+    classifier: Classifier, change: dict[str, Any]
+) -> None:
+    assert replace(classifier, **change).fingerprint != classifier.fingerprint
+    assert replace(classifier, facts={"note": "no difference"}).fingerprint == classifier.fingerprint
+
+
+def test_threads_can_share_a_loaded_classifier(images: np.ndarray, classifier: Classifier, tmp_path: Path) -> None:
+    classifier.save(tmp_path / "model.safetensors")
+    loaded = Classifier.load(tmp_path / "model.safetensors")
+    before = loaded.fingerprint
+    alone = loaded(images)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: loaded(images), range(40)))
+    assert all(np.allclose(answer, alone, atol=1e-6) for answer in answers)
+    assert loaded.fingerprint == before  # running averages included
+
+
+def test_scoring_puts_every_part_of_a_network_back_into_its_mode(images: np.ndarray, classifier: Classifier) -> None:
+    classifier.network.train()
+    frozen = next(iter(classifier.network.children())).eval()
+    classifier(images)
+    assert classifier.network.training
+    assert not frozen.training
+
+
 def test_a_model_file_cut_short_is_refused(classifier: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     classifier.save(path)
@@ -118,7 +152,13 @@ def test_a_model_file_cut_short_is_refused(classifier: Classifier, tmp_path: Pat
         ("format", 99, "model format 99"),
         ("size", [32, 32], "do not fit"),
         ("size", [1, 1], "build no network"),
+        ("size", [100_000, 100_000], "header is damaged"),
+        ("size", [4096, 4096], "do not fit"),
         ("temperature", "warm", "header is damaged"),
+        ("temperature", "1.5", "header is damaged"),
+        ("temperature", 0, "header is damaged"),
+        ("temperature", -1.0, "header is damaged"),
+        ("classes", [], "header is damaged"),
         ("model", {"name": "unheard of"}, "header is damaged"),
     ],
 )

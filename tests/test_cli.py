@@ -116,7 +116,7 @@ def test_evaluate_agrees_with_the_runs_own_result(program: Program, trained: Pat
 
 
 def test_predict_answers_for_files_and_folders(program: Program, trained: Path, tmp_path: Path) -> None:
-    test = find(SHAPES).read("training")
+    test = find(SHAPES).read_training()
     folder = tmp_path / "mine"
     (folder / "deeper").mkdir(parents=True)
     for index, name in enumerate(("a.png", "b.jpg", "deeper/c.webp")):
@@ -167,6 +167,9 @@ MISTAKES = {
     "negative seed": (["train", "--seed", "-1"], "--seed"),
     "unknown option": (["train", "--sed", "1"], "--sed"),
     "unknown command": (["tarin"], "tarin"),
+    "seed too large": (["train", "--data", SHAPES, "--seed", str(2**64)], "from 0 to 2**63 - 1"),
+    "batches of one": (["train", "--data", SHAPES, "--set", "batch_size=1"], "choose a larger batch_size"),
+    "key of another kind": (["train", "--set", "optimizer.momentum=0.8"], "--set optimizer.name=sgd"),
     "resume what is not there": (["train", "--resume", "nowhere"], "no such folder"),
     "resume with other settings": (["train", "classic", "--resume", "x", "--seed", "0"], "RECIPE, --seed"),
     "model that is not there": (["predict", "nowhere", "x.png"], "No such file"),
@@ -186,6 +189,26 @@ def test_a_mistake_is_answered_with_what_was_found_and_what_to_do(
     assert expected in answer.err
     assert answer.out == ""
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_in_the_way_of_the_run_folder_is_a_clear_error(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("mine")
+    answer = program("train", "--data", SHAPES, *SMALL, "--epochs", "1", "--out", tmp_path / "here")
+    assert answer.code == 2
+    assert "choose another --out" in answer.err
+    assert (tmp_path / "here").read_text() == "mine"
+
+
+def test_images_that_a_model_was_trained_on_are_not_scored_as_validation(program: Program) -> None:
+    words = ["--set", "validation=0", "--set", "early_stopping.patience=0", "--epochs", "1", "--out", "all"]
+    assert program("train", "--data", SHAPES, *SMALL, *words).code == 0
+    answer = program("evaluate", "all", "--split", "validation")
+    assert answer.code == 2
+    assert "trained on all training images" in answer.err
+    assert program("evaluate", "all", "--split", "training", "--json").json["training"]["images"] == 150
+    moved = program("evaluate", "all", "--split", "training", "--data", "shapes:training=160,test=20")
+    assert moved.code == 2
+    assert "not the images that this model was trained on" in moved.err
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(program: Program, trained: Path) -> None:
@@ -299,4 +322,5 @@ def test_version_is_the_packages(program: Program) -> None:
 def test_every_command_explains_itself(program: Program, command: str) -> None:
     answer = program(command, "--help")
     assert answer.code == 0
-    assert command in answer.out
+    assert f"thirtytwo {command} " in answer.out
+    assert "--json" in answer.out

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -14,16 +18,26 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+from docs import generate
 from thirtytwo import recipe as recipes
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def text_of(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
 
 
 def blocks(path: str, language: str) -> list[str]:
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", (ROOT / path).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    return re.findall(rf"^```{language}\n(.*?)^```", text_of(path), re.DOTALL | re.MULTILINE)
+
+
+def python_blocks(*, name_cifar10: bool) -> list[Any]:
+    found = [(path, code) for path in ("README.md", "docs/guide.md") for code in blocks(path, "python")]
+    chosen = [(path, code) for path, code in found if ('"cifar10"' in code) is name_cifar10]
+    return [pytest.param(code, id=f"{path}-{number}") for number, (path, code) in enumerate(chosen)]
 
 
 @pytest.fixture
@@ -36,13 +50,15 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_generated_documentation_is_up_to_date() -> None:
-    done = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+# What is typed -------------------------------------------------------------------------------------------------------
 
 
 def test_the_commands_of_the_readme_work_in_their_order(newcomer: Path) -> None:
     lines = [line.partition("#")[0].strip() for block in blocks("README.md", "sh") for line in block.splitlines()]
+    # The first one puts on the PATH what `make` has installed; Python finds the same program by its name.
+    assert lines.pop(0) == ". .venv/bin/activate"
+    assert "VENV := .venv\n" in text_of("Makefile")
+    assert PROJECT["project"]["scripts"] == {"thirtytwo": "thirtytwo.cli:main"}
     assert len(lines) >= 5
     for line in lines:
         words = shlex.split(line)
@@ -51,29 +67,162 @@ def test_the_commands_of_the_readme_work_in_their_order(newcomer: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
-def test_the_make_targets_of_the_readme_exist() -> None:
-    targets = re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert targets == ["train", "test"]
-    for target in targets:
-        done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize(
-    ("path", "number"),
-    [(path, number) for path in ("README.md", "docs/guide.md") for number in range(len(blocks(path, "python")))],
-)
-def test_the_python_of_the_documentation_runs(newcomer: Path, path: str, number: int) -> None:
-    # The guide loads CIFAR-10 by name, which may not be here; any data shows that the call works.
-    code = blocks(path, "python")[number].replace('load_data("cifar10")', "load_data()")
+def run_python(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("code", python_blocks(name_cifar10=False))
+def test_the_python_of_the_documentation_runs_as_it_is_printed(newcomer: Path, code: str) -> None:
+    run_python(code)
+
+
+@pytest.mark.parametrize("code", python_blocks(name_cifar10=True))
+def test_the_python_that_names_cifar10_runs_where_cifar10_is(
+    cifar10: Path, newcomer: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setenv("THIRTYTWO_DATA", str(cifar10))
+    run_python(code)
+
+
+# make ----------------------------------------------------------------------------------------------------------------
+
+
+def make(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run make as from a shell, also where the tests themselves were started by make."""
+    variables = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return subprocess.run(["make", *words], cwd=ROOT, env=variables, capture_output=True, text=True)
+
+
+def script(path: Path, line: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("path", "does"),
+    [
+        ("README.md", {"train": ["thirtytwo train"], "test": ["mypy", "-m pytest"]}),
+        (
+            "CONTRIBUTING.md",
+            {
+                "check": ["ruff check", "ruff format", "mypy", "lint-imports"],
+                "test": ["ruff check", "ruff format", "mypy", "lint-imports", "-m pytest"],
+                "docs": ["docs/generate.py"],
+                "bench": ["benchmarks/classic_vs_keras.py"],
+            },
+        ),
+    ],
+)
+def test_the_make_targets_of_the_documentation_do_what_it_says(path: str, does: dict[str, list[str]]) -> None:
+    assert re.findall(r"^    make (\w+)", text_of(path), re.MULTILINE) == list(does)
+    for target, commands in does.items():
+        done = make("--dry-run", target)
+        assert done.returncode == 0, done.stderr
+        assert all(command in done.stdout for command in commands), done.stdout
+        assert all((ROOT / file).is_file() for file in re.findall(r"\S+/\S+\.py\b", " ".join(commands)))
+
+
+def test_too_old_a_python_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    old = script(tmp_path / "python", 'test "$1" = --version && echo Python 3.9.2')
+    done = make("train", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}")
+    assert done.returncode == 2
+    assert "found Python 3.9.2; expected Python 3.11 or newer; name one: make PYTHON=" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("python", "works"),
+    [
+        ("echo pip 26.1", True),
+        ('case "$*" in *pip*) exit 1;; esac', False),  # without pip
+        ('case "$*" in *version_info*) exit 1;; *) echo pip 26.1;; esac', False),  # too old
+    ],
+)
+def test_an_environment_is_made_anew_if_and_only_if_it_does_not_work(tmp_path: Path, python: str, works: bool) -> None:
+    script(tmp_path / "bin" / "python", python)
+    (tmp_path / "core").touch()  # everything was installed once
+    done = make("--dry-run", "train", f"PYTHON={sys.executable}", f"VENV={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert ("-m venv --clear" in done.stdout) is not works
+    assert ("-m pip install" in done.stdout) is not works
+
+
+# What is written -----------------------------------------------------------------------------------------------------
+
+
+def test_generated_documentation_is_up_to_date() -> None:
+    done = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def measured(kind: str, **more: Any) -> dict[str, Any]:
+    """An entry of measured.json with made-up numbers."""
+    return {
+        "kind": kind,
+        "recipe": "classic",
+        "n": 3,
+        "data": "cifar10",
+        "machine": "a machine",
+        "commit": "0123456789abcdef+",
+        "command": "a command",
+        "versions": {"torch": "2.13.0"},
+        "date": "2026-11-23",
+        **more,
+    }
+
+
+SPREAD = {"n": 3, "mean": 0.5, "standard_deviation": 0.1, "interval": [0.25, 0.75], "values": [0.4, 0.5, 0.6]}
+
+
+@pytest.mark.parametrize(
+    "race", [measured("race", ratio=SPREAD), measured("race", ratio=None, lost_seeds=[1])], ids=["won", "lost"]
+)
+def test_a_measured_number_comes_with_its_n_machine_and_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, race: dict[str, Any]
+) -> None:
+    numbers = {"accuracy": SPREAD, "train_seconds": SPREAD, "parameters": 5, "flops": 1e12}
+    (tmp_path / "measured.json").write_text(json.dumps([measured("training", **numbers), race]), encoding="utf-8")
+    monkeypatch.setattr(generate, "MEASURED", tmp_path / "measured.json")
+    assert re.search(r"\| 50\.00% ± 10\.00% \| 3 \|.* a machine \| `0123456789ab\+` \|", generate.recipe_table())
+    for text in (generate.race_sentence(), generate.recipe_header("classic")):
+        assert re.search(r"n = 3\b.*a machine.*commit `?0123456789ab\+", text, re.DOTALL)
+    assert ("lost" in generate.race_sentence()) is (race["ratio"] is None)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_opens_with_its_measured_result(name: str) -> None:
+    text = text_of(f"src/thirtytwo/recipes/{name}.toml")
+    assert re.match(r"# (Not yet measured\.|\d+\.\d+% on the test images of .+\(n = \d+)", text)
+
+
 def test_links_between_documents_lead_somewhere() -> None:
+    found = 0
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+            found += 1
+    assert found >= 6
+
+
+def test_the_house_is_drawn_as_it_is_checked() -> None:
+    layers = next(
+        contract["layers"] for contract in PROJECT["tool"]["importlinter"]["contracts"] if "layers" in contract
+    )
+    assert "\n\n" + "".join(f"    {layer}\n" for layer in layers) + "\n" in text_of("CONTRIBUTING.md")
+
+
+def test_the_types_that_the_package_promises_are_shipped() -> None:
+    assert "Typing :: Typed" in PROJECT["project"]["classifiers"]
+    # Every file of the package goes into the wheel: nothing is said of files to leave out.
+    assert PROJECT["tool"]["hatch"]["build"] == {"targets": {"wheel": {"packages": ["src/thirtytwo"]}}}
+    for name in ("__init__.py", "py.typed", "report/page.html.jinja", "recipes/classic.toml"):
+        assert (ROOT / "src" / "thirtytwo" / name).is_file(), name
+
+
+# The notebook --------------------------------------------------------------------------------------------------------
 
 
 def run_notebook(folder: Path, parameters: str) -> list[str]:
@@ -90,9 +239,12 @@ TINY = '"epochs=1", "model.stages=[[4], [8]]", "model.hidden_units=8"'
 
 
 def test_the_notebook_tells_its_story_on_shapes(tmp_path: Path) -> None:
-    printed = run_notebook(tmp_path, f'data = "shapes:training=200,test=50"\noverrides = [{TINY}]')
-    assert any("test accuracy" in text for text in printed)
-    assert (tmp_path / "runs" / "classic-1" / "report.html").exists()
+    printed = "".join(run_notebook(tmp_path, f'data = "shapes:training=200,test=50"\noverrides = [{TINY}]'))
+    page = (tmp_path / "runs" / "classic-1" / "report.html").read_text(encoding="utf-8")
+    told = re.search(r"test accuracy (\S+), 95% Wilson interval (\S+) to (\S+), n = 50", printed)
+    assert told
+    assert f"95% Wilson interval {told[2]} to {told[3]}" in page  # the same numbers as in the report
+    assert told[1] in page
 
 
 @pytest.mark.slow
@@ -102,14 +254,19 @@ def test_the_notebook_tells_its_story_on_cifar10(cifar10: Path, tmp_path: Path) 
     assert any("test accuracy" in text for text in printed)
 
 
+def test_the_notebook_is_short_unless_asked_and_says_so_first() -> None:
+    first, parameters, *_ = nbformat.read(NOTEBOOK, as_version=4).cells
+    assert first.cell_type == "markdown"
+    assert re.search(r"\d+ MB", first.source)
+    assert "minutes" in first.source
+    assert "pip install" in first.source
+    values: dict[str, Any] = {}
+    exec(parameters.source, values)
+    assert recipes.load("classic", values["overrides"]).epochs <= 3
+
+
 def test_notebooks_are_committed_without_outputs() -> None:
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
             assert not cell.get("outputs")
             assert cell.get("execution_count") is None
-
-
-@pytest.mark.parametrize("name", recipes.names())
-def test_every_recipe_opens_with_its_measured_result(name: str) -> None:
-    text = (ROOT / "src" / "thirtytwo" / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
-    assert re.match(r"# (Not yet measured\.|\d+\.\d+% on the test images of .+\(n = \d+)", text)

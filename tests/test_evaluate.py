@@ -12,7 +12,7 @@ from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import find, sealed
 from thirtytwo.data.source import Source
-from thirtytwo.errors import ModelError, RunError, StorageError
+from thirtytwo.errors import DataError, ModelError, RunError, StorageError
 from thirtytwo.evaluate import evaluate, evaluate_run
 from thirtytwo.run import Run, read_tensors
 from thirtytwo.settings import ClassicModel
@@ -34,7 +34,7 @@ def trained(source: Source, tmp_path: Path) -> Run:
 
 
 def openings(source: Source) -> int:
-    path = sealed.ledger_path(source.read("test"))
+    path = sealed.ledger_path(sealed.read_unscored(source))
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
@@ -60,6 +60,53 @@ def test_a_scoring_that_was_interrupted_is_the_same_opening(trained: Run, source
     assert openings(source) == 1
 
 
+def test_another_model_in_a_runs_folder_is_another_opening(trained: Run, source: Source) -> None:
+    evaluate_run(trained)
+    result = trained.result
+    del result["test"]
+    trained.result = result
+    assert evaluate_run(trained)["test_opening"] == 1
+    result = trained.result
+    del result["test"]
+    trained.result = result
+    other = Classifier.load(trained)
+    with torch.no_grad():
+        next(other.network.parameters()).mul_(-1)
+    assert evaluate_run(trained, classifier=other)["test_opening"] == 2
+    assert openings(source) == 2
+
+
+def test_a_run_is_scored_on_the_data_that_it_was_trained_on_and_no_other(trained: Run) -> None:
+    other = find("shapes:training=160,test=40")
+    with pytest.raises(DataError, match="not the images that"):
+        evaluate_run(trained, other)
+    assert openings(other) == 0
+
+
+def test_without_data_a_model_is_scored_on_what_it_was_trained_on(trained: Run, source: Source) -> None:
+    one, other = evaluate(trained, split="validation"), evaluate(trained, source, split="validation")
+    assert one.images.fingerprint == other.images.fingerprint
+
+
+def test_the_parts_of_other_images_are_not_known_to_a_model(trained: Run) -> None:
+    other = find("shapes:training=160,test=40")
+    with pytest.raises(ModelError, match="not the images that this model was trained on"):
+        evaluate(trained, other, split="validation")
+    assert len(evaluate(trained, other, split="validation", validation=0.25).labels) == 40
+
+
+def test_examples_are_images_that_were_trained_on_and_counted(trained: Run, source: Source) -> None:
+    with pytest.raises(RunError, match="has not been evaluated"):
+        trained.predictions()
+    evaluate_run(trained)
+    tensors, _ = trained.predictions()
+    images = source.read_training()
+    kept = {images.pixels[index].tobytes() for index in evaluate(trained, split="training").indices.tolist()}
+    for row, count in zip(tensors["examples"].numpy(), tensors["examples.counts"].tolist(), strict=True):
+        assert count == 10
+        assert all(image.tobytes() in kept for image in row[:count])
+
+
 def test_moving_results_elsewhere_does_not_reset_the_count(source: Source, tmp_path: Path) -> None:
     numbers = []
     for index in range(2):
@@ -78,11 +125,11 @@ def test_scoring_the_same_model_again_is_another_opening(trained: Run, source: S
 def test_stored_predictions_are_the_classifiers(trained: Run, source: Source) -> None:
     evaluate_run(trained)
     tensors, header = read_tensors(trained.predictions_path)
-    test = source.read("test")
+    test = sealed.read_unscored(source)
     assert header["classes"] == list(test.classes)
     assert np.array_equal(tensors["test.probabilities"].numpy(), Classifier.load(trained)(test.pixels))
     assert np.array_equal(tensors["test.labels"].numpy(), test.labels)
-    training = source.read("training")
+    training = source.read_training()
     assert np.array_equal(tensors["validation.labels"].numpy(), training.labels[tensors["validation.indices"].numpy()])
     for rows, pixels in (("random.rows", "random.pixels"), ("mistakes.rows", "mistakes.pixels")):
         assert np.array_equal(tensors[pixels].numpy(), test.pixels[tensors[rows].numpy()])
@@ -105,7 +152,7 @@ def test_a_model_that_does_not_fit_the_data_is_refused_before_the_test_set_is_op
     other_classes = Classifier(models.build(settings, 2), settings, ("cat", "dog"))
     with pytest.raises(ModelError, match="trained for 2"):
         evaluate(other_classes, source)
-    classes = source.read("training").classes
+    classes = source.read_training().classes
     other_size = Classifier(models.build(settings, 10, (16, 16)), settings, classes, (16, 16))
     with pytest.raises(ModelError, match="16 × 16"):
         evaluate(other_size, source)
@@ -113,9 +160,7 @@ def test_a_model_that_does_not_fit_the_data_is_refused_before_the_test_set_is_op
 
 
 def test_an_unfinished_run_is_not_scored(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", "classic")
-    run.recipe = recipes.load("classic")
-    run.environment = {}
+    run = Run.create(tmp_path / "run", recipes.load("classic"), {})
     with pytest.raises(RunError, match="--resume"):
         evaluate_run(run)
 
@@ -124,7 +169,7 @@ def test_summary_has_every_measure_that_results_promise(trained: Run, source: So
     summary = evaluate(trained, source, split="validation").summary()
     promised = {"accuracy", "loss", "top5", "balanced_accuracy", "macro_f1", "ece", "per_class", "confusion"}
     assert promised <= summary.keys()
-    assert [row["class"] for row in summary["per_class"]] == list(source.read("training").classes)
+    assert [row["class"] for row in summary["per_class"]] == list(source.read_training().classes)
 
 
 def test_the_public_name_is_the_function() -> None:

@@ -58,6 +58,32 @@ def test_naming_another_kind_starts_its_section_from_defaults() -> None:
     assert changed.optimizer == Sgd()
 
 
+def test_the_order_of_overrides_of_different_keys_does_not_matter() -> None:
+    words = ["optimizer.learning_rate=0.05", "optimizer.name=sgd", "optimizer.momentum=0.8", "epochs=3"]
+    assert recipes.load("classic", words) == recipes.load("classic", words[::-1])
+    assert recipes.load("classic", words).optimizer == Sgd(learning_rate=0.05, momentum=0.8)
+
+
+def test_a_key_of_another_kind_says_which_kind_has_it() -> None:
+    with pytest.raises(RecipeError, match=r"optimizer.momentum: belongs to optimizer sgd; .*optimizer.name=sgd"):
+        recipes.load("classic", ["optimizer.momentum=0.8"])
+
+
+def test_replacing_values_is_loading_with_overrides() -> None:
+    words = ("epochs=2", "optimizer.learning_rate=0.5")
+    assert recipes.load("classic").replace(*words) == recipes.load("classic", words)
+    assert recipes.load("classic").replace("epochs=2").for_images(500).epochs == 2
+    with pytest.raises(RecipeError, match="epochs"):
+        recipes.load("classic").replace("epochs=-1")
+
+
+def test_a_recipe_that_has_grown_can_be_stored_and_read() -> None:
+    recipe = recipes.load("classic", ["epochs=90000", "fewer_images.exponent=1.0", "fewer_images.maximum_factor=1e9"])
+    grown = recipe.for_images(2)
+    assert grown.epochs == 100_000
+    assert recipes.parse(grown.to_toml()) == grown
+
+
 def test_naming_the_same_kind_keeps_the_section() -> None:
     assert recipes.load("classic", ["optimizer.name=adam"]) == recipes.load("classic")
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +16,11 @@ from hypothesis import strategies as st
 
 from thirtytwo import recipe as recipes
 from thirtytwo.errors import ModelError, RunError, StorageError
-from thirtytwo.run import Row, Run, read_tensors, write_atomic, write_tensors
+from thirtytwo.run import Row, Run, read_tensors, remove_leftovers, write_atomic, write_tensors
 
 
 def complete(path: Path) -> Run:
-    run = Run.create(path, "classic")
-    run.recipe = recipes.load("classic")
-    run.environment = {"seed": 0}
-    return run
+    return Run.create(path, recipes.load("classic"), {"seed": 0})
 
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
@@ -46,20 +44,63 @@ def test_nothing_in_a_run_folder_but_what_was_meant_for_it(tmp_path: Path) -> No
 
 def test_default_folders_are_numbered_and_never_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    paths = [Run.create(None, "classic").path for _ in range(3)]
+    paths = [Run.create(None, recipes.load("classic"), {}).path for _ in range(3)]
     assert [str(path) for path in paths] == ["runs/classic-1", "runs/classic-2", "runs/classic-3"]
 
 
 def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(RunError, match="not empty"):
-        Run.create(tmp_path, "classic")
+        complete(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
     complete(tmp_path / "run")
     with pytest.raises(RunError, match=r"--resume .*run"):
-        Run.create(tmp_path / "run", "classic")
+        complete(tmp_path / "run")
     (tmp_path / "empty").mkdir()
-    assert Run.create(tmp_path / "empty", "classic").path == tmp_path / "empty"
+    assert complete(tmp_path / "empty").path == tmp_path / "empty"
+
+
+def test_a_file_in_the_way_of_a_folder_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunError, match="choose another --out"):
+            complete(path)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_whose_making_was_killed_is_taken_over(tmp_path: Path) -> None:
+    whole = complete(tmp_path / "whole")
+    for left in (
+        [],
+        [".lock"],
+        [".lock", ".recipe.toml.999999999.part"],
+        [".lock", "recipe.toml", ".environment.json.999999999.part"],
+    ):
+        path = tmp_path / f"left {len(left)}"
+        path.mkdir()
+        for name in left:
+            (path / name).write_bytes(b"" if name == ".lock" else b"half")
+        run = complete(path)
+        assert sorted(file.name for file in run.path.iterdir()) == sorted(file.name for file in whole.path.iterdir())
+        assert run.recipe == whole.recipe
+
+
+def test_a_run_folder_that_was_deleted_is_not_made_again(tmp_path: Path) -> None:
+    run = complete(tmp_path / "run")
+    shutil.rmtree(run.path)
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_tensors(run.checkpoint_path, {}, {})
+    assert not run.path.exists()
+
+
+def test_what_a_living_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    living, gone = tmp_path / f".x.{os.getppid()}.part", tmp_path / f".x.{dead.stdout.strip()}.part"
+    living.touch()
+    gone.touch()
+    remove_leftovers(tmp_path)
+    assert living.exists()
+    assert not gone.exists()
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
@@ -111,6 +152,17 @@ def test_tensors_and_header_survive_to_the_bit(tmp_path: Path) -> None:
     for name, tensor in tensors.items():
         assert read[name].dtype == tensor.dtype
         assert torch.equal(read[name].nan_to_num(7), tensor.nan_to_num(7))
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580, 0x4B50], ids=hex)
+def test_a_file_that_begins_like_a_pickle_by_chance_is_read(tmp_path: Path, length: int) -> None:
+    # A safetensors file begins with the length of its header, and that can be any multiple of eight.
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"w": torch.ones(2)}, {"padding": ""})
+    shortest = int.from_bytes(path.read_bytes()[:8], "little")
+    write_tensors(path, {"w": torch.ones(2)}, {"padding": "x" * (length - shortest)})
+    assert path.read_bytes()[:2] == length.to_bytes(2, "little")
+    assert torch.equal(read_tensors(path)[0]["w"], torch.ones(2))
 
 
 def test_a_pickle_is_refused_without_being_run(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def kill():
 def at_step(training, number):
     # Counts steps over all processes: what the checkpoint holds, and one more for each forward pass.
     def hook(network, *_):
-        progress = training._progress
+        progress = training._state.progress
         if network.training and progress.epoch * training._loader.steps + progress.step >= number:
             kill()
     training.network.register_forward_hook(hook)
@@ -46,7 +46,7 @@ def at_step(training, number):
 
 def at_point(name, epoch, training):
     # Kills at one point of the write of the checkpoint after this epoch; the points are those of write_atomic.
-    here = lambda: training._progress.epoch == epoch
+    here = lambda: training._state.progress.epoch == epoch
     opened, fsync, replace, save = Path.open, os.fsync, os.replace, safetensors.torch.save
     state = {"fsync": 0}
     def my_save(*words, **more):
@@ -87,11 +87,24 @@ def at_point(name, epoch, training):
     Path.open, os.fsync, os.replace, safetensors.torch.save = my_open, my_fsync, my_replace, my_save
 
 
+def before_file(name):
+    # Kills when the file is about to take its place.
+    replace = os.replace
+    def my_replace(source, target):
+        if Path(target).name == name:
+            kill()
+        replace(source, target)
+    os.replace = my_replace
+
+
 def child(order):
     os.chdir(order["folder"])
+    if order.get("file"):
+        before_file(order["file"])
     run = Path("run")
     words = [*WORDS, f"checkpoint_minutes={order['minutes']}"]
-    training = resume(run) if run.exists() else train(recipes.load("classic", words), SPEC, seed=4, out=run)
+    begun = (run / "environment.json").exists()
+    training = resume(run) if begun else train(recipes.load("classic", words), SPEC, seed=4, out=run)
     if order.get("step") is not None:
         at_step(training, order["step"])
     if order.get("point"):
@@ -214,22 +227,25 @@ COMMAND = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "ctrl-c"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill -9", "ctrl-c", "kill"])
 def test_the_program_resumes_to_the_same_bits_scores_once_and_reports(
     undisturbed: Run, tmp_path: Path, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
     process = program(*COMMAND, "--out", str(run))
     assert process.stdout is not None
+    sent = False
     for line in process.stdout:
         if line.startswith("    2/5  "):
             process.send_signal(number)
+            sent = True
             break
     rest, problems = process.communicate()
+    assert sent
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
     elif process.returncode != 0:  # it may have been past its last step when the signal came
-        assert process.returncode == 130
+        assert process.returncode == 128 + number
         assert f"--resume {run}" in rest
     assert "Traceback" not in problems
     again = program("train", "--resume", str(run), "--json")
@@ -239,6 +255,15 @@ def test_the_program_resumes_to_the_same_bits_scores_once_and_reports(
     assert json.loads(output)["test_opening"] == 1
     assert_same(Run.open(run), undisturbed)
     assert "<html" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["recipe.toml", "environment.json", "newest.safetensors", "model.safetensors"])
+def test_killed_before_a_file_is_in_its_place_a_run_ends_with_the_same_bits(
+    start: Start, undisturbed: Run, tmp_path: Path, name: str
+) -> None:
+    assert start(tmp_path, file=name) == -signal.SIGKILL
+    assert start(tmp_path) == 0
+    assert_same(Run.open(tmp_path / "run"), undisturbed)
 
 
 def test_of_two_runs_in_one_folder_one_trains_and_the_other_says_why_not(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
 from thirtytwo.data.images import Images
 from thirtytwo.data.source import Source
-from thirtytwo.errors import DataError, DeviceError, Diverged, RecipeError, RunError
+from thirtytwo.errors import DataError, DeviceError, Diverged, InputError, ModelError, RecipeError, RunError
+from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
-from thirtytwo.train import Epoch, Step, Training, resume, train
+from thirtytwo.run import read_tensors
+from thirtytwo.train import Training, resume, train
 
 TIMES = ("images_per_second", "seconds")
 
@@ -93,7 +95,9 @@ def test_what_the_caller_draws_between_steps_changes_nothing(small_images: Image
     assert same(weights(quiet), weights(noisy))
 
 
-def test_an_interrupted_training_resumes_to_the_same_bits(small_images: Images) -> None:
+@pytest.mark.parametrize("last", [1, 4, 5, 8, 20])
+def test_an_interrupted_training_resumes_to_the_same_bits(small_images: Images, last: int) -> None:
+    # Five steps make an epoch, four epochs the training.
     whole = train(small(), source(small_images))
     whole.finish()
     part = train(small(), source(small_images))
@@ -102,7 +106,7 @@ def test_an_interrupted_training_resumes_to_the_same_bits(small_images: Images) 
     def interrupt(*_: object) -> None:
         nonlocal steps
         steps += part.network.training
-        if steps == 8:
+        if steps == last:
             part.interrupt()
 
     part.network.register_forward_hook(interrupt)
@@ -117,7 +121,7 @@ def test_an_interrupted_training_resumes_to_the_same_bits(small_images: Images) 
 
 
 def test_the_best_weights_are_restored_after_early_stopping_and_after_the_last_epoch(small_images: Images) -> None:
-    for words in (["early_stopping.patience=2", "epochs=40"], ["early_stopping.patience=40", "epochs=6"]):
+    for words in (["early_stopping.patience=2", "epochs=40"], ["early_stopping.patience=40", "epochs=8"]):
         # A rate this high makes the validation loss jump, so that the best epoch is rarely the last.
         training = train(small("optimizer.learning_rate=0.2", "schedule.name=constant", *words), source(small_images))
         seen: list[tuple[float, dict[str, Tensor]]] = []
@@ -126,6 +130,7 @@ def test_the_best_weights_are_restored_after_early_stopping_and_after_the_last_e
                 assert event.validation_loss is not None
                 seen.append((event.validation_loss, weights(training)))
         best = min(range(len(seen)), key=lambda index: seen[index][0])
+        assert best < len(seen) - 1  # otherwise nothing had to be restored
         assert same(weights(training), seen[best][1])
         assert training.run.result["kept_epoch"] == best + 1
         if "epochs=40" in words:
@@ -141,6 +146,37 @@ def test_patience_zero_trains_to_the_end_and_keeps_the_last_weights(small_images
             last = weights(training)
     assert len(training.history) == 4
     assert same(weights(training), last)
+
+
+def test_iterating_again_after_an_interruption_goes_on(small_images: Images) -> None:
+    whole, part = (train(small(), source(small_images)) for _ in range(2))
+    whole.finish()
+    for event in part:
+        if isinstance(event, Epoch) and event.epoch == 2:
+            part.interrupt()
+    assert part.interrupted
+    part.finish()
+    assert not part.interrupted
+    assert same(weights(whole), weights(part))
+
+
+def test_a_training_that_the_caller_breaks_off_in_mid_step_goes_on_to_the_same_bits(small_images: Images) -> None:
+    whole, part = (train(small(), source(small_images)) for _ in range(2))
+    whole.finish()
+    remaining = 3
+
+    def stop(*_: object) -> None:
+        nonlocal remaining
+        remaining -= part.network.training
+        if not remaining:
+            raise KeyboardInterrupt
+
+    part.network.register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        part.finish()
+    part.finish()
+    assert same(weights(whole), weights(part))
+    assert rows(whole) == rows(part)
 
 
 def test_a_plateau_lowers_the_rate_and_resumes_as_if_never_interrupted(small_images: Images) -> None:
@@ -173,7 +209,9 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(
             scores: Tensor = self.dense(images.flatten(1))
             return scores * value if self.training and exploding and self.calls == 8 else scores
 
-    training = train(small(), source(small_images), network=Exploding())
+    network = Exploding()
+    training = train(small(), source(small_images), network=network)
+    network.calls = 0  # those before the first step do not count
     with pytest.raises(Diverged, match=r"epoch 2, step 3: the loss is (nan|inf) at rate 0\.0"):
         training.finish()
     assert len(training.run.metrics) == 1
@@ -182,6 +220,129 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(
     again.finish()
     assert len(again.history) == 4
     assert all(bool(tensor.isfinite().all()) for tensor in again.network.state_dict().values())
+
+
+@pytest.mark.parametrize("last", [3, 16], ids=["in mid-training", "in the last step"])
+def test_weights_that_are_not_finite_are_never_stored(small_images: Images, last: int) -> None:
+    class Poisoned(nn.Module):
+        """Its loss is finite, its gradient is not: the square root's slope at 0 is infinite."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = nn.Linear(192, 4)
+            self.calls = 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.calls += self.training
+            scores: Tensor = self.dense(images.flatten(1))
+            return scores + (0 * scores).abs().sqrt() if self.training and self.calls == last else scores
+
+    network = Poisoned()
+    words = ("validation=0", "early_stopping.patience=0", "batch_size=50")  # four steps an epoch
+    training = train(small(*words), source(small_images), network=network)
+    network.calls = 0  # those before the first step do not count
+    with pytest.raises(Diverged):
+        training.finish()
+    tensors, _ = read_tensors(training.run.checkpoint_path)
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+    assert not training.run.model_path.exists()
+
+
+def test_a_network_resumes_from_the_weights_it_began_with_whatever_it_is_made_with_later(small_images: Images) -> None:
+    def make(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+
+    whole = train(small(), source(small_images), network=make(1))
+    whole.finish()
+    part = train(small(), source(small_images), network=make(1))
+
+    def stop(*_: object) -> None:
+        if part.network.training:
+            raise KeyboardInterrupt
+
+    part.network.register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        part.finish()
+    again = resume(part.run, source(small_images), network=make(2))
+    again.finish()
+    assert same(weights(whole), weights(again))
+
+
+@pytest.mark.parametrize(
+    ("network", "problem"),
+    [
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 12)), r"gives \(2, 12\); expected .* \(2, 4\)"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), r"gives \(2, 3\)"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(100, 4)), "fails"),
+        (lambda: nn.Flatten(), "no trainable weights"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused_at_once(
+    small_images: Images, network: Callable[[], nn.Module], problem: str
+) -> None:
+    with pytest.raises(ModelError, match=problem):
+        train(small(), source(small_images), network=network())
+    assert not Path("runs").exists()
+
+
+def test_parts_of_a_network_that_are_frozen_stay_as_they_were(small_images: Images) -> None:
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.normalise = nn.BatchNorm2d(3).eval()
+            self.dense = nn.Linear(192, 4)
+            # Made by an operation, so that it cannot be deep-copied.
+            self.scale = torch.ones(1, requires_grad=True) * 2
+
+        def forward(self, images: Tensor) -> Tensor:
+            scores: Tensor = self.dense(self.normalise(images).flatten(1)) * self.scale.detach()
+            return scores
+
+    network = Frozen()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    train(small(), source(small_images), network=network)
+    assert network.training
+    assert not network.normalise.training
+    assert same(before, network.state_dict())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**70])
+def test_a_seed_out_of_range_is_refused_at_once(small_images: Images, seed: int) -> None:
+    with pytest.raises(InputError, match="expected a whole number from 0"):
+        train(small(), source(small_images), seed=seed)
+    assert not Path("runs").exists()
+
+
+def test_a_seed_of_any_whole_kind_is_the_same_seed(small_images: Images) -> None:
+    one, other = (train(small("epochs=1"), source(small_images), seed=seed) for seed in (5, np.int64(5)))
+    one.finish()
+    other.finish()
+    assert same(weights(one), weights(other))
+    assert other.run.environment["seed"] == 5
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_batches_too_small_for_batch_normalisation_are_refused_at_once(small_images: Images, size: int) -> None:
+    odd = small_images.take(range(199))  # 159 of them to train on: batches of two, and one of one
+    with pytest.raises(RecipeError, match="choose a larger batch_size"):
+        train(small(f"batch_size={size}"), source(odd))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    train(small(f"batch_size={size}", "epochs=1"), source(odd), network=network).finish()
+
+
+def test_data_too_few_to_hold_any_out_are_refused_at_once(small_images: Images) -> None:
+    with pytest.raises(DataError, match=r"--set validation=0"):
+        train(small(), source(small_images.take([0, 1, 2, 3])))
+    assert not Path("runs").exists()
+
+
+def test_label_smoothing_is_no_part_of_the_training_loss_that_is_shown(small_images: Images) -> None:
+    training = train(small("loss.label_smoothing=0.5", "epochs=15"), source(small_images))
+    training.finish()
+    # Targets of 0.625 and three times 0.125 have an entropy of 1.07 nats: a smoothed loss cannot fall below that.
+    assert training.history[-1].train_loss < 1.0
 
 
 def test_any_module_can_be_trained_resumed_and_loaded(small_images: Images) -> None:
@@ -226,6 +387,9 @@ def test_a_finished_training_resumes_to_nothing_more(small_images: Images) -> No
     training = train(small(), source(small_images))
     training.finish()
     before = training.run.model_path.read_bytes()
+    stored = training.run.result
+    del stored["kept_epoch"]  # as if an earlier version had written it
+    training.run.result = stored
     again = resume(training.run, source(small_images))
     assert list(again) == []
     assert same(weights(again), weights(training))
@@ -234,15 +398,29 @@ def test_a_finished_training_resumes_to_nothing_more(small_images: Images) -> No
 
 
 def test_steps_report_progress_that_adds_up(small_images: Images) -> None:
-    training = train(small("checkpoint_minutes=0"), source(small_images))
-    events = list(training)
+    class Slow(nn.Module):
+        """So slow that steps are reported."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = nn.Linear(192, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            large = torch.ones(700, 700)
+            large = large @ large / 700
+            scores: Tensor = self.dense(images.flatten(1)) * large[0, 0].detach()
+            return scores
+
+    events = list(train(small("batch_size=4", "epochs=2"), source(small_images), network=Slow()))
     steps = [event for event in events if isinstance(event, Step)]
-    assert [event.epoch for event in events if isinstance(event, Epoch)] == [1, 2, 3, 4]
+    assert [event.epoch for event in events if isinstance(event, Epoch)] == [1, 2]
+    assert steps
     for step in steps:
-        assert 1 <= step.step <= step.steps == 5
+        assert 1 <= step.step <= step.steps == 40
         assert 0 <= step.accuracy <= 1
         assert step.images_per_second > 0
         assert step.seconds_left >= 0
+    assert [(step.epoch, step.step) for step in steps] == sorted({(step.epoch, step.step) for step in steps})
 
 
 def test_flops_are_those_of_forward_and_backward_passes_of_all_images(small_images: Images) -> None:

@@ -1,4 +1,4 @@
-"""thirtytwo trains, judges, ships and serves classifiers of small images.
+"""thirtytwo trains and judges classifiers of small images.
 
     import thirtytwo
 
@@ -20,30 +20,32 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Classifier, Prediction
-    from thirtytwo.data import Images, find, load_data, open_training
+    from thirtytwo.data import Images, find, from_arrays, load_data, open_training
     from thirtytwo.errors import ThirtytwoError
     from thirtytwo.evaluate import Scored, evaluate, evaluate_run
+    from thirtytwo.events import Epoch, Step
     from thirtytwo.recipe import Recipe
     from thirtytwo.recipe import load as load_recipe
     from thirtytwo.recipe import names as recipe_names
     from thirtytwo.report import write as write_report
     from thirtytwo.run import Run
-    from thirtytwo.train import Epoch, Step, Training, resume, train
+    from thirtytwo.train import Training, resume, train
 
 _HOMES = {
     "Classifier": ("classifier", "Classifier"),
-    "Epoch": ("train", "Epoch"),
+    "Epoch": ("events", "Epoch"),
     "Images": ("data", "Images"),
     "Prediction": ("classifier", "Prediction"),
     "Recipe": ("recipe", "Recipe"),
     "Run": ("run", "Run"),
     "Scored": ("evaluate", "Scored"),
-    "Step": ("train", "Step"),
+    "Step": ("events", "Step"),
     "ThirtytwoError": ("errors", "ThirtytwoError"),
     "Training": ("train", "Training"),
     "evaluate": ("evaluate", "evaluate"),
     "evaluate_run": ("evaluate", "evaluate_run"),
     "find": ("data", "find"),
+    "from_arrays": ("data", "from_arrays"),
     "load_data": ("data", "load_data"),
     "load_recipe": ("recipe", "load"),
     "open_training": ("data", "open_training"),
@@ -67,6 +69,7 @@ __all__ = [
     "evaluate",
     "evaluate_run",
     "find",
+    "from_arrays",
     "load_data",
     "load_recipe",
     "open_training",

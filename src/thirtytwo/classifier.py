@@ -7,15 +7,16 @@ or serves a model goes through here, so that a picture is prepared in the same w
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from thirtytwo import data, models
@@ -27,15 +28,18 @@ FORMAT = 1
 """Version of the model file's header."""
 
 
+_Side = Annotated[int, Field(ge=1, le=4096)]
+
+
 class _Header(Settings):
     """What a model file says of itself, beside the weights."""
 
     format: int
-    model: AnyModel
+    model: Annotated[AnyModel, Field(discriminator="name")]
     pixels: Pixels
-    classes: tuple[str, ...]
-    size: tuple[int, int]
-    temperature: float
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    size: tuple[_Side, _Side]
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     facts: dict[str, Any]
 
 
@@ -64,7 +68,7 @@ class Classifier:
         size: (height, width) in pixels of the images that it takes.
         pixels: how pixels become the network's input.
         temperature: scores are divided by this before the softmax (Guo et al. 2017).
-        facts: where it comes from: recipe, seed, data, …; stored, never acted on.
+        facts: where it comes from: recipe, seed, data, …; how it answers does not depend on them.
     """
 
     network: nn.Module
@@ -106,23 +110,15 @@ class Classifier:
                 f"{path}: model format {raw.get('format')!r}, expected {FORMAT}; use the thirtytwo that wrote it"
             )
         try:
-            # A header comes out of JSON, where tuples are lists: strict about types, lenient about that.
-            header = _Header.model_validate(raw, strict=False)
-        except ValidationError as error:
+            # As JSON, since there a tuple may be a list, and nothing else may be what it is not.
+            header = _Header.model_validate_json(json.dumps(raw))
+        except (ValidationError, ValueError, RecursionError) as error:
+            number = error.error_count() if isinstance(error, ValidationError) else 1
             raise ModelError(
-                f"{path}: header is damaged ({error.error_count()} errors); train or copy it again"
+                f"{path}: header is damaged (wrong in {number} places); expected what thirtytwo wrote; copy it again"
             ) from None
         if network is None:
-            if isinstance(header.model, CustomModel):
-                raise ModelError(
-                    f"{path}: was trained with a network of its owner's ({header.model.module}), which is not in the "
-                    "file; expected Classifier.load(model, network=module) with such a module"
-                )
-            try:
-                with torch.random.fork_rng():  # fresh weights are about to be replaced; the caller's draws are not
-                    network = models.build(header.model, len(header.classes), header.size)
-            except (ThirtytwoError, RuntimeError, MemoryError, ValueError) as error:
-                raise ModelError(f"{path}: its settings build no network ({error}); train or copy it again") from None
+            network = _rebuild(header, tensors, path)
         try:
             network.load_state_dict(tensors)
         except RuntimeError as error:
@@ -131,6 +127,7 @@ class Classifier:
                 f"{path}: weights do not fit a network for {len(header.classes)} classes ({detail}); "
                 "expected a file whose header and weights belong together"
             ) from None
+        network.eval()  # once, and for good: then threads can share it
         return cls(
             network=network.to(device),
             model=header.model,
@@ -161,8 +158,9 @@ class Classifier:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the weights: two models that answer differently never share it."""
-        digest = hashlib.sha256()
+        """SHA-256 over weights and preparation: two models that answer differently never share it."""
+        preparation = (self.model.model_dump(), self.classes, self.size, self.pixels.model_dump(), self.temperature)
+        digest = hashlib.sha256(json.dumps(preparation, sort_keys=True).encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -189,14 +187,9 @@ class Classifier:
                 f"{tuple(images.shape[1:])}; this model expects uint8, {(3, *self.size)}"
             )
         standardise = data.standardiser(self.pixels)
-        was_training = self.network.training
-        self.network.eval()
-        try:
-            with torch.inference_mode():
-                batches = torch.split(images, batch_size)
-                parts = [self.network(standardise(batch.to(self.device))).float() for batch in batches]
-        finally:
-            self.network.train(was_training)
+        with models.evaluating(self.network), torch.inference_mode():
+            batches = torch.split(images, batch_size)
+            parts = [self.network(standardise(batch.to(self.device))).float() for batch in batches]
         return torch.cat(parts) if parts else torch.empty((0, len(self.classes)), device=self.device)
 
     def probabilities(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:
@@ -211,12 +204,12 @@ class Classifier:
         """Classify image files of any size and kind that Pillow reads.
 
         Raises:
-            ImageError: a file is missing, damaged, or no image; nothing is predicted then.
+            ImageError: files are missing, damaged, or no images; all of them are named, and nothing is predicted.
         """
         files = [str(path) for path in paths]
         if not files:
             return []
-        pixels = np.stack([data.read_image(path, self.size) for path in files])
+        pixels = data.read_images(files, self.size)
         predictions = []
         for path, row in zip(files, self(pixels), strict=True):
             order = np.argsort(-row, kind="stable")
@@ -224,3 +217,30 @@ class Classifier:
             label = self.classes[order[0]]
             predictions.append(Prediction(path, label, ranked[label], ranked))
         return predictions
+
+
+def _rebuild(header: _Header, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """The network that a header describes, with fresh weights."""
+    if isinstance(header.model, CustomModel):
+        raise ModelError(
+            f"{path}: was trained with a network of its owner's ({header.model.module}), which is not in the "
+            "file; expected Classifier.load(model, network=module) with such a module"
+        )
+    try:
+        # First without memory: a damaged header can describe a network larger than any machine.
+        with torch.device("meta"):
+            sketch = models.build(header.model, len(header.classes), header.size)
+        sketched, stored = (
+            {name: tuple(tensor.shape) for name, tensor in state.items()} for state in (sketch.state_dict(), tensors)
+        )
+        if different := sorted({name for name, _ in sketched.items() ^ stored.items()}):
+            raise ModelError(
+                f"{path}: weights do not fit a network for {len(header.classes)} classes "
+                f"({', '.join(different[:3])}); expected a file whose header and weights belong together"
+            )
+        with torch.random.fork_rng():  # fresh weights are about to be replaced; the caller's draws are not
+            return models.build(header.model, len(header.classes), header.size)
+    except ModelError:
+        raise
+    except (ThirtytwoError, RuntimeError, MemoryError, ValueError) as error:
+        raise ModelError(f"{path}: its settings build no network ({error}); train or copy it again") from None

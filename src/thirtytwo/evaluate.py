@@ -15,7 +15,8 @@ from torch import Tensor
 from thirtytwo import metrics
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, find, sealed
-from thirtytwo.errors import ModelError, RunError
+from thirtytwo.data.loader import seeded
+from thirtytwo.errors import DataError, ModelError, RunError
 from thirtytwo.run import Run, write_tensors
 
 Split = Literal["training", "validation", "test"]
@@ -26,6 +27,8 @@ SHOWN_PER_CLASS = 10
 """Training images of each class in a report."""
 MOST_MISTAKES_SHOWN = 2_000
 """Misclassified test images whose pixels are kept for the report, most confident first."""
+
+EXAMPLES, SAMPLE = 5, 6  # purposes of random streams, beside those of training
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,31 +82,38 @@ def evaluate(
     data: Source | str | None = None,
     *,
     split: Split = "test",
-    validation: float = 0.1,
-    key: str | None = None,
+    validation: float | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Scored:
     """Score a model on a split.
 
     Args:
         model: a classifier, or what `Classifier.load` takes.
-        data: a SPEC; None is ``$THIRTYTWO_DATA``, then ``cifar10``.
+        data: a SPEC or a source; None is what the model was trained on.
         split: ``test`` is counted in the ledger, see `data.sealed`; ``validation`` and ``training`` are the two parts
             that a training divides the training images into.
-        validation: share of the training images that is the validation part.
-        key: names this scoring in the ledger; see `sealed.open_test`.
+        validation: share of the training images that is the validation part; None is what the model was trained with.
         facts: kept in the ledger.
 
     Raises:
-        ModelError: the model does not fit the data: other classes, or another image size.
+        ModelError: the model does not fit the data: other classes, or another image size; or the part is empty, or is
+            not what it was when the model was trained.
     """
     classifier = model if isinstance(model, Classifier) else Classifier.load(model)
-    source = data if isinstance(data, Source) else find(data)
+    source = data if isinstance(data, Source) else find(data or classifier.facts.get("spec"))
     # Whether the model fits is asked of the training images: a test set is not opened in vain.
-    training = source.read("training")
+    training = source.read_training()
     _fits(classifier, training)
     if split == "test":
-        return _open_and_score(classifier, source, key=key or uuid.uuid4().hex, facts=facts or {})
+        return _open_and_score(classifier, source, key=uuid.uuid4().hex, facts=facts or {})
+    trained_on = classifier.facts.get("fingerprint", training.fingerprint)
+    if validation is None:
+        validation = float(classifier.facts.get("validation_fraction", 0.1))
+        if training.fingerprint != trained_on:
+            raise ModelError(
+                f"{source.location}: not the images that this model was trained on, so which of them it saw is not "
+                "known; expected the same ones, or validation=SHARE to divide these; the test split can be scored"
+            )
     return _score_part(classifier, training, split, validation)
 
 
@@ -112,15 +122,18 @@ def _score_part(classifier: Classifier, training: Images, split: Split, validati
     kept, held_out = training.split(validation)
     indices = held_out if split == "validation" else kept
     if not len(indices):
-        raise ModelError(f"{training.name}: the {split} part is empty; expected images to score; choose another split")
+        raise ModelError(
+            f"{training.name}: the model was trained on all training images, so the {split} part is empty; "
+            "expected images to score; choose another split"
+        )
     images = training.take(indices)
     return Scored(split, images, torch.from_numpy(indices), classifier.probabilities(images.pixels).cpu(), None)
 
 
 def _open_and_score(classifier: Classifier, source: Source, *, key: str, facts: Mapping[str, Any]) -> Scored:
     """Open the test set, which is counted, and score it."""
-    recorded = {"model": classifier.fingerprint, "recipe": classifier.facts.get("recipe"), **facts}
-    opened = sealed.open_test(source, key=key, facts=recorded)
+    recorded = {"recipe": classifier.facts.get("recipe"), **facts}
+    opened = sealed.open_test(source, key=key, model=classifier.fingerprint, facts=recorded)
     probabilities = classifier.probabilities(opened.images.pixels).cpu()
     return Scored("test", opened.images, torch.arange(len(opened.images)), probabilities, opened.number)
 
@@ -138,27 +151,35 @@ def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classif
     Returns:
         The complete result.
     """
-    result = run.result
-    if not result:
-        raise RunError(f"{run.path}: training has not ended; `thirtytwo train --resume {run.path}` goes on with it")
-    if "test" in result:
+    with run.locked():
+        result = run.result
+        if not result:
+            raise RunError(f"{run.path}: training has not ended; `thirtytwo train --resume {run.path}` goes on with it")
+        if "test" in result:
+            return result
+        trained_on = run.environment["data"]
+        source = data if isinstance(data, Source) else find(data or trained_on["spec"])
+        classifier = classifier or Classifier.load(run)
+        training = source.read_training()
+        _fits(classifier, training)
+        if training.fingerprint != trained_on["fingerprint"]:
+            raise DataError(
+                f"{source.location}: not the images that {run.path} was trained on; expected the same ones; "
+                "give them with --data, or score the model on these with `thirtytwo evaluate`"
+            )
+        seed = int(run.environment["seed"])
+        kept, held_out = training.split(run.recipe.validation)
+        scored: list[Scored] = []
+        if len(held_out):
+            scored.append(_score_part(classifier, training, "validation", run.recipe.validation))
+        recorded = {"run": str(run.path.resolve()), "seed": seed}
+        scored.append(_open_and_score(classifier, source, key=run.environment["run_id"], facts=recorded))
+        _store(run, scored, _examples(training.take(kept), seed), seed)
+        result["test_opening"] = scored[-1].opening
+        for part in scored:
+            result[part.split] = part.summary()
+        run.result = result
         return result
-    facts = run.environment
-    source = data if isinstance(data, Source) else find(data or facts["data"]["spec"])
-    classifier = classifier or Classifier.load(run)
-    training = source.read("training")
-    _fits(classifier, training)
-    scored: list[Scored] = []
-    if validation := run.recipe.validation:
-        scored.append(_score_part(classifier, training, "validation", validation))
-    recorded = {"run": str(run.path.resolve()), "seed": facts["seed"]}
-    scored.append(_open_and_score(classifier, source, key=facts["run_id"], facts=recorded))
-    _store(run, scored, _examples(training, seed=int(facts["seed"])))
-    result["test_opening"] = scored[-1].opening
-    for part in scored:
-        result[part.split] = part.summary()
-    run.result = result
-    return result
 
 
 def _fits(classifier: Classifier, images: Images) -> None:
@@ -178,20 +199,27 @@ def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _examples(training: Images, seed: int) -> Tensor:
-    """Random training images of each class: uint8 (classes, n, height, width, 3); black where a class has fewer."""
-    generator = torch.Generator().manual_seed(seed)
+def _examples(training: Images, seed: int) -> dict[str, Tensor]:
+    """Random training images of each class.
+
+    Returns:
+        ``examples`` uint8 (classes, n, height, width, 3), black where a class has fewer than n, and ``examples.counts``
+        int64 (classes,): how many there are.
+    """
+    generator = seeded(seed, EXAMPLES)
     examples = torch.zeros((len(training.classes), SHOWN_PER_CLASS, *training.size, 3), dtype=torch.uint8)
+    counts = torch.zeros(len(training.classes), dtype=torch.int64)
     for label in range(len(training.classes)):
         members = torch.from_numpy(np.flatnonzero(training.labels == label))
         chosen = members[torch.randperm(len(members), generator=generator)[:SHOWN_PER_CLASS]]
         examples[label, : len(chosen)] = torch.from_numpy(training.pixels[chosen.numpy()])
-    return examples
+        counts[label] = len(chosen)
+    return {"examples": examples, "examples.counts": counts}
 
 
-def _store(run: Run, scored: list[Scored], examples: Tensor) -> None:
+def _store(run: Run, scored: list[Scored], examples: Mapping[str, Tensor], seed: int) -> None:
     """Write predictions.safetensors: per split its answers, and the pixels of those images that the report shows."""
-    tensors: dict[str, Tensor] = {"examples": examples}
+    tensors = dict(examples)
     for part in scored:
         tensors |= {
             f"{part.split}.probabilities": part.probabilities,
@@ -199,8 +227,7 @@ def _store(run: Run, scored: list[Scored], examples: Tensor) -> None:
             f"{part.split}.indices": part.indices,
         }
     test = scored[-1]
-    generator = torch.Generator().manual_seed(int(run.environment["seed"]))
-    at_random = torch.randperm(len(test.labels), generator=generator)[:SHOWN_AT_RANDOM]
+    at_random = torch.randperm(len(test.labels), generator=seeded(seed, SAMPLE))[:SHOWN_AT_RANDOM]
     confidence, predicted = test.probabilities.max(1)
     wrong = (predicted != test.labels).nonzero()[:, 0]
     wrong = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MOST_MISTAKES_SHOWN]

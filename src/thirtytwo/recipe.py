@@ -38,6 +38,8 @@ from thirtytwo.settings import (
     Sgd,
 )
 
+MOST_EPOCHS = 100_000
+
 
 class Recipe(Settings):
     """Everything that decides a training, apart from data, seed and device."""
@@ -46,7 +48,7 @@ class Recipe(Settings):
     """What the recipe is called; default run folders are named after it."""
     description: str = ""
     """One sentence on what it is for."""
-    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
     """Most passes over the training images."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     """Most images in a step; an epoch is divided into as few steps as that allows, of equal size but for one image."""
@@ -96,10 +98,18 @@ class Recipe(Settings):
         """
         settings = self.fewer_images
         factor = max(settings.reference_images / max(images, 1), 1.0) ** settings.exponent
-        epochs = round(self.epochs * min(factor, settings.maximum_factor))
+        epochs = min(round(self.epochs * min(factor, settings.maximum_factor)), MOST_EPOCHS)
         return self.model_copy(
             update={"epochs": epochs, "fewer_images": settings.model_copy(update={"exponent": 0.0})},
         )
+
+    def replace(self, *overrides: str) -> Recipe:
+        """The recipe with overrides such as ``"epochs=2"`` applied; see `load`.
+
+        Raises:
+            RecipeError: with every problem found, one a line.
+        """
+        return parse(self.to_toml(), overrides, origin=f"recipe {self.name}")
 
     def to_toml(self) -> str:
         """The complete recipe as TOML; `parse` reads it back to an equal value."""
@@ -117,7 +127,8 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         recipe: name of a shipped recipe, or path of a TOML file (anything that ends in ``.toml`` or holds a slash).
-        overrides: ``key=value`` with dotted keys, in order; values as in TOML, quotes around text may be left out.
+        overrides: ``key=value`` with dotted keys; values as in TOML, quotes around text may be left out. Of two for the
+            same key the later one counts.
 
     Raises:
         RecipeError: with every problem found, one a line.
@@ -159,7 +170,9 @@ def parse(content: str, overrides: Sequence[str] = (), *, origin: str = "recipe"
         values: dict[str, Any] = tomllib.loads(content)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{origin}: not valid TOML ({error}); expected key = value lines and [sections]") from None
-    problems = [problem for override in overrides if (problem := _apply(values, override))]
+    # The kind of a section comes first, wherever it was said: the section's other keys belong to it.
+    ordered = sorted(overrides, key=lambda override: not override.partition("=")[0].strip().endswith(".name"))
+    problems = [problem for override in ordered if (problem := _apply(values, override))]
     try:
         recipe = Recipe.model_validate_json(json.dumps(values, default=_refuse))
     except ValidationError as error:
@@ -185,12 +198,19 @@ def keys() -> list[str]:
 def _keys(settings: type[BaseModel], prefix: str = "") -> set[str]:
     found: set[str] = set()
     for key, field in settings.model_fields.items():
-        kinds = _sections(field.annotation)
+        kinds = sections(field.annotation)
         found |= {prefix + key} if not kinds else set().union(*(_keys(kind, f"{prefix}{key}.") for kind in kinds))
     return found
 
 
-def _sections(annotation: Any) -> list[type[BaseModel]]:
+def _kinds_with(section: str, key: str) -> list[str]:
+    """Names of the kinds of a section that have a key."""
+    field = Recipe.model_fields.get(section)
+    kinds = sections(field.annotation) if field else []
+    return [kind.model_fields["name"].default for kind in kinds if len(kinds) > 1 and key in kind.model_fields]
+
+
+def sections(annotation: Any) -> list[type[BaseModel]]:
     """The settings classes in a field's annotation: none for a plain value, several for a section of several kinds."""
     candidates: Iterable[Any] = getattr(annotation, "__args__", ()) or (annotation,)
     return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
@@ -251,6 +271,10 @@ def _explain(detail: ErrorDetails) -> str:
     found = detail.get("input")
     match detail["type"]:
         case "extra_forbidden":
+            section, _, word = key.rpartition(".")
+            if owners := _kinds_with(section, word):
+                remedy = f"{section}.name={owners[0]}"
+                return f"{key}: belongs to {section} {' and '.join(owners)}; choose that too, with --set {remedy}"
             return f"{key}: no such key{_nearest(key, keys())}"
         case "missing":
             return f"{key}: missing; expected a value for it in the recipe"

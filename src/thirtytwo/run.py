@@ -48,38 +48,57 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, out: str | Path | None, name: str) -> Run:
-        """Make a new run folder.
+    def create(cls, out: str | Path | None, recipe: Recipe, environment: Mapping[str, Any]) -> Run:
+        """Make a new run folder, with its recipe and its environment in it.
+
+        A folder is a run from the moment at which environment.json is in it; one whose process was killed before that
+        is taken over, since there is nothing in it to lose.
 
         Args:
             out: the folder itself; it may exist only if it is empty. None takes the first free ``runs/<name>-<n>``.
-            name: the recipe's name.
+            recipe: as resolved for the data.
+            environment: what the run runs on and with.
 
         Raises:
-            RunError: the folder exists and holds something.
+            RunError: the folder exists and holds something, or is a file.
             StorageError: it cannot be made.
         """
+        if out is not None:
+            run = cls(Path(out))
+            with _storage(f"the run folder {out}"):
+                try:
+                    run.path.mkdir(parents=True, exist_ok=True)
+                except (FileExistsError, NotADirectoryError):
+                    raise RunError(f"{out}: a file is in the way; expected a folder; choose another --out") from None
+                run._refuse_if_taken()  # asked twice: nothing is left behind in a folder that is somebody else's
+        else:
+            run = cls._first_free(recipe.name)
+        with run.locked(), _storage(f"the run folder {run.path}"):
+            run._refuse_if_taken()
+            remove_leftovers(run.path)
+            run.recipe = recipe
+            run.environment = environment
+        return run
+
+    def _refuse_if_taken(self) -> None:
+        ours = {".lock", "recipe.toml"}
+        foreign = [path for path in self.path.iterdir() if path.name not in ours and path.suffix != ".part"]
+        if foreign:
+            is_run = (self.path / "environment.json").exists()
+            remedy = f"`thirtytwo train --resume {self.path}` goes on with it, or " if is_run else ""
+            raise RunError(
+                f"{self.path}: exists already and is not empty; expected a new folder; {remedy}choose another --out"
+            )
+
+    @classmethod
+    def _first_free(cls, name: str) -> Run:
         with _storage("the run folder"):
-            if out is not None:
-                path = Path(out)
-                path.mkdir(parents=True, exist_ok=True)
-                if any(path.iterdir()) or not cls(path)._claim():
-                    remedy = (
-                        f"`thirtytwo train --resume {path}` goes on with it, or "
-                        if (path / "recipe.toml").exists()
-                        else ""
-                    )
-                    raise RunError(
-                        f"{path}: exists already and is not empty; expected a new folder; {remedy}choose another --out"
-                    )
-                return cls(path)
             Path("runs").mkdir(exist_ok=True)
             for number in range(1, 1_000_000):
                 # mkdir is atomic: of two runs started at once, one gets the number and the other the next.
                 with contextlib.suppress(FileExistsError):
                     path = Path("runs") / f"{name}-{number}"
                     path.mkdir()
-                    cls(path)._claim()
                     return cls(path)
         raise RunError("runs/: every number up to a million is taken; remove some run folders or choose --out")
 
@@ -97,14 +116,6 @@ class Run:
             raise RunError(f"{path}: not a run folder; expected recipe.toml and environment.json in it")
         return cls(path)
 
-    def _claim(self) -> bool:
-        """Make the lock file; of two processes that try at once, one gets False."""
-        try:
-            (self.path / ".lock").touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
-
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run folder for this process; the operating system lets go of it when the process dies.
@@ -113,12 +124,13 @@ class Run:
             RunError: another process holds it.
         """
         lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise RunError(
-                f"{self.path}: another process is training in it; wait for it to end, or choose another --out"
-            ) from None
+        with _storage(str(self.path)):
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                raise RunError(
+                    f"{self.path}: another process is training in it; wait for it to end, or choose another --out"
+                ) from None
         try:
             yield
         finally:
@@ -194,6 +206,16 @@ class Run:
         """Probabilities of the splits that were scored."""
         return self.path / "predictions.safetensors"
 
+    def predictions(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What predictions.safetensors holds: tensors by name, and its header.
+
+        Raises:
+            RunError: the run has not been evaluated.
+        """
+        if not self.predictions_path.exists():
+            raise RunError(f"{self.path}: has not been evaluated; expected {self.predictions_path.name} in it")
+        return read_tensors(self.predictions_path)
+
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
@@ -233,18 +255,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             start = file.read(4)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); {expected}") from None
-    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise ModelError(
-            f"{path}: is a pickle, as torch.save writes them, and a pickle can run any code; {expected}. "
-            "Load it yourself if you trust it, and pass the network: train(recipe, data, network=module)"
-        )
     try:
         tensors: dict[str, Tensor] = {}
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118 - not a dict
                 tensors[name] = file.get_tensor(name)
-    except Exception as error:  # the library raises several kinds, Rust panics among them
+    except Exception as error:  # the library raises several kinds
+        # Asked only now: the length that a good file begins with can read like a pickle's first bytes.
+        if start == b"PK\x03\x04" or start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            raise ModelError(
+                f"{path}: is a pickle, as torch.save writes them, and a pickle can run any code; {expected}. "
+                "Load it yourself if you trust it, and pass the network: train(recipe, data, network=module)"
+            ) from None
         raise ModelError(f"{path}: damaged or cut short ({error}); {expected}; copy or train it again") from None
     try:
         header = json.loads(metadata[HEADER])
@@ -263,7 +286,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with _storage(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # One level at most: if somebody deleted the run folder, that is an error, not the start of another one.
+        path.parent.mkdir(exist_ok=True)
         try:
             with beside.open("wb") as file:
                 file.write(content)
@@ -285,7 +309,21 @@ def write_atomic(path: Path, content: bytes) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Delete what `write_atomic` was writing in this folder when its process was killed."""
     for leftover in folder.glob(".*.part"):
-        leftover.unlink(missing_ok=True)
+        process = leftover.name.split(".")[-2]
+        if not (process.isdecimal() and _is_running(int(process))):
+            leftover.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix" or process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)  # asks only, sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True
 
 
 @contextlib.contextmanager
@@ -294,7 +332,9 @@ def _storage(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"{what}: the disk is full; free some space, then go on with --resume") from error
+            raise StorageError(
+                f"{what}: the disk is full; free some space, then try again; --resume goes on with a run that has begun"
+            ) from error
         raise StorageError(f"{what}: cannot be written ({error.strerror}); expected a writable folder") from error
 
 

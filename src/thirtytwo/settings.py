@@ -102,7 +102,7 @@ class Constant(Settings):
     """Epochs over which the rate rises linearly from 0 to its peak."""
 
 
-class Step(Settings):
+class StepDecay(Settings):
     """The rate is multiplied by a factor every few epochs."""
 
     name: Literal["step"] = "step"
@@ -154,7 +154,7 @@ class Plateau(Settings):
     """The rate is never reduced below this share of the peak."""
 
 
-AnySchedule = Constant | Step | Cosine | OneCycle | Plateau
+AnySchedule = Constant | StepDecay | Cosine | OneCycle | Plateau
 
 
 class Augmentation(Settings):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import shutil
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thirtytwo.data import cifar
-from thirtytwo.data.cifar import Split
+from thirtytwo.data.images import Split
 from thirtytwo.data.official import CIFAR10_CLASSES, LabelKind, Layout
 from thirtytwo.errors import DataError
 
@@ -189,6 +190,75 @@ def test_of_two_versions_the_whole_one_is_taken(layouts: Sequence[Layout], make:
     assert cifar.recognise(tmp_path, layouts) == cifar.Copy(tmp_path / binary.folder, binary)
     os.truncate(tmp_path / binary.folder / "data_batch_3.bin", 100)
     assert cifar.recognise(tmp_path, layouts) == cifar.Copy(tmp_path / python.folder, python)
+
+
+def test_a_copy_without_its_class_names_is_not_whole_unless_everybody_knows_them(
+    layout: Layout, make: Make, tmp_path: Path
+) -> None:
+    make(tmp_path, layout)
+    copy = cifar.Copy(tmp_path / layout.folder, layout)
+    assert copy.is_whole()
+    for labelling in layout.labellings:
+        file = copy.folder / labelling.names_file
+        content = file.read_bytes()
+        file.unlink()
+        assert copy.is_whole() == (layout.name == "cifar10")
+        file.write_bytes(content)
+
+
+def test_class_names_of_another_size_than_the_official_ones_are_not_whole(
+    layouts: Sequence[Layout], make: Make, tmp_path: Path
+) -> None:
+    layout = next(each for each in layouts if each.folder == "cifar-100-python")
+    make(tmp_path, layout)
+    file = tmp_path / layout.folder / "meta"
+    layout = replace(layout, sizes={"meta": file.stat().st_size})
+    assert cifar.Copy(file.parent, layout).is_whole()
+    os.truncate(file, file.stat().st_size - 1)
+    assert not cifar.Copy(file.parent, layout).is_whole()
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_files_that_are_missing_or_of_an_impossible_size_are_told_without_opening_any(
+    layout: Layout, make: Make, tmp_path: Path, opened: list[Path], split: Split
+) -> None:
+    make(tmp_path, layout)
+    copy = cifar.Copy(tmp_path / layout.folder, layout)
+    file = copy.folder / list(layout.training if split == "training" else layout.test)[-1]
+    opened.clear()
+    copy.check()
+    os.truncate(file, 40_000_000)  # a hole: takes no room
+    with pytest.raises(DataError, match=rf"{file.name}: too long: 40,000,000 bytes; expected .*; put"):
+        copy.check()
+    os.truncate(file, 3000)
+    with pytest.raises(DataError, match=rf"{file.name}: cut short: 3,000 bytes; expected .*; put"):
+        copy.check()
+    file.unlink()
+    with pytest.raises(DataError, match=rf"{file.name} missing; expected .*; put"):
+        copy.check()
+    assert not [path for path in opened if tmp_path in path.parents]
+
+
+def test_altered_pickles_of_another_size_are_still_a_data_set(
+    layouts: Sequence[Layout], make: Make, tmp_path: Path
+) -> None:
+    layout = next(each for each in layouts if each.folder == "cifar-10-batches-py")
+    make(tmp_path, layout)
+    copy = cifar.Copy(tmp_path / layout.folder, replace(layout, sizes={"test_batch": 1}))
+    assert not copy.is_whole()
+    copy.check()
+
+
+def test_what_is_damaged_is_to_be_moved_away_by_the_name_of_its_folder(
+    layout: Layout, make: Make, tmp_path: Path
+) -> None:
+    make(tmp_path, layout)
+    folder = tmp_path / layout.folder
+    os.truncate(folder / next(iter(layout.training)), 3000)
+    with pytest.raises(
+        DataError, match=re.escape(f"move the folder {folder} away and let `thirtytwo data {layout.name}`")
+    ):
+        cifar.read(folder, "training", layouts=[layout])
 
 
 @pytest.mark.parametrize("size", [0, 1, 3000, -1])

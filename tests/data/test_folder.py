@@ -3,8 +3,9 @@ from __future__ import annotations
 import io
 import os
 import struct
+import unicodedata
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thirtytwo.data import folder
-from thirtytwo.data.folder import Split, read_image
+from thirtytwo.data.folder import image_files, read_image, read_images
+from thirtytwo.data.images import Split
 from thirtytwo.errors import DataError, ImageError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -162,7 +164,19 @@ def test_every_way_to_be_transparent_lies_over_white(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", [(32, 32), (40, 60), (480, 640)])
-def test_rotation_of_the_camera_is_undone(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("extension", "options"),
+    [
+        ("jpg", {"quality": 95}),
+        ("png", {}),
+        ("webp", {"lossless": True}),
+        ("tiff", {}),
+        ("tiff", {"compression": "tiff_lzw"}),  # is decoded in another way
+    ],
+)
+def test_rotation_of_the_camera_is_undone(
+    tmp_path: Path, orientation: int, size: tuple[int, int], extension: str, options: dict[str, Any]
+) -> None:
     height, width = size
     upright = np.zeros((height, width, 3), dtype=np.uint8)
     upright[: height // 2, : width // 2], upright[: height // 2, width // 2 :] = RED, GREEN
@@ -179,8 +193,8 @@ def test_rotation_of_the_camera_is_undone(tmp_path: Path, orientation: int, size
     }
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(tmp_path / "a.jpg", np.ascontiguousarray(stored[orientation](upright)), exif=exif, quality=95)
-    read = read_image(path)
+    pixels = np.ascontiguousarray(stored[orientation](upright))
+    read = read_image(save(tmp_path / f"a.{extension}", pixels, exif=exif, **options))
     for place, colour in (((4, 4), RED), ((4, 27), GREEN), ((27, 4), BLUE), ((27, 27), (0, 0, 0))):
         np.testing.assert_allclose(read[place], colour, atol=40)
 
@@ -302,7 +316,7 @@ def only_training(place: Path) -> None:
 
 def test_given_splits_are_kept(tmp_path: Path) -> None:
     divided(tmp_path)
-    training, test = folder.read(tmp_path, "training"), folder.read(tmp_path, "test")
+    training, test = folder.listed(tmp_path).read("training"), folder.listed(tmp_path).read("test")
     assert (len(training), len(test)) == (30, 12)
     assert training.classes == test.classes == ("bird", "cat", "dog")
     assert np.bincount(training.labels).tolist() == [10, 10, 10]
@@ -310,15 +324,68 @@ def test_given_splits_are_kept(tmp_path: Path) -> None:
     assert (test.pixels[:, 0, 0, 2] == 9).all()
 
 
+def sketch(place: Path, names: Sequence[str]) -> None:
+    """Files that can be listed, though not decoded."""
+    for name in names:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(b"picture")
+
+
+def held_back(place: Path) -> set[str]:
+    """Paths of the test images, from the class folder on."""
+    return {file.relative_to(place).as_posix() for files in folder.listed(place).test for file in files}
+
+
 @pytest.mark.parametrize("layout", [flat, only_training])
-def test_without_test_images_a_fifth_of_each_class_is_held_back(tmp_path: Path, layout: Layout) -> None:
+def test_without_test_images_some_of_each_class_are_held_back(tmp_path: Path, layout: Layout) -> None:
     layout(tmp_path)
-    training, test = folder.read(tmp_path, "training"), folder.read(tmp_path, "test")
-    assert np.bincount(training.labels).tolist() == [8, 8, 8]
-    assert np.bincount(test.labels).tolist() == [2, 2, 2]
+    training, test = folder.listed(tmp_path).read("training"), folder.listed(tmp_path).read("test")
     every = {str(path) for path in tmp_path.rglob("*.png")}
     assert set(training.paths) | set(test.paths) == every
     assert not set(training.paths) & set(test.paths)
+    # Pinned: test images must stay the same across versions and machines, or they turn into training images.
+    names = ["/".join(Path(path).parts[-2:]) for path in test.paths]
+    assert names == ["bird/006.png", "cat/000.png", "dog/002.png"]
+
+
+def test_about_a_fifth_of_each_class_is_held_back(tmp_path: Path) -> None:
+    for name in ("bird", "cat", "dog"):
+        sketch(tmp_path / name, [f"{index:03}.png" for index in range(400)])
+    listing = folder.listed(tmp_path)
+    for training, test in zip(listing.training, listing.test, strict=True):
+        assert len(training) + len(test) == 400
+        assert abs(len(test) / 400 - 0.2) < 0.08  # four standard deviations
+
+
+def test_adding_or_removing_pictures_moves_no_other_between_training_and_test(tmp_path: Path) -> None:
+    old = [f"{name}/{index:03}.png" for name in ("cat", "dog") for index in range(100)]
+    new = [f"{name}/new/{index:03}.jpg" for name in ("cat", "dog") for index in range(50)]
+    sketch(tmp_path, old)
+    before = held_back(tmp_path)
+    sketch(tmp_path, ["cat/0.png"])
+    assert held_back(tmp_path) - {"cat/0.png"} == before
+    sketch(tmp_path, new)
+    assert held_back(tmp_path) & set(old) == before
+    for name in old[::2]:
+        (tmp_path / name).unlink()
+    assert held_back(tmp_path) & set(old) == before & set(old[1::2])
+
+
+def test_every_class_of_two_or_more_has_training_and_test_images(tmp_path: Path) -> None:
+    for count in (2, 3, 4):
+        sketch(tmp_path, [f"{count} in {label:02}/{index}.png" for label in range(60) for index in range(count)])
+    listing = folder.listed(tmp_path)
+    assert len(listing.classes) == 180
+    assert all(listing.training)
+    assert all(listing.test)
+
+
+def test_an_accent_is_the_same_letter_however_it_is_stored(tmp_path: Path) -> None:
+    composed = [f"caf\u00e9/{index}.png" for index in range(50)] + ["tea/0.png", "tea/1.png"]
+    sketch(tmp_path / "composed", composed)
+    sketch(tmp_path / "apart", [unicodedata.normalize("NFD", name) for name in composed])
+    names = {unicodedata.normalize("NFC", name) for name in held_back(tmp_path / "apart")}
+    assert names == held_back(tmp_path / "composed")
 
 
 @pytest.mark.parametrize("layout", [flat, only_training, divided])
@@ -326,7 +393,7 @@ def test_without_test_images_a_fifth_of_each_class_is_held_back(tmp_path: Path, 
 def test_files_of_the_other_split_stay_closed(tmp_path: Path, layout: Layout, split: Split, opened: list[Path]) -> None:
     layout(tmp_path)
     opened.clear()
-    images = folder.read(tmp_path, split)
+    images = folder.listed(tmp_path).read(split)
     assert {str(path) for path in opened if path.suffix == ".png"} == set(images.paths)
 
 
@@ -336,13 +403,13 @@ def test_same_files_give_the_same_images_wherever_they_lie(tmp_path: Path, split
         order = ("bird", "cat", "dog") if name == "one" else ("dog", "bird", "cat")
         for label in order:
             fill(tmp_path / name, 10, (label,), seed=ord(label[0]))
-    fingerprints = {folder.read(tmp_path / name, split).fingerprint for name in ("one", "two")}
+    fingerprints = {folder.listed(tmp_path / name).read(split).fingerprint for name in ("one", "two")}
     assert len(fingerprints) == 1
 
 
 def test_paths_lead_to_the_images(tmp_path: Path) -> None:
     flat(tmp_path)
-    images = folder.read(tmp_path, "training")
+    images = folder.listed(tmp_path).read("training")
     for pixels, label, path in zip(images.pixels, images.labels, images.paths, strict=True):
         np.testing.assert_array_equal(read_image(path), pixels)
         assert Path(path).parent.name == images.classes[label]
@@ -350,7 +417,7 @@ def test_paths_lead_to_the_images(tmp_path: Path) -> None:
 
 def test_what_is_hidden_is_no_class_and_no_image(tmp_path: Path) -> None:
     flat(tmp_path)
-    before = folder.read(tmp_path, "training").fingerprint
+    before = folder.listed(tmp_path).read("training").fingerprint
     for path in (
         ".git/x",
         "cat/.hidden.png",
@@ -361,14 +428,14 @@ def test_what_is_hidden_is_no_class_and_no_image(tmp_path: Path) -> None:
     ):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(b"no image")
-    assert folder.read(tmp_path, "training").fingerprint == before
+    assert folder.listed(tmp_path).read("training").fingerprint == before
 
 
 def test_folders_inside_class_folders_count(tmp_path: Path) -> None:
     flat(tmp_path)
     (tmp_path / "cat" / "more").mkdir()
     (tmp_path / "cat" / "000.png").rename(tmp_path / "cat" / "more" / "000.png")
-    assert len(folder.read(tmp_path, "training")) + len(folder.read(tmp_path, "test")) == 30
+    assert len(folder.listed(tmp_path).read("training")) + len(folder.listed(tmp_path).read("test")) == 30
 
 
 def test_links_to_folders_are_followed(tmp_path: Path) -> None:
@@ -378,19 +445,19 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
     for name in ("bird", "cat", "dog"):
         (tmp_path / "made" / name).symlink_to(tmp_path / "real" / name)
     (tmp_path / "real" / "cat" / "loop").symlink_to(tmp_path / "real" / "cat")
-    fingerprints = {folder.read(tmp_path / name, "training").fingerprint for name in ("real", "linked", "made")}
+    fingerprints = {folder.listed(tmp_path / name).read("training").fingerprint for name in ("real", "linked", "made")}
     assert len(fingerprints) == 1
 
 
 def test_class_may_be_called_train(tmp_path: Path) -> None:
     fill(tmp_path, 5, ("bus", "car", "train"))
-    assert folder.read(tmp_path, "training").classes == ("bus", "car", "train")
+    assert folder.listed(tmp_path).read("training").classes == ("bus", "car", "train")
 
 
 def test_folders_beside_train_and_test_are_warned_of(tmp_path: Path) -> None:
     divided(tmp_path)
     fill(tmp_path / "val", 1)
-    (warning,) = folder.read(tmp_path, "training").warnings
+    (warning,) = folder.listed(tmp_path).read("training").warnings
     assert "val not used" in warning
 
 
@@ -400,7 +467,45 @@ def test_folders_beside_train_and_test_are_warned_of(tmp_path: Path) -> None:
 )
 def test_results_call_it_by_a_name_that_is_safe_and_not_taken(tmp_path: Path, name: str, expected: str) -> None:
     fill(tmp_path / name, 2)
-    assert folder.read(tmp_path / name, "training").name == expected == folder.name_of(tmp_path / name)
+    assert folder.listed(tmp_path / name).read("training").name == expected == folder.name_of(tmp_path / name)
+
+
+# Run folders among the images ----------------------------------------------------------------------------------------
+
+
+def leave_run(place: Path) -> None:
+    """What tells a run folder, and a picture in it."""
+    place.mkdir(parents=True)
+    (place / "recipe.toml").write_text("epochs = 1\n")
+    (place / "environment.json").write_text("{}\n")
+    save(place / "figures" / "confusion.png", noise(32, 32))
+
+
+@pytest.mark.parametrize("layout", [flat, divided])
+@pytest.mark.parametrize("where", ["runs/classic-1", "classic-1", "studies/runs/classic-1"])
+def test_run_folders_beside_the_images_are_no_classes(tmp_path: Path, layout: Layout, where: str) -> None:
+    layout(tmp_path)
+    before = folder.listed(tmp_path)
+    leave_run(tmp_path / where)
+    after = folder.listed(tmp_path)
+    assert (after.classes, after.training, after.test) == (before.classes, before.training, before.test)
+    assert after.warnings == ()
+
+
+def test_what_lies_beside_run_folders_makes_them_no_class(tmp_path: Path) -> None:
+    flat(tmp_path)
+    leave_run(tmp_path / "runs" / "classic-1")
+    save(tmp_path / "runs" / "comparison.png", noise(32, 32))
+    (tmp_path / "runs" / "classic-2").mkdir()
+    assert folder.listed(tmp_path).classes == ("bird", "cat", "dog")
+
+
+def test_a_class_folder_in_which_a_training_began_stays_a_class(tmp_path: Path) -> None:
+    flat(tmp_path)
+    before = folder.listed(tmp_path)
+    leave_run(tmp_path / "cat" / "runs" / "classic-1")
+    after = folder.listed(tmp_path)
+    assert (after.classes, after.training, after.test) == (before.classes, before.training, before.test)
 
 
 # Folders that will not do --------------------------------------------------------------------------------------------
@@ -458,24 +563,98 @@ def two_trainings(place: Path) -> None:
 def test_folder_that_will_not_do_is_explained(tmp_path: Path, layout: Layout, problem: str) -> None:
     layout(tmp_path)
     with pytest.raises(DataError, match=problem):
-        folder.read(tmp_path, "training")
+        folder.listed(tmp_path).read("training")
 
 
 def test_absent_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
-        folder.read(tmp_path / "absent", "training")
+        folder.listed(tmp_path / "absent").read("training")
 
 
-def test_every_unreadable_file_is_listed_up_to_ten(tmp_path: Path) -> None:
+def test_every_unreadable_file_is_listed_up_to_twenty(tmp_path: Path) -> None:
     divided(tmp_path)
-    bad = sorted((tmp_path / "train").rglob("00[0-3].png"))
+    bad = sorted((tmp_path / "train").rglob("00[0-7].png"))
     for path in bad:
         path.write_bytes(b"no image")
-    assert len(folder.read(tmp_path, "test")) == 12
+    assert len(folder.listed(tmp_path).read("test")) == 12
     with pytest.raises(DataError) as caught:
-        folder.read(tmp_path, "training")
+        folder.listed(tmp_path).read("training")
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("12 of 30 files cannot be read as images")
-    assert [str(path) for path in bad[:10]] == [line.strip().partition(": ")[0] for line in lines[1:11]]
-    assert lines[11] == "  and 2 more"
-    assert lines[12].startswith("remove or replace them")
+    assert lines[0].endswith("24 of 30 files cannot be read as images")
+    assert [str(path) for path in bad[:20]] == [line.strip().partition(": ")[0] for line in lines[1:21]]
+    assert lines[21] == "  and 4 more"
+    assert lines[22].startswith("remove or replace them")
+
+
+def test_what_will_not_do_as_test_images_is_told_before_any_is_opened(tmp_path: Path, opened: list[Path]) -> None:
+    divided(tmp_path)
+    empty = tmp_path / "test" / "cat" / "001.png"
+    empty.write_bytes(b"")
+    (tmp_path / "test" / "dog" / "001.png").unlink()
+    (tmp_path / "test" / "dog" / "001.png").symlink_to("nowhere")
+    opened.clear()
+    with pytest.raises(DataError) as caught:
+        folder.listed(tmp_path)
+    assert f"{tmp_path}: 2 of 12 files cannot be read as images" in str(caught.value)
+    assert f"{empty}: 0 bytes" in str(caught.value)
+    assert "dog/001.png: no such file" in caught.value.args[0].replace(os.sep, "/")
+    assert not [path for path in opened if path.suffix == ".png"]
+
+
+def test_class_without_test_images_is_an_error(tmp_path: Path) -> None:
+    divided(tmp_path)
+    for path in (tmp_path / "test" / "cat").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="test: no images in cat; expected some in each class"):
+        folder.listed(tmp_path)
+
+
+# Files that a person names -------------------------------------------------------------------------------------------
+
+
+def test_images_are_read_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    paths = [save(tmp_path / f"{index}.png", noise(40, 50, seed=index)) for index in range(20)]
+    read = read_images(reversed(paths), (20, 24))
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, np.stack([read_image(path, (20, 24)) for path in reversed(paths)]))
+    assert read_images([]).shape == (0, 32, 32, 3)
+
+
+def test_all_files_that_are_no_images_are_named_at_once(tmp_path: Path) -> None:
+    good = save(tmp_path / "good.png", noise(32, 32))
+    bad = [tmp_path / f"{index:02}.png" for index in range(25)]
+    for path in bad[1:]:
+        path.write_bytes(b"no image")
+    with pytest.raises(ImageError) as caught:
+        read_images([good, *bad])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "25 of 26 files cannot be read as images"
+    assert lines[1].startswith(f"  {bad[0]}: no such file; expected")
+    assert [line.strip().partition(": ")[0] for line in lines[1:21]] == [str(path) for path in bad[:20]]
+    assert lines[21:] == ["  and 5 more"]
+    with pytest.raises(
+        ImageError, match=r"^\S*01\.png: not an image of a known format; expected .*; remove or replace"
+    ):
+        read_images(bad[1:2])
+
+
+def test_a_folder_stands_for_the_images_in_it(tmp_path: Path) -> None:
+    inside = [save(tmp_path / "mine" / name, noise(8, 8)) for name in ("B.JPG", "a.png", "deeper/c.webp")]
+    for name in ("notes.txt", ".hidden.png", ".thumbnails/a.png"):
+        sketch(tmp_path / "mine", [name])
+    leave_run(tmp_path / "mine" / "runs" / "classic-1")
+    other = save(tmp_path / "other.png", noise(8, 8)).rename(tmp_path / "other")
+    assert image_files([other, tmp_path / "mine", str(other)]) == [other, *inside, other]
+
+
+def test_every_path_without_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    sketch(tmp_path, ["there.png"])
+    with pytest.raises(ImageError) as caught:
+        image_files([tmp_path / "absent.png", tmp_path / "there.png", tmp_path / "folder", tmp_path / "gone.png"])
+    lines = str(caught.value).splitlines()
+    assert [line.partition("; ")[0] for line in lines] == [
+        f"{tmp_path / 'absent.png'}: no such file",
+        f"{tmp_path / 'folder'}: no image files in this folder",
+        f"{tmp_path / 'gone.png'}: no such file",
+    ]

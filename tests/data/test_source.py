@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from pooch.hashes import file_hash
 
-from thirtytwo.data import source
+from thirtytwo.data import from_arrays, load_data, sealed, source
 from thirtytwo.data.download import Archive, Patience
 from thirtytwo.data.official import Layout
 from thirtytwo.data.shapes import draw
-from thirtytwo.data.source import Source
+from thirtytwo.data.source import MOST_CLASSES, Source
 from thirtytwo.errors import ChecksumMismatch, DataError, DownloadError, StorageError
 
 Make = Callable[..., object]
@@ -89,9 +91,10 @@ def test_copy_on_this_machine_is_found(
     path = home / PLACES[place]
     make(path.parent, named(layouts, path.name))
     found = find("cifar10")
-    assert found == Source("cifar10", "cifar10", str(path), "", found.reader) == find()
-    assert len(found.read("training")) == 35
-    assert len(found.read("test")) == 5
+    assert (found.spec, found.name, found.location, found.notice) == ("cifar10", "cifar10", str(path), "")
+    assert found == find()
+    assert len(found.read_training()) == 35
+    assert len(sealed.read_unscored(found)) == 5
     with pytest.raises(DownloadError):
         find("cifar100")
 
@@ -135,7 +138,7 @@ def test_half_a_copy_that_was_asked_for_is_an_error(
     make(home / "work", layout)
     os.truncate(home / "work" / layout.folder / "data_batch_2.bin", 1000)
     with pytest.raises(DataError, match=r"data_batch_2\.bin: cut short"):
-        find(layout.folder).read("training")
+        find(layout.folder)
 
 
 @pytest.fixture
@@ -166,14 +169,14 @@ def test_what_is_nowhere_is_fetched_and_then_found(home: Path, find: Find, serve
     fetched = find("cifar100", archives={"cifar100": served})
     assert fetched.location == str(home / "cache" / "cifar-100-python")
     assert find("cifar100") == fetched  # from the cache: nothing can be fetched any more
-    assert len(fetched.read("training")) == 7
+    assert len(fetched.read_training()) == 7
 
 
 def test_damaged_cache_is_fetched_anew(home: Path, find: Find, served: Archive) -> None:
     fetched = find("cifar100", archives={"cifar100": served})
     (Path(fetched.location) / "train").unlink()
     assert find("cifar100", archives={"cifar100": served}) == fetched
-    assert len(fetched.read("training")) == 7
+    assert len(fetched.read_training()) == 7
 
 
 # The environment -----------------------------------------------------------------------------------------------------
@@ -248,9 +251,9 @@ def test_shapes_have_a_notice_only_as_stand_in(find: Find) -> None:
 def test_shapes_are_drawn_as_asked(find: Find) -> None:
     found = find("shapes:training=40,test=20,seed=7,label_errors=0.1,duplicates=0.2")
     wanted = draw(40, 7, label_errors=0.1, duplicates=0.2)
-    assert found.read("training").fingerprint == wanted.images.fingerprint
+    assert found.read_training().fingerprint == wanted.images.fingerprint
     test = draw(20, 7, split="test", label_errors=0.1, duplicates=0.2, training_number=40)
-    assert found.read("test").fingerprint == test.images.fingerprint
+    assert sealed.read_unscored(found).fingerprint == test.images.fingerprint
 
 
 # What a SPEC may say -------------------------------------------------------------------------------------------------
@@ -281,7 +284,7 @@ def test_cifar100_has_fine_and_coarse_labels(
 ) -> None:
     make(home / "work", named(layouts, "cifar-100-binary"))
     found = find(spec)
-    images = found.read("test")
+    images = sealed.read_unscored(found)
     assert found.name == images.name == (name or "cifar100-coarse")
     assert found.spec == (name or spec)
     assert len(images.classes) == classes
@@ -308,6 +311,7 @@ def test_cifar100_has_fine_and_coarse_labels(
         ),
         ("shapes:training", ["training is ''"]),
         ("shapes:,", ["no such option ''"]),
+        ("arrays", ["from_arrays(training, test)", "./arrays"]),
     ],
 )
 def test_spec_that_means_nothing_is_explained(find: Find, spec: str, problems: list[str]) -> None:
@@ -326,7 +330,7 @@ def test_path_may_be_relative_or_begin_with_the_home(home: Path, find: Find) -> 
     for spec in ("pets", "./pets", "~/work/pets", str(home / "work" / "pets")):
         found = find(spec)
         assert found.spec == found.location == str(home / "work" / "pets")
-        assert found.name == found.read("test").name == "pets"
+        assert found.name == sealed.read_unscored(found).name == "pets"
     assert find(found.spec) == found
 
 
@@ -343,7 +347,7 @@ def test_path_to_official_files_is_that_set(home: Path, find: Find, layout: Layo
     found = find(str(path))
     assert (found.spec, found.name) == (str(path), layout.name)
     assert found.location == str(home / "sets" / layout.folder)
-    assert len(found.read("test")) == 5
+    assert len(sealed.read_unscored(found)) == 5
 
 
 @pytest.mark.parametrize("name", ["empty", "made.tar.gz"])
@@ -363,6 +367,171 @@ def test_finding_opens_no_image(home: Path, find: Find, layout: Layout, make: Ma
     assert [path for path in opened if path.is_file() and home in path.parents] == []
 
 
+def test_pictures_added_during_a_training_change_nothing_for_it(home: Path, find: Find) -> None:
+    fill(home / "pets")
+    found = find(str(home / "pets"))
+    training, test = found.read_training().fingerprint, sealed.read_unscored(found).fingerprint
+    for index in range(20):
+        Image.new("RGB", (32, 32), (0, index, 0)).save(home / "pets" / "cat" / f"new {index}.png")
+    assert (found.read_training().fingerprint, sealed.read_unscored(found).fingerprint) == (training, test)
+    assert find(found.spec).read_training().fingerprint != training
+
+
+def test_training_in_the_folder_of_the_images_leaves_them_the_same_data(home: Path, find: Find) -> None:
+    fill(home / "work")
+    before = find(".").read_training()
+    run = home / "work" / "runs" / "classic-1"
+    run.mkdir(parents=True)
+    for name in ("recipe.toml", "environment.json", "report.html"):
+        (run / name).write_text("")
+    assert find(".").read_training().fingerprint == before.fingerprint
+
+
+# Faults of the test split are told before a training, not after it ---------------------------------------------------
+
+
+@pytest.mark.parametrize("named", ["by path", "by the environment"])
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_test_files_that_cannot_be_right_are_found_at_once(
+    home: Path,
+    find: Find,
+    layout: Layout,
+    make: Make,
+    opened: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    named: str,
+    damage: str,
+) -> None:
+    make(home / "sets", layout)
+    file = home / "sets" / layout.folder / next(iter(layout.test))
+    if damage == "missing":
+        file.unlink()
+    else:
+        os.truncate(file, 3000)
+    if named == "by the environment":
+        monkeypatch.setenv("THIRTYTWO_DATA", str(home / "sets"))
+    opened.clear()
+    with pytest.raises(DataError, match=rf"{file.name}:? {damage}.* or move the folder"):
+        find(layout.name if named == "by the environment" else str(home / "sets"))
+    assert file not in opened
+
+
+def test_remedy_for_a_damaged_copy_works(home: Path, find: Find, served: Archive) -> None:
+    fetched = find("cifar100", archives={"cifar100": served})
+    file = Path(fetched.location) / "train"
+    content = bytearray(file.read_bytes())
+    content[3] ^= 0xFF  # of the right size still, so that it is found again
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=f"or move the folder {fetched.location} away"):
+        find("cifar100", archives={"cifar100": served}).read_training()
+    Path(fetched.location).rename(home / "away")
+    assert len(find("cifar100", archives={"cifar100": served}).read_training()) == 7
+
+
+def test_class_without_test_images_is_found_at_once(home: Path, find: Find) -> None:
+    fill(home / "pets" / "train")
+    fill(home / "pets" / "test")
+    for path in (home / "pets" / "test" / "dog").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="test: no images in dog"):
+        find(str(home / "pets"))
+
+
+def test_shapes_that_cannot_be_drawn_are_found_at_once(find: Find) -> None:
+    with pytest.raises(DataError, match=r"duplicates is 0\.5; choose a share of the test images from 0 to 0\.2, since"):
+        find("shapes:training=200,test=1000,duplicates=0.5")
+
+
+# Arrays --------------------------------------------------------------------------------------------------------------
+
+
+def arrays(number: int, size: int = 8, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    pixels = np.random.default_rng(seed).integers(0, 256, (number, size, size, 3), dtype=np.uint8)
+    return pixels, np.arange(number, dtype=np.int64) % 3
+
+
+def test_arrays_become_a_data_set(find: Find) -> None:
+    training, test = arrays(30), arrays(12, seed=1)
+    found = from_arrays(training, test)
+    assert (found.spec, found.name, found.location, found.notice) == ("arrays", "arrays", "memory", "")
+    for images, (pixels, labels) in ((found.read_training(), training), (sealed.read_unscored(found), test)):
+        np.testing.assert_array_equal(images.pixels, pixels)
+        np.testing.assert_array_equal(images.labels, labels)
+        assert images.labels.dtype == np.int64
+        assert images.classes == ("0", "1", "2")
+        assert images.name == "arrays"
+    with pytest.raises(DataError, match="expected these arrays again"):
+        find(found.spec)
+
+
+def test_what_load_data_returns_becomes_the_same_data_set(find: Find) -> None:
+    drawn = find("shapes:training=20,test=10")
+    training, test = load_data(drawn.spec)
+    found = from_arrays(training, test, classes=drawn.read_training().classes, name="mine")
+    assert found.name == found.read_training().name == "mine"
+    assert found.read_training().fingerprint == drawn.read_training().fingerprint
+    assert sealed.read_unscored(found).fingerprint == sealed.read_unscored(drawn).fingerprint
+
+
+def test_a_class_may_occur_in_the_test_images_alone() -> None:
+    pixels, labels = arrays(12)
+    assert from_arrays((pixels[labels < 2], labels[labels < 2]), (pixels, labels)).read_training().per_class == [
+        4,
+        4,
+        0,
+    ]
+
+
+def test_arrays_that_tensors_cannot_share_are_copied() -> None:
+    pixels, labels = arrays(6)
+    pixels.flags.writeable = False
+    for given in (pixels, pixels[:, ::-1], pixels[..., ::-1]):
+        read = from_arrays((given, labels)).read_training().pixels
+        np.testing.assert_array_equal(read, given)
+        assert read.flags.c_contiguous
+        assert read.flags.writeable
+
+
+def test_without_test_arrays_there_is_nothing_to_score() -> None:
+    found = from_arrays(arrays(6))
+    assert len(found.read_training()) == 6
+    with pytest.raises(DataError, match=r"holds no test images; expected some to score; give .*training, test"):
+        sealed.open_test(found, key="a", model="m", facts={})
+
+
+PIXELS, LABELS = arrays(6)
+
+
+@pytest.mark.parametrize(
+    ("training", "test", "options", "problem"),
+    [
+        ((PIXELS / 255, LABELS), None, {}, r"training pixels are float64 \(6, 8, 8, 3\); expected uint8"),
+        ((PIXELS[..., 0], LABELS), None, {}, r"training pixels are uint8 \(6, 8, 8\); expected uint8"),
+        ((PIXELS.transpose(0, 3, 1, 2), LABELS), None, {}, r"uint8 \(6, 3, 8, 8\); expected .*height, width, 3"),
+        ((PIXELS[:0], LABELS[:0]), None, {}, r"uint8 \(0, 8, 8, 3\); expected .*one image at least"),
+        ((PIXELS, LABELS / 1), None, {}, r"training labels are float64 \(6,\); expected whole numbers"),
+        ((PIXELS, np.eye(6, dtype=int)), None, {}, r"labels are int64 \(6, 6\); expected .*argmax"),
+        ((PIXELS, LABELS[:5]), None, {}, "6 training images but 5 labels; expected one label for each"),
+        ((PIXELS, LABELS - 1), None, {}, "training labels from -1 to 1; expected class numbers from 0"),
+        ((PIXELS, LABELS + MOST_CLASSES), None, {}, "expected class numbers from 0 to 65535"),
+        ((PIXELS, LABELS * 0), None, {}, "one class; expected two or more"),
+        ((PIXELS, LABELS), (PIXELS, LABELS[:5]), {}, "6 test images but 5 labels"),
+        ((PIXELS, LABELS), (PIXELS[:, :6], LABELS), {}, "test images of 6 × 8 pixels; expected 8 × 8"),
+        ((PIXELS, LABELS), (PIXELS, LABELS + 1), {"classes": ["a", "b", "c"]}, "labels up to 3; expected 0 to 2 for 3"),
+        ((PIXELS, LABELS), None, {"classes": ["a", "b", "a"]}, "classes a, b, a; expected .* different names"),
+        ((PIXELS, LABELS), None, {"classes": []}, "no classes; expected two or more"),
+        ((PIXELS, LABELS), None, {"name": "cifar10"}, "name is 'cifar10'; expected one that no known set has"),
+        ((PIXELS, LABELS), None, {"name": " "}, "name is ' '; expected"),
+        (PIXELS, None, {}, r"training is not what it should be .*; expected a pair of arrays"),
+        (None, None, {}, r"training is not what it should be .*; expected a pair of arrays"),
+        ((PIXELS, [[1, 2], [3]]), None, {}, r"training is not what it should be .*; expected a pair of arrays"),
+    ],
+)
+def test_arrays_that_will_not_do_are_explained(training: Any, test: Any, options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        from_arrays(training, test, **options)
+
+
 def test_finding_data_loads_neither_torch_nor_a_network_library() -> None:
     code = (
         "import sys; from thirtytwo.data import source; source.find('shapes'); "
@@ -374,4 +543,4 @@ def test_finding_data_loads_neither_torch_nor_a_network_library() -> None:
 def test_real_cifar10_is_found_by_name(cifar10: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = source.find("cifar10")
     assert Path(found.location).parent == cifar10
-    assert np.bincount(found.read("test").labels).tolist() == [1000] * 10
+    assert np.bincount(sealed.read_unscored(found).labels).tolist() == [1000] * 10

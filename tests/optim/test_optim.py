@@ -11,11 +11,11 @@ from torch import nn
 
 from thirtytwo import models, optim
 from thirtytwo.optim import schedule
-from thirtytwo.settings import Adam, ClassicModel, Constant, Cosine, OneCycle, Plateau, Sgd, Step
+from thirtytwo.settings import Adam, ClassicModel, Constant, Cosine, OneCycle, Plateau, Sgd, StepDecay
 
 STATELESS = [
     Constant(warmup_epochs=2.0),
-    Step(every_epochs=3.0, factor=0.5),
+    StepDecay(every_epochs=3.0, factor=0.5),
     Cosine(warmup_epochs=1.0, final_factor=0.1),
     OneCycle(),
 ]

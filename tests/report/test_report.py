@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-import json
 import re
 import shlex
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
+import thirtytwo
 from thirtytwo import environment
 from thirtytwo import recipe as recipes
 from thirtytwo.data.images import Images
 from thirtytwo.errors import ModelError, RunError
 from thirtytwo.evaluate import Scored, _store
-from thirtytwo.report import page, stored, wording, write
+from thirtytwo.report import figures, page, stored, wording, write
 from thirtytwo.run import Row, Run, read_tensors, write_tensors
 from thirtytwo.settings import CustomModel
 
@@ -53,14 +54,13 @@ def make_run(
     network: str = "",
 ) -> Run:
     """A run folder with the files of a real one, and made-up numbers."""
-    run = Run.create(folder, "classic")
     recipe = recipes.load("classic", [] if validation else ["validation=0", "early_stopping.patience=0"])
     if network:
         recipe = recipe.model_copy(update={"model": CustomModel(module=network)})
-    run.recipe = recipe
-    run.environment = {
+    facts = {
         **environment.describe(torch.device("cpu")),
         "seed": 7,
+        "threads": 2,
         "data": {
             "spec": "cifar10",
             "name": "cifar10",
@@ -74,6 +74,7 @@ def make_run(
             **(data or {}),
         },
     }
+    run = Run.create(folder, recipe, facts)
     rows: list[Row] = [
         {
             "epoch": epoch,
@@ -97,6 +98,7 @@ def make_run(
         "data": "cifar10",
         "images": 50_000,
         "epochs": epochs,
+        "kept_epoch": epochs - 1 if validation and epochs > 1 else epochs,
         "train_seconds": 243.2,
         "cold_seconds": 261.0,
         "flops": 4.12e14,
@@ -107,7 +109,8 @@ def make_run(
         test = _scored(classes, images, size, mistakes)
         generator = np.random.default_rng(1)
         examples = torch.from_numpy(generator.integers(1, 256, (len(classes), 10, *size, 3), dtype=np.uint8))
-        _store(run, [test], examples)
+        counts = torch.full((len(classes),), 10)
+        _store(run, [test], {"examples": examples, "examples.counts": counts}, seed=7)
         result |= {"test_opening": 3, "test": test.summary()}
         if validation:
             result["validation"] = {"images": 5000, "accuracy": 0.8931, "loss": 0.3312}
@@ -155,6 +158,14 @@ class Page(HTMLParser):
         found = re.search(rf'<section id="{name}">.*?</section>', self.html, re.DOTALL)
         assert found, f"no section {name}"
         return Page(found.group())
+
+
+def table(page: Page, label: str) -> list[list[str]]:
+    """The cells of the table in the region that is labelled so, row by row."""
+    found = re.search(rf'aria-label="{label}[^"]*"><table.*?<tbody>(.*?)</tbody>', page.html, re.DOTALL)
+    assert found, f"no table {label}"
+    rows = re.findall(r"<tr>.*?</tr>", found[1], re.DOTALL)
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
 
 
 def read(run: Run) -> Page:
@@ -269,12 +280,14 @@ def test_the_numbers_are_those_of_the_result(run: Run, html: Page) -> None:
         f"{test['top5']:.1%}",
         f"{test['macro_f1']:.3f}",
         f"The expected calibration error is {test['ece']:.1%}",
-        "4 min 3 s",
+        "4 min 03 s",
         "551,466",
         "412 TFLOP",
         "4 of 16",
         "3rd time that this test set was opened on this machine by this user",
         "The weights of epoch 3 were kept",
+        "Both losses are plain cross-entropy and can be compared.",
+        "10 training images of each class, drawn at random from those that the network was trained on.",
         "0.331, with 89.3% of 5,000 images right",
     ):
         assert words in html.text
@@ -345,17 +358,34 @@ def test_notice_and_warnings_of_the_data_stand_before_the_numbers(tmp_path: Path
 def test_the_command_makes_the_same_run_again(tmp_path: Path) -> None:
     spec = "my data/it's here"
     found = rendered(make_run(tmp_path / "run", images=20, data={"spec": spec}))
-    command = next(text for tag, text in found.texts if text.startswith("thirtytwo train"))
+    command = next(text for _, text in found.texts if "thirtytwo train" in text)
     assert shlex.split(command) == [
-        *("thirtytwo", "train", "recipe.toml", "--data", spec, "--seed", "7", "--device", "cpu"),
+        *("OMP_NUM_THREADS=2", "thirtytwo", "train", "recipe.toml"),
+        *("--data", spec, "--seed", "7", "--device", "cpu"),
     ]
     toml = next(text for tag, text in found.texts if text.startswith("name = "))
     assert recipes.parse(toml) == recipes.load("classic")
 
 
+def test_threads_are_named_only_where_they_decide_how_sums_are_rounded(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", images=20)
+    run.environment = {**run.environment, "device": "cuda:1"}
+    found = rendered(run)
+    assert "OMP_NUM_THREADS" not in found.text
+    assert "the same kind of processor, this makes the run again, up to rounding: thirtytwo train" in found.text
+
+
 def test_a_network_of_ones_own_is_made_again_in_python(tmp_path: Path) -> None:
     found = rendered(make_run(tmp_path / "run", images=20, network="mine.Net"))
-    assert 'thirtytwo.train("recipe.toml", \'cifar10\', seed=7, device="cpu", network=…).finish()' in found.text
+    call = 'thirtytwo.train("recipe.toml", \'cifar10\', seed=7, device="cpu", network=…).finish()'
+    assert f"torch.set_num_threads(2) {call}" in found.text
+
+
+def test_a_run_on_arrays_is_made_again_and_resumed_in_python(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", data={"spec": "arrays"}, ended=False)
+    found = rendered(run)
+    assert 'thirtytwo.train("recipe.toml", thirtytwo.from_arrays(…), seed=7, device="cpu").finish()' in found.text
+    assert f"thirtytwo.resume({str(run.path)!r}, thirtytwo.from_arrays(…))" in found.text
 
 
 # Runs of every kind --------------------------------------------------------------------------------------------------
@@ -367,14 +397,34 @@ def test_a_hundred_classes_stay_usable(tmp_path: Path) -> None:
     found = rendered(run).section("failures")
     assert 'class="matrix"' not in found.html
     squares = [shape["class"] for shape in found.of("path")]
-    counts = np.array(run.result["test"]["confusion"])
+    counts: NDArray[np.int64] = np.array(run.result["test"]["confusion"])
     assert squares.count("hit") == np.count_nonzero(counts.diagonal())
     assert squares.count("miss") == np.count_nonzero(counts) - np.count_nonzero(counts.diagonal())
-    assert len(re.findall('<th scope="row">', found.html)) == 100
+    drawing = next(drawing for drawing in found.of("svg") if drawing["aria-label"].startswith("Confusion matrix"))
+    assert drawing["style"] == f"width: {drawing['width']}px"  # labels keep their size, whatever the screen's
+    assert len(table(found, "Class by class")) == 100
     write(make_run(tmp_path / "fewer", classes=names[:26], images=52, size=(8, 8)))
     for file in (tmp_path / "fewer" / "figures").glob("*.png"):
         with Image.open(file) as image:
             assert max(image.size) < 4000
+
+
+def test_every_confusion_of_many_classes_can_be_read_without_pointing_at_it(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(30)]
+    found: dict[int, str] = {}
+    for images in (60, 3000):
+        run = make_run(tmp_path / str(images), classes=names, images=images, size=(8, 8))
+        off_diagonal: NDArray[np.int64] = np.array(run.result["test"]["confusion"])
+        np.fill_diagonal(off_diagonal, 0)
+        section = rendered(run).section("failures")
+        cells = table(section, "Confusions")
+        rows = [(names.index(true), names.index(said), int(number)) for true, said, number, *_ in cells]
+        assert all(off_diagonal[true, said] == number for true, said, number in rows)
+        assert len(rows) == min(np.count_nonzero(off_diagonal), 300)
+        assert [number for *_, number in rows] == sorted(off_diagonal.flatten().tolist(), reverse=True)[: len(rows)]
+        found[images] = section.text
+    assert "Every confusion in numbers" in found[60]
+    assert "The 300 most frequent of" in found[3000]
 
 
 def test_a_run_without_mistakes_says_so(tmp_path: Path) -> None:
@@ -404,9 +454,12 @@ def test_large_images_are_reduced_in_the_page(tmp_path: Path) -> None:
 def test_a_class_with_few_images_shows_those_it_has(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", classes=("a", "b"), images=20)
     tensors, header = read_tensors(run.predictions_path)
-    tensors["examples"][1, 3:] = 0  # as `evaluate` fills up
+    tensors["examples.counts"][1] = 3
+    tensors["examples"][:, 0] = 0  # black, and an image all the same
     write_tensors(run.predictions_path, tensors, header)
-    assert len(rendered(run).section("examples").of("img")) == 10 + 3
+    found = rendered(run).section("examples")
+    assert len(found.of("img")) == 10 + 3
+    assert "Up to 10 training images of each class" in found.text
 
 
 @pytest.mark.parametrize(("ended", "epochs"), [(True, 1), (False, 4)])
@@ -422,6 +475,20 @@ def test_an_unfinished_run_is_reported_as_far_as_it_goes(tmp_path: Path, ended: 
     assert {file.name for file in (run.path / "figures").iterdir()} == CURVES
     assert len(found.section("curves").of("svg")) == 3
     assert "0123456789abcdef" in found.section("provenance").text
+
+
+def test_what_an_unfinished_page_says_to_type_ends_the_training_of_ones_own_network(tmp_path: Path) -> None:
+    def network() -> nn.Module:
+        return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(3 * 4 * 4, 10))
+
+    recipe = recipes.load("classic", ["epochs=2"])
+    training = thirtytwo.train(recipe, "shapes:training=100,test=20", network=network(), out=tmp_path / "run")
+    next(event for event in training if isinstance(event, thirtytwo.Epoch))  # and no further
+    before = rendered(training.run)
+    assert "--resume" not in before.text
+    code = next(text for _, text in before.texts if "thirtytwo.resume(" in text)
+    exec(code.replace("…", "network()"), {"thirtytwo": thirtytwo, "network": network})
+    assert "95% Wilson interval" in read(training.run).text
 
 
 def test_a_very_long_training_makes_no_larger_page(tmp_path: Path) -> None:
@@ -440,6 +507,9 @@ def test_a_run_without_an_epoch_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no finished epoch.*expected.*--resume"):
         write(run)
     assert not (run.path / "report.html").exists()
+    own = make_run(tmp_path / "own", epochs=0, ended=False, network="mine.Net")
+    with pytest.raises(RunError, match=r"`resume\(.*own"):
+        write(own)
 
 
 def _cut(path: Path) -> None:
@@ -450,16 +520,39 @@ def _edit_result(run: Run, **changes: Any) -> None:
     run.result = {**run.result, "test": {**run.result["test"], **changes}}
 
 
+def _edit_metrics(run: Run, **changes: Any) -> None:
+    run.metrics = [{**run.metrics[0], **changes}]
+
+
+def _edit_tensor(run: Run, name: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
+    """Change one of the stored tensors, or leave it out."""
+    tensors, header = read_tensors(run.predictions_path)
+    changed = change(tensors.pop(name))
+    write_tensors(run.predictions_path, tensors | ({} if changed is None else {name: changed}), header)
+
+
 def test_damaged_files_are_named_and_leave_no_report(tmp_path: Path) -> None:
     damages: list[tuple[str, Any, type[Exception]]] = [
         ("predictions.safetensors", lambda run: run.predictions_path.unlink(), RunError),
         ("predictions.safetensors", lambda run: _cut(run.predictions_path), ModelError),
         ("predictions.safetensors", lambda run: write_tensors(run.predictions_path, {}, {"classes": []}), RunError),
         ("predictions.safetensors", lambda run: _edit_result(run, confusion=[[1, 2], [3, 4]]), RunError),
+        ("predictions.safetensors", lambda run: _edit_tensor(run, "examples.counts", lambda _: None), RunError),
+        ("predictions.safetensors", lambda run: _edit_tensor(run, "examples.counts", lambda old: old + 1), RunError),
+        ("predictions.safetensors", lambda run: _edit_tensor(run, "random.rows", lambda old: old - 1), RunError),
+        ("predictions.safetensors", lambda run: _edit_tensor(run, "mistakes.rows", lambda old: old.int()), RunError),
+        ("predictions.safetensors", lambda run: _edit_tensor(run, "test.labels", lambda old: old.flip(0)), RunError),
+        ("predictions.safetensors", lambda run: _edit_tensor(run, "random.pixels", lambda old: old[:, 1:]), RunError),
+        ("predictions.safetensors", lambda run: _edit_tensor(run, "test.probabilities", lambda old: old / 0), RunError),
         ("result.json", lambda run: _edit_result(run, per_class=[{}]), RunError),
+        ("result.json", lambda run: setattr(run, "result", {**run.result, "kept_epoch": 2}), RunError),
+        ("result.json", lambda run: setattr(run, "result", {"kept_epoch": 1}), RunError),
         ("result.json", lambda run: (run.path / "result.json").write_text("{"), RunError),
         ("metrics.csv", lambda run: (run.path / "metrics.csv").write_text("epoch,train_loss\n1,much\n"), RunError),
         ("metrics.csv", lambda run: (run.path / "metrics.csv").write_text("epoch\n1\n"), RunError),
+        ("metrics.csv", lambda run: _edit_metrics(run, epoch=2), RunError),
+        ("metrics.csv", lambda run: _edit_metrics(run, validation_loss=None), RunError),
+        ("metrics.csv", lambda run: _edit_metrics(run, images_per_second=float("inf")), RunError),
         ("environment.json", lambda run: setattr(run, "environment", {"seed": 0}), RunError),
     ]
     for number, (file, damage, error) in enumerate(damages):
@@ -469,6 +562,16 @@ def test_damaged_files_are_named_and_leave_no_report(tmp_path: Path) -> None:
             write(run)
         assert "expected" in str(caught.value)
         assert not (run.path / "report.html").exists()
+
+
+def test_a_mistake_of_ours_in_drawing_is_not_blamed_on_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", images=20, epochs=1, size=(8, 8))
+    monkeypatch.setattr(figures, "INK", "no colour")
+    with pytest.raises(ValueError, match="no colour"):
+        write(run)
+    assert not (run.path / "report.html").exists()
 
 
 # Numbers in words ----------------------------------------------------------------------------------------------------
@@ -483,10 +586,14 @@ def test_damaged_files_are_named_and_leave_no_report(tmp_path: Path) -> None:
         (wording.ordinal(112), "112th"),
         (wording.ordinal(1023), "1,023rd"),
         (wording.duration(0.04), "0.0 s"),
+        (wording.duration(9.94), "9.9 s"),
         (wording.duration(9.96), "10 s"),
-        (wording.duration(99.6), "1 min 40 s"),
-        (wording.duration(3599.7), "1 h 0 min"),
-        (wording.duration(10_920), "3 h 2 min"),
+        (wording.duration(42.4), "42 s"),
+        (wording.duration(59.6), "1 min 00 s"),
+        (wording.duration(185), "3 min 05 s"),
+        (wording.duration(3599.7), "1 h 00 min"),
+        (wording.duration(7199), "2 h 00 min"),
+        (wording.duration(10_920), "3 h 02 min"),
         (wording.scaled(0, "FLOP"), "0 FLOP"),
         (wording.scaled(999.9e9, "FLOP"), "1.00 TFLOP"),
         (wording.scaled(4.12e14, "FLOP"), "412 TFLOP"),
@@ -509,7 +616,3 @@ def test_at_either_end_of_the_interval_what_was_seen_is_just_believable(number: 
     assert seen - 1e-12 <= high <= 1
     for rate in (low, high):  # what was seen lies 1.96 standard deviations from it: Wilson's definition
         assert (seen - rate) ** 2 == pytest.approx(1.959964**2 * rate * (1 - rate) / number, rel=1e-3, abs=1e-12)
-
-
-def test_json_of_the_result_is_left_as_it_was(run: Run) -> None:
-    assert json.loads((run.path / "result.json").read_text(encoding="utf-8"))["test"]["images"] == 300

@@ -125,7 +125,7 @@ def test_the_page_is_complete_without_scripts(browser: Any, reports: dict[str, P
     assert seen.page.locator("button").count() == 0
 
 
-def test_a_click_on_a_column_sorts_the_classes_by_it(browser: Any, reports: dict[str, Path]) -> None:
+def test_a_click_or_a_key_on_a_column_sorts_the_classes_by_it(browser: Any, reports: dict[str, Path]) -> None:
     page = visit(browser, reports["ordinary"]).page
     recall = page.locator("table.sortable thead th").nth(2)
 
@@ -138,8 +138,22 @@ def test_a_click_on_a_column_sorts_the_classes_by_it(browser: Any, reports: dict
     recall.locator("button").click()
     assert column() == sorted(before)
     assert recall.get_attribute("aria-sort") == "ascending"
-    recall.locator("button").click()
+    recall.locator("button").press("Enter")
     assert column() == sorted(before, reverse=True)
+    assert recall.get_attribute("aria-sort") == "descending"
+    assert page.locator("th[aria-sort]").count() == 1
+
+
+def test_the_labels_of_a_hundred_classes_can_be_read_on_a_phone(browser: Any, reports: dict[str, Path]) -> None:
+    page = visit(browser, reports["many"], width=PHONE).page
+    pixels = page.evaluate(
+        """() => [...document.querySelectorAll("svg .small")].map(text => {
+            const matrix = text.getScreenCTM();
+            return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(matrix.a, matrix.b);
+        })"""
+    )
+    assert len(pixels) == 200
+    assert min(pixels) > 9.99
 
 
 def test_the_command_is_copied_by_a_click(browser: Any, reports: dict[str, Path]) -> None:
@@ -149,5 +163,5 @@ def test_the_command_is_copied_by_a_click(browser: Any, reports: dict[str, Path]
     playwright.expect(seen.page.locator("#provenance .copy button")).to_have_text("Copied")
     assert (
         seen.page.evaluate("navigator.clipboard.readText()")
-        == "thirtytwo train recipe.toml --data cifar10 --seed 7 --device cpu"
+        == "OMP_NUM_THREADS=2 thirtytwo train recipe.toml --data cifar10 --seed 7 --device cpu"
     )

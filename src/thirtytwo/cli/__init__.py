@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="thirtytwo",
-    help="Train, judge, ship and serve classifiers of small images.",
+    help="Train and judge classifiers of small images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,7 +64,7 @@ def _program(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Train, judge, ship and serve classifiers of small images."""
+    """Train and judge classifiers of small images."""
 
 
 @app.command("data")
@@ -79,7 +78,7 @@ def data_command(
     screen = _screen(as_json)
     with screen.download() as progress:
         source = data.find(spec, progress=progress)
-    images = source.read("training")
+    images = source.read_training()
     if as_json:
         _print_json(
             {
@@ -144,7 +143,7 @@ def train_command(
     if resume is None:
         words = [*(overrides or []), *([f"epochs={epochs}"] if epochs is not None else [])]
         settings = recipes.load(recipe or "classic", words)
-        if out is not None and (out / "recipe.toml").exists():  # said before anything is downloaded or computed
+        if out is not None and (out / "environment.json").exists():  # said before anything is downloaded or computed
             raise RunError(
                 f"{out}: holds a run already; `thirtytwo train --resume {out}` goes on with it, or choose another --out"
             )
@@ -157,22 +156,27 @@ def train_command(
     screen = _screen(as_json)
     if settings is None:
         assert resume is not None
-        training = resume_training(resume, data)
+        with screen.download() as progress:
+            training = resume_training(resume, data, progress=progress)
     else:
         with screen.download() as progress:
             source = find(data, progress=progress, fallback=data is None)
         training = train(settings, source, seed=seed or 0, out=out, device=device or "auto")
     screen.training_begins(training)
-    with _interruptible(training), screen.training(training) as display:
-        for event in training:
-            display.show(event)
-    if training.interrupted:
+    try:
+        with _interruptible(training) as received, screen.training(training) as display:
+            for event in training:
+                display.show(event)
+        if training.interrupted:
+            screen.interrupted(training.run)
+            raise typer.Exit(128 + received[0])
+        with screen.busy("scoring the test set, once"):
+            result = evaluate_run(training.run, training.source, training.classifier)
+        with screen.busy("drawing the report"):
+            page = report.write(training.run)
+    except KeyboardInterrupt:  # a second one, or one after the training
         screen.interrupted(training.run)
-        raise typer.Exit(130)
-    with screen.busy("scoring the test set, once"):
-        result = evaluate_run(training.run, training.source, training.classifier)
-    with screen.busy("drawing the report"):
-        page = report.write(training.run)
+        raise typer.Exit(130) from None
     if as_json:
         _print_json(result)
     else:
@@ -189,18 +193,22 @@ def evaluate_command(
 ) -> None:
     """Score a model on a split. Scoring the test set is counted; see the ledger in the docs."""
     from thirtytwo import Classifier, environment, evaluate
+    from thirtytwo.data import find
 
     screen = _screen(as_json)
     classifier = Classifier.load(model, device=environment.device(device))
-    facts = dict(classifier.facts)
+    with screen.download() as progress:
+        source = find(data or classifier.facts.get("spec"), progress=progress)
     with screen.busy(f"scoring the {split.value} images"):
-        scored = evaluate(
-            classifier,
-            data or facts.get("spec"),
-            split=split.value,
-            validation=facts.get("validation_fraction") or 0.1,
-        )
-    result = {**facts, "data": scored.images.name, "test_opening": scored.opening, split.value: scored.summary()}
+        scored = evaluate(classifier, source, split=split.value)
+    screen.warn(source, scored.images.warnings)
+    result = {
+        **classifier.facts,
+        "data": scored.images.name,
+        "warnings": list(scored.images.warnings),
+        "test_opening": scored.opening,
+        split.value: scored.summary(),
+    }
     if as_json:
         _print_json(result)
     else:
@@ -246,17 +254,22 @@ def report_command(
 
 
 @contextlib.contextmanager
-def _interruptible(training: Training) -> Iterator[None]:
-    """Let Ctrl-C and a polite kill end the training after its step, with a checkpoint; a second one ends it at once."""
+def _interruptible(training: Training) -> Iterator[list[int]]:
+    """Let Ctrl-C and a polite kill end the training after its step, with a checkpoint; a second one ends it at once.
+
+    Yields a list to which the signals that arrive are appended.
+    """
+    received: list[int] = []
 
     def ask(number: int, _: Any) -> None:
+        received.append(number)
         training.interrupt()
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, ask) for number in numbers]
     try:
-        yield
+        yield received
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
@@ -291,6 +304,3 @@ def main() -> None:
         _fail("out of memory; expected room for the data and the network; close other programs", OutOfMemory.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from rich.table import Table
 
 from thirtytwo import models
 from thirtytwo.data import Images, Source
-from thirtytwo.train import Epoch, Step
+from thirtytwo.events import Epoch, Step
+from thirtytwo.report.wording import duration
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
@@ -70,9 +72,16 @@ class Screen:
             if task is not None:
                 progress.stop()
 
+    def warn(self, source: Source, warnings: Sequence[str]) -> None:
+        """What a user has to be told about data."""
+        if source.notice:
+            self.console.print(f"[bold yellow]NOTICE[/bold yellow] {escape(source.notice)}")
+        for warning in warnings:
+            self.console.print(f"[yellow]warning[/yellow] {escape(warning)}")
+
     def data(self, source: Source, images: Images) -> None:
         """What is in a data set."""
-        self._about(source, images.warnings)
+        self.warn(source, images.warnings)
         height, width = images.size
         self.say(f"{images.name}: {len(images):,} training images of {height} × {width}, {len(images.classes)} classes")
         self.say(f"found in {source.location}")
@@ -87,7 +96,7 @@ class Screen:
     def training_begins(self, training: Training) -> None:
         """The data, and the network: layers, output shapes, parameters."""
         facts = training.data
-        self._about(training.source, facts["warnings"])
+        self.warn(training.source, facts["warnings"])
         self.say(
             f"{training.recipe.name} on {facts['name']}: {facts['training_images']:,} training and "
             f"{facts['validation_images']:,} validation images, at most {training.recipe.epochs} epochs, "
@@ -116,12 +125,13 @@ class Screen:
 
     def interrupted(self, run: Run) -> None:
         """How to go on."""
-        self.say(f"Interrupted; nothing is lost. Go on with: thirtytwo train --resume {run.path}")
+        self.say(f"Interrupted; nothing is lost. Go on with: thirtytwo train --resume {shlex.quote(str(run.path))}")
 
     def result(self, result: dict[str, Any], run: Run, page: Path) -> None:
         """The end of `train`."""
         self.scores(result, "test")
-        kept = f", kept the weights of epoch {result['kept_epoch']}" if result["kept_epoch"] < result["epochs"] else ""
+        epoch = result.get("kept_epoch", result["epochs"])
+        kept = f", kept the weights of epoch {epoch}" if epoch < result["epochs"] else ""
         self.say(f"trained {result['epochs']} epochs in {duration(result['train_seconds'])}{kept}")
         self.say(f"Report: {page}")
         self.say(f"Try it: thirtytwo predict {run.path} YOUR_IMAGE.jpg")
@@ -155,12 +165,6 @@ class Screen:
                 escape(", ".join(rest)),
             )
         self.console.print(table)
-
-    def _about(self, source: Source, warnings: Sequence[str]) -> None:
-        if source.notice:
-            self.console.print(f"[bold yellow]NOTICE[/bold yellow] {escape(source.notice)}")
-        for warning in warnings:
-            self.console.print(f"[yellow]warning[/yellow] {escape(warning)}")
 
 
 class TrainingDisplay:
@@ -203,7 +207,7 @@ class TrainingDisplay:
         mark = " "
         if epoch.validation_loss is not None and epoch.validation_accuracy is not None:
             validation = f"{epoch.validation_loss:8.4f}  {epoch.validation_accuracy:7.2%}"
-            mark = "*" if self._training.kept_epoch == epoch.epoch else mark
+            mark = "*" if self._training.selects and self._training.kept_epoch == epoch.epoch else " "
         self._print(
             f"{f'{epoch.epoch}/{self._training.recipe.epochs}':>7}  {epoch.train_loss:7.4f}  "
             f"{epoch.train_accuracy:6.2%}  {validation}{mark} {epoch.learning_rate:8.2g}  "
@@ -213,13 +217,3 @@ class TrainingDisplay:
     def _print(self, line: str) -> None:
         self._last_line = time.monotonic()
         self._console.print(line)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 42 s, 3 min 05 s, 1 h 02 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

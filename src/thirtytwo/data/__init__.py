@@ -5,14 +5,14 @@ The test images are not to be had here, but for `load_data`, which returns both 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thirtytwo.data.folder import image_files, read_image
+from thirtytwo.data.folder import image_files, read_image, read_images
 from thirtytwo.data.images import Images
-from thirtytwo.data.source import Source, find
+from thirtytwo.data.source import Source, find, from_arrays
 
 if TYPE_CHECKING:
     from thirtytwo.data.augment import Augment
@@ -24,14 +24,17 @@ __all__ = [
     "Source",
     "augmenter",
     "find",
+    "from_arrays",
     "image_files",
     "load_data",
     "open_training",
     "read_image",
+    "read_images",
     "standardiser",
 ]
 
-Split = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+Arrays = tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]
+"""Pixels and labels of one split."""
 
 
 def open_training(spec: str | Source | None = None) -> Images:
@@ -45,10 +48,10 @@ def open_training(spec: str | Source | None = None) -> Images:
         DataError: the data set is unknown, missing or damaged.
         DownloadError: it is not on this machine and cannot be fetched.
     """
-    return (spec if isinstance(spec, Source) else find(spec)).read("training")
+    return (spec if isinstance(spec, Source) else find(spec)).read_training()
 
 
-def load_data(name: str | None = None) -> tuple[Split, Split]:
+def load_data(name: str | None = None) -> tuple[Arrays, Arrays]:
     """A data set as ``keras.datasets.cifar10.load_data()`` returns it.
 
     This hands out the test images too. Use them once, after everything is decided: a test set that helped to choose
@@ -58,14 +61,14 @@ def load_data(name: str | None = None) -> tuple[Split, Split]:
         name: any SPEC, such as ``cifar10`` or ``cifar100``; None is ``$THIRTYTWO_DATA``, then ``cifar10``.
 
     Returns:
-        ``(x_train, y_train), (x_test, y_test)``: uint8 (n, height, width, 3) and uint8 (n, 1); for CIFAR-10 50,000 and
-        10,000 images of 32 × 32.
+        ``(x_train, y_train), (x_test, y_test)``: uint8 (n, height, width, 3) and uint8 (n, 1), or int64 (n, 1) for more
+        than 256 classes; for CIFAR-10 50,000 and 10,000 images of 32 × 32.
     """
     from thirtytwo.data import sealed
 
     source = find(name)
-    training, test = source.read("training"), sealed.read_unscored(source)
-    return (training.pixels, _column(training.labels)), (test.pixels, _column(test.labels))
+    training, test = source.read_training(), sealed.read_unscored(source)
+    return _arrays(training), _arrays(test)
 
 
 def augmenter(settings: Augmentation) -> Augment:
@@ -87,5 +90,7 @@ def standardiser(settings: Pixels) -> Standardise:
     return Standardise(mean=settings.mean, standard_deviation=settings.standard_deviation)
 
 
-def _column(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
-    return labels.astype(np.uint8)[:, None]
+def _arrays(images: Images) -> Arrays:
+    if len(images.classes) <= 256:
+        return images.pixels, images.labels.astype(np.uint8)[:, None]
+    return images.pixels, images.labels[:, None]

@@ -19,17 +19,15 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thirtytwo.data.images import Images
+from thirtytwo.data.images import Images, Split
 from thirtytwo.data.official import CIFAR10_CLASSES, LAYOUTS, PIXEL_BYTES, LabelKind, Labelling, Layout
 from thirtytwo.data.unpickle import Array, Damaged, Refused, as_text, take_apart
 from thirtytwo.errors import DataError, OutOfMemory
-
-Split = Literal["training", "test"]
 
 _CHUNK = 1024
 """Images converted at a time: about 3 MB, which stays near the processor."""
@@ -43,14 +41,28 @@ class Copy:
     layout: Layout
 
     def is_whole(self) -> bool:
-        """Whether every file with images is there, and has its official size where that is known; opens none."""
+        """Whether every file that is needed is there, and has its official size where that is known; opens none."""
         try:
             return all(
                 self.layout.size_bytes(file) in (None, (self.folder / file).stat().st_size)
-                for file in self.layout.files
+                for file in self.layout.needed
             )
         except OSError:
             return False
+
+    def check(self) -> None:
+        """Whether the files of both splits can be what they are called, as far as that shows without opening any.
+
+        Altered files of the Python version may have another size than the official ones, and are read all the same.
+
+        Raises:
+            DataError: some are missing, or have a size that such a file cannot have.
+        """
+        _refuse_missing(self, self.layout.files)
+        for file, images in self.layout.files.items():
+            path = self.folder / file
+            if problem := _size_problem(self.layout, images, path.stat().st_size):
+                raise _damaged(path, self.layout, problem)
 
 
 def recognise(folder: Path, layouts: Sequence[Layout] = LAYOUTS) -> Copy | None:
@@ -118,8 +130,7 @@ def read(folder: Path, split: Split, labels: LabelKind = "fine", *, layouts: Seq
         raise DataError(f"{layout.title} has no {labels} labels; only CIFAR-100 does; leave the option out")
     labelling = layout.labellings[index]
     files = layout.training if split == "training" else layout.test
-    if missing := [file for file in files if not _is_file(copy.folder / file)]:
-        raise DataError(f"{copy.folder}: {', '.join(missing)} missing; expected {', '.join(files)}; {_remedy(layout)}")
+    _refuse_missing(copy, files)
     classes = _class_names(copy, labelling)
 
     count = sum(files.values())
@@ -170,12 +181,43 @@ def _warnings(
     return tuple(warnings)
 
 
-def _remedy(layout: Layout) -> str:
-    return f"put the official file there, or let `thirtytwo data {layout.name}` fetch the set"
+def _refuse_missing(copy: Copy, files: Mapping[str, int]) -> None:
+    if missing := [file for file in files if not _is_file(copy.folder / file)]:
+        raise DataError(
+            f"{copy.folder}: {', '.join(missing)} missing; expected {', '.join(files)}; "
+            f"{_remedy(copy.layout, copy.folder)}"
+        )
+
+
+def _remedy(layout: Layout, folder: Path) -> str:
+    # Moved away, since a copy that looks whole is taken again and nothing is fetched.
+    return (
+        f"put the official file there, or move the folder {folder} away and let `thirtytwo data {layout.name}` "
+        "fetch the set"
+    )
 
 
 def _damaged(path: Path, layout: Layout, problem: str) -> DataError:
-    return DataError(f"{path}: {problem}; {_remedy(layout)}")
+    return DataError(f"{path}: {problem}; {_remedy(layout, path.parent)}")
+
+
+def _size_problem(layout: Layout, images: int, size_bytes: int) -> str:
+    """What is wrong with the size of a file with this many images; empty if nothing is."""
+    if layout.binary:
+        record = len(layout.labellings) + PIXEL_BYTES
+        least = most = images * record
+        expected = f"{least:,} ({images:,} records of {record:,} bytes)"
+    else:
+        least, most = images * PIXEL_BYTES, _most_bytes(images)
+        expected = f"about {images * 3105:,}"
+    if least <= size_bytes <= most:
+        return ""
+    return f"{'cut short' if size_bytes < least else 'too long'}: {size_bytes:,} bytes; expected {expected}"
+
+
+def _most_bytes(images: int) -> int:
+    """The most that is read of a file of the Python version."""
+    return images * 4096 + 2**20
 
 
 def _read_binary(copy: Copy, file: str, index: int, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
@@ -198,11 +240,8 @@ def _read_binary(copy: Copy, file: str, index: int, pixels: NDArray[np.uint8], l
                 _interleave(table[:, label_bytes:], pixels[rows])
     except OSError as error:
         raise _damaged(path, layout, f"cannot be read ({error.strerror}); expected a readable file") from error
-    if size != expected:
-        how = "cut short" if size < expected else "too long"
-        raise _damaged(
-            path, layout, f"{how}: {size:,} bytes; expected {expected:,} ({len(labels):,} records of {record:,} bytes)"
-        )
+    if problem := _size_problem(layout, len(labels), size):
+        raise _damaged(path, layout, problem)
     _check_labels(path, layout, labels, layout.labellings[index])
     return digest.hexdigest()
 
@@ -252,7 +291,9 @@ def _class_names(copy: Copy, labelling: Labelling) -> tuple[str, ...]:
     if not _is_file(path):
         if layout.name == "cifar10":
             return CIFAR10_CLASSES
-        raise DataError(f"{path}: missing; expected the names of {labelling.classes} classes; {_remedy(layout)}")
+        raise DataError(
+            f"{path}: missing; expected the names of {labelling.classes} classes; {_remedy(layout, copy.folder)}"
+        )
     names: list[str] | None = None
     if layout.binary:
         try:
@@ -273,7 +314,7 @@ def _class_names(copy: Copy, labelling: Labelling) -> tuple[str, ...]:
 
 def _load(path: Path, layout: Layout, *, images: int) -> tuple[dict[str, Any], str]:
     """The dictionary in a file of the Python version, and the file's MD5."""
-    most_bytes = images * 4096 + 2**20
+    most_bytes = _most_bytes(images)
     try:
         with path.open("rb") as file:
             content = file.read(most_bytes + 1)

@@ -6,39 +6,50 @@ the same way. Nothing here opens a file of a split that was not asked for.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+import stat
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thirtytwo.data.images import Images
-from thirtytwo.errors import DataError, ImageError, OutOfMemory
+from thirtytwo.data.images import Images, Split
+from thirtytwo.errors import DataError, ImageError, InputError, OutOfMemory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Split = Literal["training", "test"]
-
 MOST_PIXELS = 64 * 2**20
 """Pixels of the largest picture that is decoded, into 256 MiB. A file of a few kB can claim any number."""
+
+RESERVED = {"cifar10", "cifar100", "cifar100-coarse", "shapes"}
+"""Names in results that must never mean somebody's own images."""
 
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded. Left out on purpose: formats that start other programs (EPS), and rare ones."""
 
+_ENDINGS = {
+    *(".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+}
+
 _TEST_SHARE = 0.2
 _HIDDEN = {"thumbs.db", "desktop.ini"}
-_RESERVED = {"cifar10", "cifar100", "cifar100-coarse", "shapes"}
-"""Names in results that must never mean somebody's own folder."""
+_MOST_SHOWN = 20
+"""Of files that cannot be read, in one message."""
 
 
 # One file ------------------------------------------------------------------------------------------------------------
+
+_EXPECTED = "expected an image file, such as JPEG or PNG"
 
 
 def read_image(path: str | Path, size: tuple[int, int] = (32, 32)) -> NDArray[np.uint8]:
@@ -61,30 +72,42 @@ def read_image(path: str | Path, size: tuple[int, int] = (32, 32)) -> NDArray[np
     from PIL import Image, UnidentifiedImageError
 
     path = Path(path)
-    expected = "expected an image file, such as JPEG or PNG"
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file" if not path.exists() else "not a plain file"
-        raise ImageError(f"{path}: {found}; {expected}; check the path")
+    if problem := _problem(path):
+        raise ImageError(problem)
     try:
         with Image.open(path, formats=_formats()) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise _too_large(path, f"{image.width} × {image.height}")
-            orientation = _orientation(image)
-            height, width = size if orientation < 5 else size[::-1]
+            height, width = size if _orientation(image) < 5 else size[::-1]
             # A JPEG can be decoded at an eighth of its size, many times faster; 4 times what is needed is plenty.
             image.draft(None, (4 * width, 4 * height))
-            return np.array(_fit(_rgb(path, _upright(image, orientation)), size))
+            # Pillow turns a TIFF while it loads it, and nothing else: how to turn what it hands out shows only then.
+            image.load()
+            return np.array(_fit(_rgb(path, _upright(image, _orientation(image))), size))
     except ImageError:
         raise
     except UnidentifiedImageError:
-        found = "0 bytes" if path.stat().st_size == 0 else "not an image of a known format"
-        raise ImageError(f"{path}: {found}; {expected}; remove or replace it") from None
+        raise ImageError(f"{path}: not an image of a known format; {_EXPECTED}; remove or replace it") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(path, "far too many") from None
     except MemoryError:
         raise OutOfMemory(f"{path}: no memory left to decode it; close other programs") from None
     except Exception as error:  # decoders fail in any way they like on damaged files
-        raise ImageError(f"{path}: damaged or cut short ({error}); {expected}; replace it") from None
+        raise ImageError(f"{path}: damaged or cut short ({error}); {_EXPECTED}; replace it") from None
+
+
+def _problem(path: Path) -> str:
+    """What is wrong with an image file as far as that shows without opening it; empty if nothing is."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return f"{path}: no such file; {_EXPECTED}; check the path"
+    except (OSError, ValueError) as error:
+        return f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); {_EXPECTED}; check the path"
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a plain file"
+        return f"{path}: {kind}; {_EXPECTED}; check the path"
+    return "" if found.st_size else f"{path}: 0 bytes; {_EXPECTED}; remove or replace it"
 
 
 def _too_large(path: Path, found: str) -> ImageError:
@@ -152,105 +175,247 @@ def _fit(image: Image, size: tuple[int, int]) -> Image:
     return ImageOps.fit(image, (width, height), method=Resampling.BICUBIC)
 
 
+# Many files ----------------------------------------------------------------------------------------------------------
+
+
+def read_images(paths: Iterable[str | Path], size: tuple[int, int] = (32, 32)) -> NDArray[np.uint8]:
+    """Decode image files, several at a time, each as `read_image` does.
+
+    Args:
+        paths: as many as fit in memory once they are decoded.
+        size: (height, width) wanted, in pixels.
+
+    Returns:
+        uint8 (n, height, width, 3), red-green-blue, in the order of `paths`.
+
+    Raises:
+        ImageError: some cannot be read as images; all of them are named, up to twenty.
+    """
+    files = [Path(path) for path in paths]
+    pixels, problems = _decode(files, size)
+    if problems:
+        raise ImageError(problems[0] if len(files) == 1 else _summary(problems, len(files)))
+    return pixels
+
+
+def image_files(paths: Iterable[str | Path]) -> list[Path]:
+    """The image files among files and folders, in the order given; a folder stands for those in it, at any depth.
+
+    A file is taken as it is named, whatever its ending; in a folder, endings decide, and as in training, what is hidden
+    is left out, and so are run folders and what lies behind links to folders.
+
+    Raises:
+        ImageError: a path leads to no file, or to an empty one, or a folder holds no image; all of these are named.
+    """
+    files: list[Path] = []
+    problems: list[str] = []
+    for path in map(Path, paths):
+        if not _is_folder(path):
+            files.append(path)
+            problems += [problem] if (problem := _problem(path)) else []
+            continue
+        inside = [file for file in _files(path, ImageError) if _has_image_ending(file)]
+        if not inside:
+            problems.append(f"{path}: no image files in this folder; expected some, such as .png or .jpg")
+        files += inside
+    if problems:
+        raise ImageError("\n".join(problems))
+    return files
+
+
+def _decode(paths: Sequence[Path], size: tuple[int, int]) -> tuple[NDArray[np.uint8], list[str]]:
+    """All images (n, height, width, 3), and one line for each file that is none."""
+    try:
+        pixels = np.empty((len(paths), *size, 3), dtype=np.uint8)
+    except MemoryError:
+        raise OutOfMemory(
+            f"{len(paths):,} images of {size[0]} × {size[1]} pixels do not fit in memory; choose fewer or smaller ones"
+        ) from None
+
+    def decode(index: int) -> str:
+        try:
+            pixels[index] = read_image(paths[index], size)
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders let go of the interpreter
+        return pixels, [problem for problem in pool.map(decode, range(len(paths))) if problem]
+
+
+def _summary(problems: Sequence[str], number: int) -> str:
+    """One message about those of `number` files that cannot be read, a line each."""
+    lines = [f"{len(problems):,} of {number:,} files cannot be read as images"]
+    lines += [f"  {problem}" for problem in problems[:_MOST_SHOWN]]
+    if len(problems) > _MOST_SHOWN:
+        lines.append(f"  and {len(problems) - _MOST_SHOWN:,} more")
+    return "\n".join(lines)
+
+
 # A folder ------------------------------------------------------------------------------------------------------------
 
 
-def read(folder: Path, split: Split, size: tuple[int, int] = (32, 32)) -> Images:
-    """The images of one split of a folder with one folder per class.
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The files of a folder with one folder per class; what is added later changes nothing."""
 
-    The class folders lie in ``train`` (or ``training``) and ``test``, or in the folder itself. Without ``test``, a
-    fifth of each class is the test split: always the same files, as long as none is added or removed.
+    folder: Path
+    classes: tuple[str, ...]
+    """Names of the class folders, in label order."""
+    training: tuple[tuple[Path, ...], ...]
+    """Training files of each class, in the order of paths."""
+    test: tuple[tuple[Path, ...], ...]
+    """The same for the test split."""
+    warnings: tuple[str, ...]
 
-    Args:
-        folder: labels follow its class folders in the order of their names; images in folders inside those count too.
-        split: no file of the other split is opened.
-        size: (height, width) to which every image is brought, in pixels.
+    def read(self, split: Split, size: tuple[int, int] = (32, 32)) -> Images:
+        """The images of one split.
 
-    Returns:
-        uint8 (n, height, width, 3), in the order of labels, then paths; named after the folder.
+        Args:
+            split: no file of the other split is opened.
+            size: (height, width) to which every image is brought, in pixels.
+
+        Returns:
+            uint8 (n, height, width, 3), in the order of labels, then paths; named after the folder.
+
+        Raises:
+            DataError: some files are no images; all of them are named, up to twenty.
+        """
+        files = self.training if split == "training" else self.test
+        paths = [path for each in files for path in each]
+        pixels, problems = _decode(paths, size)
+        if problems:
+            raise _no_images(self.folder, problems, len(paths))
+        return Images(
+            pixels=pixels,
+            labels=np.repeat(np.arange(len(files)), [len(each) for each in files]),
+            classes=self.classes,
+            name=name_of(self.folder),
+            warnings=self.warnings,
+            paths=tuple(str(path) for path in paths),
+        )
+
+
+def listed(folder: Path) -> Listing:
+    """List the files of a folder with one folder per class, without opening any.
+
+    The class folders lie in ``train`` (or ``training``) and ``test``, or in the folder itself. Labels follow their
+    names; images in folders inside them count too. What is hidden is left out, and so are the run folders that
+    trainings made there, and what lies behind links inside class folders.
+
+    Without ``test``, about a fifth of each class is the test split: the files whose path, from the class folder on, has
+    a hash in the lowest fifth. So a file stays where it is whichever others come or go. Only where a class is so small
+    that all of its files would be on one side does the lowest hash make a test image, or the highest a training image.
 
     Raises:
-        DataError: fewer than two classes, a class without images, different classes in training and test, or files that
-            are no images; all of these are listed.
+        DataError: fewer than two classes, a class without images, different classes in training and test, or test files
+            that are empty or no plain files.
     """
-    lies = _lies(folder)
-    classes = lies.classes
-    place = lies.test if lies.test is not None and split == "test" else lies.training
-    files = [_files(place / name) for name in classes]
-    if empty := [name for name, paths in zip(classes, files, strict=True) if not paths]:
+    children = {child.name.lower(): child for child in _folders(folder)}
+    # A class may be called "train" as well; then it holds images, and no folders.
+    parts = [child for name in ("train", "training") if (child := children.get(name)) and _folders(child)]
+    if len(parts) > 1:
         raise DataError(
-            f"{place}: no images in {_list(empty)}; expected some in each class; add them or remove the folder"
+            f"{folder}: holds {parts[0].name}/ and {parts[1].name}/; expected one of them; remove the other"
         )
-    paths = [path for each in files for path in each]
-    labels = np.repeat(np.arange(len(classes)), [len(each) for each in files])
-    if lies.test is None:
-        if few := [name for name, each in zip(classes, files, strict=True) if len(each) < 2]:
+    place = parts[0] if parts else folder
+    classes = _classes(place)
+    names = tuple(classes)
+    warnings: tuple[str, ...] = ()
+    held_back = children.get("test") if parts else None
+    if parts:
+        others = [child for child in children.values() if child not in (place, held_back)]
+        if unused := sorted(child.name for child in others if _depth_of_runs(child) is None):
+            warnings = (f"{folder}: {_list(unused)} not used, only the folders of training and test images are.",)
+    if held_back is None:
+        if few := [name for name, files in classes.items() if len(files) < 2]:
             raise DataError(
                 f"{place}: only one image in {_list(few)}; expected at least two, since one of each class is held back "
                 "as test image; add more, or give a test/ folder"
             )
-        # Which files belong to which part follows from labels alone, so no image is needed to tell.
-        blank = Images(np.empty((len(labels), 0, 0, 3), dtype=np.uint8), labels, classes, "files")
-        chosen = blank.split(_TEST_SHARE)[split == "test"]
-        paths, labels = [paths[index] for index in chosen], labels[chosen]
-    return Images(
-        pixels=_decode(folder, paths, size),
-        labels=labels,
-        classes=classes,
-        name=name_of(folder),
-        warnings=lies.warnings,
-        paths=tuple(str(path) for path in paths),
-    )
+        divided = [_divide(place, files) for files in classes.values()]
+        training, test = tuple(part for part, _ in divided), tuple(part for _, part in divided)
+    else:
+        given = _classes(held_back)
+        if given.keys() != classes.keys():
+            raise DataError(
+                f"{folder}: {place.name}/ and {held_back.name}/ hold different classes "
+                f"(only in {place.name}/: {_list(sorted(classes.keys() - given.keys()))}; "
+                f"only in {held_back.name}/: {_list(sorted(given.keys() - classes.keys()))}); "
+                "expected the same folders in both; add or remove some"
+            )
+        training = tuple(tuple(files) for files in classes.values())
+        test = tuple(tuple(given[name]) for name in names)
+    # Told before a training, not after it: test files are opened only then.
+    if problems := [problem for files in test for path in files if (problem := _problem(path))]:
+        raise _no_images(folder, problems, sum(map(len, test)))
+    return Listing(folder, names, training, test, warnings)
 
 
 def name_of(folder: Path) -> str:
     """What results call a folder's images: its name, without characters that are awkward in file names."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "images"
-    return f"{name}-folder" if name.lower() in _RESERVED else name
+    return f"{name}-folder" if name.lower() in RESERVED else name
 
 
-def check(folder: Path) -> None:
-    """Whether `read` can make sense of a folder, as far as that shows without listing or opening image files.
-
-    Raises:
-        DataError: fewer than two classes, or different ones in training and test.
-    """
-    _lies(folder)
-
-
-@dataclass(frozen=True)
-class _Lies:
-    """How a folder is laid out."""
-
-    training: Path
-    """Holds the class folders of the training split."""
-    test: Path | None
-    """The same for the test split; None where that has to be taken from the training folders."""
-    classes: tuple[str, ...]
-    warnings: tuple[str, ...]
+def _divide(place: Path, files: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The (training, test) files of a class with two or more."""
+    draws = [_draw(file.relative_to(place).as_posix()) for file in files]
+    is_test = [draw < _TEST_SHARE for draw in draws]
+    if not any(is_test):
+        is_test[draws.index(min(draws))] = True
+    elif all(is_test):
+        is_test[draws.index(max(draws))] = False
+    return (
+        tuple(file for file, held_back in zip(files, is_test, strict=True) if not held_back),
+        tuple(file for file, held_back in zip(files, is_test, strict=True) if held_back),
+    )
 
 
-def _lies(folder: Path) -> _Lies:
-    children = {child.name.lower(): child for child in _folders(folder)}
-    # A class may be called "train" as well; then it holds images, and no folders.
-    parts = [child for name in ("train", "training") if (child := children.get(name)) and _folders(child)]
-    if not parts:
-        return _Lies(folder, None, _classes(folder), ())
-    if len(parts) > 1:
-        raise DataError(
-            f"{folder}: holds {parts[0].name}/ and {parts[1].name}/; expected one of them; remove the other"
+def _draw(path: str) -> float:
+    """A number from 0 to 1 that depends on nothing but a path, evenly spread over paths."""
+    # Composed, since one file system stores "é" as a letter and another as a letter and an accent.
+    text = unicodedata.normalize("NFC", path).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") / 2**64
+
+
+def _no_images(folder: Path, problems: Sequence[str], number: int) -> DataError:
+    return DataError(
+        f"{folder}: {_summary(problems, number)}\n"
+        "remove or replace them; whatever else lies in class folders has to go elsewhere"
+    )
+
+
+def _classes(place: Path) -> Mapping[str, list[Path]]:
+    """The files of each class folder, at least two of these, by name."""
+    classes: dict[str, list[Path]] = {}
+    for child in _folders(place):
+        files = _files(child, DataError)
+        # ``runs`` holds run folders. A class may at most hold a ``runs``, from a training that began inside it.
+        depth = _depth_of_runs(child)
+        if depth is None or (depth == 2 and any(map(_has_image_ending, files))):
+            classes[child.name] = files
+    if len(classes) < 2:
+        count = sum(1 for child in place.iterdir() if child.is_file() and not _is_hidden(child.name))
+        found = (
+            f"one class folder ({next(iter(classes))})"
+            if classes
+            else f"no folders, {count} files"
+            if count
+            else "nothing in it"
         )
-    training, test, classes = parts[0], children.get("test"), _classes(parts[0])
-    if test is not None and (found := _classes(test)) != classes:
         raise DataError(
-            f"{folder}: {training.name}/ and {test.name}/ hold different classes "
-            f"(only in {training.name}/: {_list(sorted(set(classes) - set(found)))}; "
-            f"only in {test.name}/: {_list(sorted(set(found) - set(classes)))}); "
-            "expected the same folders in both; add or remove some"
+            f"{place}: {found}; expected one folder per class, at least two, with image files in each, "
+            "or the official CIFAR files"
         )
-    unused = sorted(child.name for child in children.values() if child not in (training, test))
-    warning = f"{folder}: {_list(unused)} not used, only the folders of training and test images are."
-    return _Lies(training, test, classes, (warning,) if unused else ())
+    if empty := [name for name, files in classes.items() if not files]:
+        raise DataError(
+            f"{place}: no images in {_list(empty)}; expected some in each class; add them or remove the folder"
+        )
+    return classes
+
+
+# What lies in folders ------------------------------------------------------------------------------------------------
 
 
 def _folders(place: Path) -> list[Path]:
@@ -262,103 +427,61 @@ def _folders(place: Path) -> list[Path]:
         ) from None
 
 
-def _classes(place: Path) -> tuple[str, ...]:
-    names = tuple(child.name for child in _folders(place))
-    if len(names) < 2:
-        files = sum(1 for child in place.iterdir() if child.is_file() and not _is_hidden(child.name))
-        found = (
-            f"one class folder ({names[0]})" if names else f"no folders, {files} files" if files else "nothing in it"
-        )
-        raise DataError(
-            f"{place}: {found}; expected one folder per class, at least two, with image files in each, "
-            "or the official CIFAR files"
-        )
-    return names
+def _files(place: Path, kind: type[InputError]) -> list[Path]:
+    """Every file in a folder, at any depth, in the order of paths.
 
+    Left out is what is hidden, what lies in run folders, and what lies behind links to folders.
 
-def _files(place: Path) -> list[Path]:
-    """Every file in a class folder, in the order of paths; folders behind links inside it are left out."""
+    Raises:
+        InputError: of this kind; a folder cannot be read.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise kind(f"{error.filename}: cannot be read ({error.strerror}); expected a folder; check its permissions")
+
     found: list[Path] = []
-    for where, folders, names in os.walk(place, onerror=_unreadable):
+    for where, folders, names in os.walk(place, onerror=unreadable):
+        if _is_run(names):
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not _is_hidden(name)]
         found += [Path(where, name) for name in names if not _is_hidden(name)]
     return sorted(found)
 
 
-def _unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); expected a folder; check its permissions")
+def _depth_of_runs(place: Path) -> int | None:
+    """How far below a folder the nearest run folder lies: 0 for itself, at most 2; None where there is none."""
+    depths: list[int] = []
+    for where, folders, names in os.walk(place):
+        depth = len(Path(where).relative_to(place).parts)
+        if _is_run(names):
+            depths.append(depth)
+        if depth == 2 or _is_run(names):
+            folders.clear()
+    return min(depths, default=None)
+
+
+def _is_run(names: Sequence[str]) -> bool:
+    """Whether a folder with files of these names is one that a training left."""
+    return "recipe.toml" in names and "environment.json" in names
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _HIDDEN
 
 
+def _has_image_ending(path: Path) -> bool:
+    return path.suffix.lower() in _ENDINGS
+
+
 def _list(names: Sequence[str], most: int = 10) -> str:
     return (
         ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") if names else "none"
     )
-
-
-def _decode(folder: Path, paths: list[Path], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """All images (n, height, width, 3), or one error that lists every file that is none."""
-    try:
-        pixels = np.empty((len(paths), *size, 3), dtype=np.uint8)
-    except MemoryError:
-        raise OutOfMemory(
-            f"{folder}: {len(paths):,} images of {size[0]} × {size[1]} pixels do not fit in memory"
-        ) from None
-
-    def decode(index: int) -> str | None:
-        try:
-            pixels[index] = read_image(paths[index], size)
-        except ImageError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders let go of the interpreter
-        problems = [problem for problem in pool.map(decode, range(len(paths))) if problem]
-    if problems:
-        more = [f"  and {len(problems) - 10:,} more"] if len(problems) > 10 else []
-        raise DataError(
-            "\n".join(
-                [
-                    f"{folder}: {len(problems):,} of {len(paths):,} files cannot be read as images",
-                    *(f"  {problem}" for problem in problems[:10]),
-                    *more,
-                    "remove or replace them; whatever else lies in class folders has to go elsewhere",
-                ]
-            )
-        )
-    return pixels
-
-
-# Files that a person names -------------------------------------------------------------------------------------------
-
-_ENDINGS = {
-    *(".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
-    *(".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
-}
-
-
-def image_files(paths: Iterable[str | Path]) -> list[Path]:
-    """The image files among files and folders, in the order given; a folder stands for those in it, at any depth.
-
-    A file is taken as it is named, whatever its ending; in a folder, endings decide.
-
-    Raises:
-        ImageError: a path does not exist, or a folder holds no image.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            files.append(path)
-            continue
-        inside = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in _ENDINGS and not _is_hidden(file.name) and file.is_file()
-        )
-        if not inside:
-            raise ImageError(f"{path}: no image files in this folder; expected some, such as .png or .jpg")
-        files.extend(inside)
-    return files

@@ -6,11 +6,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thirtytwo.errors import DataError
+
+Split = Literal["training", "test"]
+"""The two parts that every data set comes in."""
 
 
 @dataclass(frozen=True, eq=False)

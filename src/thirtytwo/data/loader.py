@@ -89,13 +89,18 @@ class Loader:
         """Batches in an epoch."""
         return math.ceil(len(self.labels) / self.batch_size)
 
+    @property
+    def smallest_batch(self) -> int:
+        """Images in the smallest of them."""
+        return len(self.labels) // self.steps
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch, from step `start` on.
 
         Yields:
             inputs float32 (batch, 3, height, width) and labels int64 (batch,). Every image comes once in an epoch.
-            Batches differ in size by one image at most: a last batch of a single image would make batch
-            normalisation fail.
+            Batches differ in size by one image at most: a small last one would be a noisy step, and one of a single
+            image would make batch normalisation fail.
         """
         order = torch.randperm(len(self.labels), generator=seeded(self.seed, self.ORDER, epoch))
         batches = order.tensor_split(self.steps)

@@ -67,9 +67,15 @@ class Layout:
         """Number of images in each file of both splits."""
         return {**self.training, **self.test}
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Files without which the set cannot be read: those with images, and class names that are not in this table."""
+        names = () if self.name == "cifar10" else tuple(dict.fromkeys(each.names_file for each in self.labellings))
+        return (*self.files, *names)
+
     def size_bytes(self, file: str) -> int | None:
         """What a file's size has to be; None where that is open."""
-        if self.binary:
+        if self.binary and file in self.files:
             return self.files[file] * (len(self.labellings) + PIXEL_BYTES)
         return self.sizes.get(file)
 

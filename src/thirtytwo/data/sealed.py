@@ -34,30 +34,33 @@ class Opening:
     """1 for the first model that this user scored on this test set, and so on."""
 
 
-def open_test(source: Source, *, key: str, facts: dict[str, Any]) -> Opening:
+def open_test(source: Source, *, key: str, model: str, facts: dict[str, Any]) -> Opening:
     """Count an opening, then hand out the test images.
 
     Args:
         source: the data set.
-        key: names the scoring. The same key again is the same scoring, taken up after an interruption: it gets its old
-            number.
-        facts: kept in the ledger beside it: recipe, run, model, ….
+        key: names the scoring.
+        model: fingerprint of the classifier that is scored. The same key with the same model is the same scoring, taken
+            up after an interruption: it gets its old number. Another model under that key is a scoring of its own.
+        facts: kept in the ledger beside these: recipe, run, …; they replace nothing that the ledger says itself.
 
     Raises:
         StorageError: the ledger cannot be written; then no image is handed out.
     """
-    images = source.read("test")
+    images = source._sealed_read("test")
     path = ledger_path(images)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             entries = _entries(path)
             for entry in entries:
-                if entry.get("key") == key:
+                if entry.get("key") == key and entry.get("model") == model:
                     return Opening(images, int(entry["opening"]))
             number = len(entries) + 1
             date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            line = json.dumps({"opening": number, "date": date, "key": key, "data": images.name, **facts})
+            own = {"opening": number, "date": date, "key": key, "model": model, "data": images.name}
+            # The ledger's own come first, for the eye, and once more, since of two values the last one counts.
+            line = json.dumps({**own, **facts, **own})
             with path.open("a", encoding="utf-8") as file:
                 # A line that a crash cut short must not swallow this one.
                 file.write(("" if _ends_with_newline(path) else "\n") + line + "\n")
@@ -73,7 +76,7 @@ def open_test(source: Source, *, key: str, facts: dict[str, Any]) -> Opening:
 
 def read_unscored(source: Source) -> Images:
     """The test images for `load_data` alone, which scores nothing and so counts nothing."""
-    return source.read("test")
+    return source._sealed_read("test")
 
 
 def ledger_path(images: Images) -> Path:

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thirtytwo.data.images import Images, hashed
+from thirtytwo.data.images import Images, Split, hashed
 from thirtytwo.data.scene import CLASSES, scene, sequences
 from thirtytwo.errors import DataError, OutOfMemory
 
-__all__ = ["CLASSES", "Drawn", "Split", "draw"]
-
-Split = Literal["training", "test"]
+__all__ = ["CLASSES", "Drawn", "check", "draw"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +77,15 @@ def draw(
         DataError: an argument is out of range.
         OutOfMemory: that many images do not fit in memory.
     """
-    _check(number, seed, split, size, label_errors, duplicates, training_number)
+    check(
+        number,
+        seed,
+        split=split,
+        size=size,
+        label_errors=label_errors,
+        duplicates=duplicates,
+        training_number=training_number,
+    )
     try:
         true_labels = _labels(number, seed, split)
         pixels = _render(np.arange(number), true_labels, seed, split, size)
@@ -105,10 +111,21 @@ def draw(
     return Drawn(Images(pixels, labels % len(CLASSES), CLASSES, "shapes"), true_labels, wrong, pairs)
 
 
-def _check(
-    number: int, seed: int, split: str, size: int, label_errors: float, duplicates: float, training_number: int
+def check(
+    number: int,
+    seed: int,
+    *,
+    split: str,
+    size: int = 32,
+    label_errors: float,
+    duplicates: float,
+    training_number: int,
 ) -> None:
-    """Refuse what cannot be drawn."""
+    """Refuse what `draw` cannot draw; the arguments are its own.
+
+    Raises:
+        DataError: one is out of range.
+    """
     wholes = (
         ("number", number, 1, 10_000_000),
         ("seed", seed, 0, 2**63 - 1),
@@ -120,10 +137,16 @@ def _check(
             raise DataError(f"shapes: {name} is {value!r}; choose a whole number from {lowest} to {highest}")
     if split not in get_args(Split):
         raise DataError(f"shapes: split is {split!r}; choose one of {', '.join(get_args(Split))}")
-    most_duplicates = 0.5 if split == "training" else min(1.0, training_number / number)
-    for name, share, most in (("label_errors", label_errors, 1.0), ("duplicates", duplicates, most_duplicates)):
+    most_duplicates, why = 0.5, "each needs an original of its own"
+    if split == "test":
+        most_duplicates = min(1.0, training_number / number)
+        why = f"each needs an original of its own among the {training_number} training images"
+    shares = (("label_errors", label_errors, 1.0, ""), ("duplicates", duplicates, most_duplicates, f", since {why}"))
+    for name, share, most, reason in shares:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= most:
-            raise DataError(f"shapes: {name} is {share!r}; choose a share of the {split} images from 0 to {most:g}")
+            raise DataError(
+                f"shapes: {name} is {share!r}; choose a share of the {split} images from 0 to {most:g}{reason}"
+            )
 
 
 def _keys(positions: NDArray[np.int64], seed: int, split: Split, purpose: str) -> NDArray[np.uint64]:

@@ -7,6 +7,8 @@ A SPEC is one of
   ``shapes:training=20000,test=2000,seed=1,label_errors=0.05,duplicates=0.02``;
 - a path: a folder with one folder per class, or one with official CIFAR files.
 
+Images that a program already holds become a data set with `from_arrays`.
+
 CIFAR is looked for in ``$THIRTYTWO_DATA``, in the package's cache, and where Keras and torchvision leave it; where it
 is in none of these, it is downloaded.
 """
@@ -17,23 +19,33 @@ import contextlib
 import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from thirtytwo.data import cifar, download, folder, official
-from thirtytwo.data.images import Images
+from thirtytwo.data.images import Images, Split
 from thirtytwo.errors import ChecksumMismatch, DataError, DownloadError, StorageError
-
-Split = Literal["training", "test"]
 
 NAMES = ("cifar10", "cifar100", "shapes")
 """SPECs that are no paths, without their options."""
 
+ARRAYS = "arrays"
+"""The SPEC of data that was given as arrays; it finds nothing."""
+
+MOST_CLASSES = 65_536
+"""That labels given as arrays can stand for; a larger label is no class number."""
+
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that was found; its images are read only when asked for."""
+    """A data set that was found; its images are read only when asked for.
+
+    Only training images are to be had here. Test images are handed out by `data.sealed`, which counts it.
+    """
 
     spec: str
     """Finds the same data again: an absolute path, or a name with the options that are not at their default."""
@@ -43,16 +55,25 @@ class Source:
     """Where it lies, for people."""
     notice: str
     """Empty, or what a user has to be told before anything else about these data."""
-    reader: Callable[[Split], Images] = field(repr=False, compare=False)
-    """Reads one split."""
+    reader: InitVar[Callable[[Split], Images]]
+    """Reads one split, and opens no file of the other."""
+    _sealed_reader: Callable[[Split], Images] = field(init=False, repr=False, compare=False)
 
-    def read(self, split: Split) -> Images:
-        """The images of one split, with `Images.name` as above; no file of the other split is opened.
+    def __post_init__(self, reader: Callable[[Split], Images]) -> None:
+        object.__setattr__(self, "_sealed_reader", reader)
+
+    def read_training(self) -> Images:
+        """The training images, validation part included, with `Images.name` as above; no test file is opened.
 
         Raises:
             DataError: files are missing, damaged, or of another kind.
         """
-        return self.reader(split)
+        return self._sealed_read("training")
+
+    def _sealed_read(self, split: Split) -> Images:
+        """One split. Nobody but `data.sealed` may ask for the test split; a test holds it."""
+        images = self._sealed_reader(split)
+        return images if images.name == self.name else replace(images, name=self.name)
 
 
 def find(
@@ -75,8 +96,8 @@ def find(
         patience: when a host is given up.
 
     Raises:
-        DataError: there is no such data set; the message suggests one. No image file has been opened yet, so a folder
-            can still turn out to be damaged when it is read.
+        DataError: there is no such data set, and the message suggests one; or files of either split are missing, or
+            have a size that cannot be right. None has been opened yet: some can still turn out to be damaged.
         DownloadError, ChecksumMismatch: it is not on this machine and no host delivered it.
         StorageError: it cannot be stored.
     """
@@ -101,6 +122,98 @@ def find(
         )
 
 
+def from_arrays(
+    training: tuple[ArrayLike, ArrayLike],
+    test: tuple[ArrayLike, ArrayLike] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    name: str = ARRAYS,
+) -> Source:
+    """A data set of images that are in memory already, as `load_data` returns them.
+
+    Nothing is stored of them: whoever resumes a training or evaluates its model has to give the same arrays again.
+
+    Args:
+        training: (pixels, labels): uint8 (n, height, width, 3), red-green-blue, and whole numbers (n,) or (n, 1).
+            Pixels are not copied where that can be helped; change nothing in them afterwards.
+        test: the same; None where there are none, and then the test set cannot be scored.
+        classes: class names in label order; None calls them 0, 1, … up to the largest label.
+        name: what results call these images.
+
+    Raises:
+        DataError: the arrays are of another kind, do not fit together, or the name is that of a published set.
+    """
+    if not name.strip() or name.lower() in folder.RESERVED:
+        raise DataError(
+            f"name is {name!r}; expected one that no known set has, since results are called by it; choose another"
+        )
+    given: dict[Split, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {"training": _arrays(name, "training", training)}
+    if test is not None:
+        given["test"] = _arrays(name, "test", test)
+        sizes = [pixels.shape[1:3] for pixels, _ in given.values()]
+        if sizes[0] != sizes[1]:
+            (height, width), (test_height, test_width) = sizes
+            raise DataError(
+                f"{name}: test images of {test_height} × {test_width} pixels; expected {height} × {width}, like the "
+                "training images; bring them to one size"
+            )
+    largest = max(int(labels.max()) for _, labels in given.values())
+    names = tuple(map(str, range(largest + 1) if classes is None else classes))
+    if len(names) < 2 or len(set(names)) < len(names):
+        found = "one class" if len(names) == 1 else f"classes {', '.join(names)}" if names else "no classes"
+        raise DataError(f"{name}: {found}; expected two or more, of different names; check labels and class names")
+    if largest >= len(names):
+        raise DataError(
+            f"{name}: labels up to {largest}; expected 0 to {len(names) - 1} for {len(names)} classes; "
+            "check labels and class names"
+        )
+    images = {split: Images(pixels, labels, names, name) for split, (pixels, labels) in given.items()}
+
+    def read(split: Split) -> Images:
+        if split not in images:
+            raise DataError(
+                f"{name}: holds no {split} images; expected some to score; give them as from_arrays(training, test)"
+            )
+        return images[split]
+
+    return Source(spec=ARRAYS, name=name, location="memory", notice="", reader=read)
+
+
+def _arrays(name: str, split: Split, given: tuple[ArrayLike, ArrayLike]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pixels (n, height, width, 3) and labels (n,) of one split."""
+    try:
+        pixels, labels = (np.asarray(each) for each in given)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name}: {split} is not what it should be ({error}); expected a pair of arrays, (pixels, labels)"
+        ) from None
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
+        raise DataError(
+            f"{name}: {split} pixels are {pixels.dtype} {pixels.shape}; expected uint8 (images, height, width, 3), "
+            "red-green-blue from 0 to 255, one image at least; convert them"
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"{name}: {split} labels are {labels.dtype} {labels.shape}; expected whole numbers (images,) or "
+            "(images, 1); one-hot labels become these by argmax(axis=1)"
+        )
+    if len(labels) != len(pixels):
+        raise DataError(
+            f"{name}: {len(pixels)} {split} images but {len(labels)} labels; expected one label for each image; "
+            "give those that belong together"
+        )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= MOST_CLASSES:
+        raise DataError(
+            f"{name}: {split} labels from {lowest} to {highest}; expected class numbers from 0 to "
+            f"{MOST_CLASSES - 1} at most; renumber them"
+        )
+    # Contiguous and writable, since tensors are to share this memory.
+    return np.require(pixels, requirements=["C", "W"]), labels.astype(np.int64)
+
+
 def cache_folder() -> Path:
     """Where downloaded sets are kept: ``$THIRTYTWO_CACHE``, or the user's cache folder."""
     import platformdirs
@@ -119,33 +232,26 @@ class _Search:
 
     def find(self, spec: str) -> Source:
         name, _, text = spec.strip().partition(":")
+        if name == ARRAYS:
+            raise DataError(
+                f"{spec!r}: stands for data that a program gave as arrays, which are not stored; expected these arrays "
+                "again, as from_arrays(training, test) in Python; a folder of that name is ./arrays"
+            )
         if name == "shapes":
             return _shapes(_options(spec, text, _SHAPES))
         if name not in NAMES:
             return self._at_path(spec)
         options = _options(spec, text, {"labels": _labels} if name == "cifar100" else {})
         labels: official.LabelKind = options.get("labels", "fine")
-        copy = self._copy(name)
-        return Source(
-            spec=name if labels == "fine" else f"{name}:labels={labels}",
-            name=name if labels == "fine" else f"{name}-{labels}",
-            location=str(copy.folder),
-            notice="",
-            reader=_reader(copy, labels),
-        )
+        return _cifar(name if labels == "fine" else f"{name}:labels={labels}", self._copy(name), labels)
 
     def _at_path(self, spec: str) -> Source:
         path = _existing(spec)
-        copy = cifar.recognise(path, self.layouts)
-        if copy is None:
-            folder.check(path)
-        return Source(
-            spec=str(path),
-            name=copy.layout.name if copy else folder.name_of(path),
-            location=str(copy.folder if copy else path),
-            notice="",
-            reader=_reader(copy, "fine") if copy else lambda split: folder.read(path, split),
-        )
+        if copy := cifar.recognise(path, self.layouts):
+            copy.check()
+            return _cifar(str(path), copy, "fine")
+        listing = folder.listed(path)
+        return Source(spec=str(path), name=folder.name_of(path), location=str(path), notice="", reader=listing.read)
 
     def _copy(self, name: str) -> cifar.Copy:
         """A copy of CIFAR: named by the environment, on this machine, or fetched."""
@@ -153,11 +259,11 @@ class _Search:
         chosen = os.environ.get("THIRTYTWO_DATA", "")
         if chosen and chosen.partition(":")[0] not in NAMES:
             try:
-                copy = cifar.recognise(_existing(chosen), layouts)
+                if copy := cifar.recognise(_existing(chosen), layouts):
+                    copy.check()
+                    return copy
             except DataError as error:
                 raise DataError(f"$THIRTYTWO_DATA: {error}") from None
-            if copy is not None:
-                return copy
         for place in _places():
             # What somebody else left may be half a download; then it is as if it were not there.
             if (copy := cifar.recognise(place, layouts)) and copy.is_whole():
@@ -191,8 +297,14 @@ def _existing(spec: str) -> Path:
     return path
 
 
-def _reader(copy: cifar.Copy, labels: official.LabelKind) -> Callable[[Split], Images]:
-    return lambda split: cifar.read(copy.folder, split, labels, layouts=[copy.layout])
+def _cifar(spec: str, copy: cifar.Copy, labels: official.LabelKind) -> Source:
+    return Source(
+        spec=spec,
+        name=copy.layout.name if labels == "fine" else f"{copy.layout.name}-{labels}",
+        location=str(copy.folder),
+        notice="",
+        reader=lambda split: cifar.read(copy.folder, split, labels, layouts=[copy.layout]),
+    )
 
 
 def _places() -> list[Path]:
@@ -216,19 +328,16 @@ def _places() -> list[Path]:
 
 def _shapes(options: Mapping[str, Any] | None = None, notice: str = "") -> Source:
     """The data set that the package draws."""
+    from thirtytwo.data.shapes import check, draw
+
     chosen = {**_SHAPES_DEFAULTS, **(options or {})}
 
-    def read(split: Split) -> Images:
-        from thirtytwo.data.shapes import draw
+    def arguments(split: Split) -> dict[str, Any]:
+        shared = {key: chosen[key] for key in ("seed", "label_errors", "duplicates")}
+        return {"number": chosen[split], "split": split, "training_number": chosen["training"], **shared}
 
-        return draw(
-            chosen[split],
-            chosen["seed"],
-            split=split,
-            label_errors=chosen["label_errors"],
-            duplicates=chosen["duplicates"],
-            training_number=chosen["training"],
-        ).images
+    for split in get_args(Split):
+        check(**arguments(split))
 
     text = ",".join(f"{key}={chosen[key]}" for key, default in _SHAPES_DEFAULTS.items() if chosen[key] != default)
     return Source(
@@ -236,7 +345,7 @@ def _shapes(options: Mapping[str, Any] | None = None, notice: str = "") -> Sourc
         name="shapes",
         location="drawn by the package",
         notice=notice,
-        reader=read,
+        reader=lambda split: draw(**arguments(split)).images,
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from thirtytwo.errors import RecipeError
+from thirtytwo.errors import ModelError, RecipeError
 from thirtytwo.models import classic
 from thirtytwo.settings import AnyModel, ClassicModel, CustomModel
 
@@ -83,30 +83,82 @@ def summary(network: nn.Module, size: tuple[int, int] = (32, 32)) -> list[Layer]
 
     leaves = [(name, module) for name, module in network.named_modules() if not list(module.children())]
     hooks = [module.register_forward_hook(record(name)) for name, module in leaves]
-    was_training = network.training
     try:
-        network.eval()
-        some = next(network.parameters(), torch.zeros(()))
-        with torch.no_grad():
-            network(torch.zeros((1, 3, *size), device=some.device))
+        with evaluating(network), torch.no_grad():
+            network(_black_images(network, 1, size))
     finally:
-        network.train(was_training)
         for hook in hooks:
             hook.remove()
     return layers
 
 
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and every part of it back into its own mode afterwards.
+
+    A network that is in evaluation mode already is not touched, so that threads can share it.
+    """
+    training = [module for module in network.modules() if module.training]
+    if training:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def check(network: nn.Module, classes: int, size: tuple[int, int] = (32, 32)) -> None:
+    """Try a network on two black images, in evaluation mode.
+
+    Raises:
+        ModelError: it cannot take images of this size, or does not give one score per class.
+    """
+    if not parameters(network):
+        raise ModelError(f"network {type(network).__name__}: has no trainable weights; expected some to train")
+    expected = f"expected float32 scores of shape (2, {classes}) for images of shape (2, 3, {size[0]}, {size[1]})"
+    try:
+        with evaluating(network), torch.no_grad(), torch.random.fork_rng():
+            scores = network(_black_images(network, 2, size))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ModelError(f"network {type(network).__name__}: fails ({error}); {expected}") from error
+    shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+    if shape != (2, classes):
+        raise ModelError(f"network {type(network).__name__}: gives {shape}; {expected}")
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether some part normalises over the batch, which takes more than one image."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
 def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32)) -> float:
     """Floating-point operations of one training step, forward and backward, per image: counted by torch, not estimated.
 
-    Weights, running averages and the caller's random numbers are left as they were.
+    Weights, gradients, running averages and the caller's random numbers are left as they were.
     """
-    network = copy.deepcopy(network).train()
-    some = next(network.parameters(), torch.zeros(()))
-    inputs = torch.zeros((2, 3, *size), device=some.device)
-    with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:  # dropout draws
-        network(inputs).sum().backward()
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
+    frozen = [module for module in network.modules() if not module.training]
+    network.train()
+    try:
+        with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:  # dropout draws
+            network(_black_images(network, 2, size)).sum().backward()
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        for module in frozen:
+            module.training = False
     return float(counter.get_total_flops() / 2)
+
+
+def _black_images(network: nn.Module, number: int, size: tuple[int, int]) -> torch.Tensor:
+    """float32 (number, 3, height, width), where the network's weights lie."""
+    some = next(network.parameters(), torch.zeros(()))
+    return torch.zeros((number, 3, *size), device=some.device)
 
 
 def parameters(network: nn.Module) -> int:

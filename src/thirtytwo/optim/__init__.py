@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from thirtytwo.optim import schedule
-from thirtytwo.settings import Adam, AnyOptimizer, AnySchedule, Constant, Cosine, OneCycle, Plateau, Sgd, Step
+from thirtytwo.settings import Adam, AnyOptimizer, AnySchedule, Constant, Cosine, OneCycle, Plateau, Sgd, StepDecay
 
 Schedule = Callable[[int, Sequence[float]], float]
 """(step since the start of training, validation losses of the epochs so far) -> factor of the peak rate."""
@@ -68,7 +68,7 @@ def build_schedule(
         match settings:
             case Constant():
                 return 1.0
-            case Step():
+            case StepDecay():
                 return schedule.staircase(
                     step, every_steps=settings.every_epochs * steps_per_epoch, factor=settings.factor
                 )
@@ -96,7 +96,8 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Make an optimiser remember what `state_tensors` returned, on its parameters' device."""
+    """Make an optimiser remember what `state_tensors` returned and nothing else, on its parameters' device."""
+    optimizer.state.clear()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")

@@ -1,12 +1,13 @@
-"""Reports: what a run folder has stored, told to people in one HTML file and a few figures."""
+"""Reports: what a run folder has stored, told to people in one HTML file and a few figures.
+
+What draws is loaded when something is drawn: the terminal takes its words from here too.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from thirtytwo import metrics
-from thirtytwo.errors import RunError
-from thirtytwo.report import figures, page, stored
 from thirtytwo.run import Run, write_atomic
 
 __all__ = ["write"]
@@ -29,18 +30,13 @@ def write(run: Run) -> Path:
         ModelError: predictions.safetensors is damaged.
         StorageError: the files cannot be written; those of an earlier report are still there.
     """
+    from thirtytwo.report import figures, page, stored
+
     contents = stored.read(run)
     judged = contents.judged
     bins = metrics.reliability(judged.probabilities, judged.labels) if judged is not None else None
-    try:
-        html = page.render(contents, bins)
-        drawn = figures.draw(contents, bins)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{run.path}: result.json, environment.json or metrics.csv is incomplete or damaged ({error!r}); "
-            "expected them as `thirtytwo train` wrote them; copy the run folder anew, or train again"
-        ) from error
-    for name, content in drawn.items():
+    html = page.render(contents, bins)
+    for name, content in figures.draw(contents, bins).items():
         write_atomic(run.path / "figures" / name, content)
     path = run.path / "report.html"
     write_atomic(path, html.encode())

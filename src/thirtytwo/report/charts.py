@@ -21,6 +21,8 @@ from thirtytwo.report.wording import count, percent, plural
 
 MOST_POINTS = 600
 """Points of a line; more than a screen can show only make the file larger."""
+NARROWEST_CELL = 12
+"""Pixels of a square in a confusion matrix: room for the text of a label, which is 10 pixels high."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,9 @@ class _Plot:
 
 def learning_curves(stored: Stored) -> list[Markup]:
     """Loss, accuracy and learning rate over the epochs; the kept epoch is marked in the first two."""
-    rows = stored.history
 
     def column(key: str) -> list[float | None]:
-        return [row.get(key) for row in rows]
+        return [getattr(epoch, key) for epoch in stored.history]
 
     kept = (stored.kept_epoch, stored.mark) if stored.mark else None
     accuracies = [
@@ -207,38 +208,45 @@ def reliability(number: Tensor, confidence: Tensor, right: Tensor) -> Markup:
 def matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
     """A confusion matrix of many classes: squares whose darkness is a rate, each with a tooltip.
 
+    It is as large as its labels need to be readable, and scrolls where a screen is smaller.
+
     Args:
         counts: (classes, classes), row = true class, column = predicted class.
         classes: their names.
     """
-    size, cell = len(classes), 9
+    size = len(classes)
+    cell = max(NARROWEST_CELL, 640 // size)
     rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     errors = rates * (1 - np.eye(size))
     top = max(float(errors.max()), 1e-12)
     names = [name if len(name) <= 18 else name[:17] + "…" for name in classes]
-    left = 12 + 4.5 * max(map(len, names))
+    left = 12 + 6 * max(map(len, names))
     parts = [_rectangle("frame", left, left, size * cell, size * cell)]
     for true, said in zip(*np.nonzero(counts), strict=True):
         shade = rates[true, said] if true == said else math.sqrt(errors[true, said] / top)
         parts.append(
-            Markup('<path class="{}" d="M{:.1f} {:.1f}h9v9h-9z" fill-opacity="{:.2f}"><title>{}</title></path>').format(
+            Markup(
+                '<path class="{}" d="M{} {}h{cell}v{cell}h-{cell}z" fill-opacity="{:.2f}"><title>{}</title></path>'
+            ).format(
                 "hit" if true == said else "miss",
                 left + int(said) * cell,
                 left + int(true) * cell,
                 max(shade, 0.08),
                 f"{classes[true]} → {classes[said]}: {counts[true, said]:,} of {counts[true].sum():,}",
+                cell=cell,
             )
         )
     for index, short in enumerate(names):
-        place = left + (index + 0.5) * cell
-        parts.append(_text(left - 4, place + 2.6, short, "small", anchor="end"))
+        # Text stands on its foot: so far below the middle of a row, its own middle is there.
+        place = left + (index + 0.5) * cell + 3.5
+        parts.append(_text(left - 4, place, short, "small", anchor="end"))
         parts.append(
             Markup('<g transform="translate({:.1f} {}) rotate(-90)">{}</g>').format(
-                place + 2.6, left - 4, _text(0, 0, short, "small")
+                place, left - 4, _text(0, 0, short, "small")
             )
         )
-    words = f"Confusion matrix of {size} classes; the most frequent confusions are listed below."
-    return _svg(math.ceil(left) + size * cell + 4, math.ceil(left) + size * cell + 4, words, parts)
+    words = f"Confusion matrix of {size} classes; the confusions are listed below."
+    return _svg(left + size * cell + 4, left + size * cell + 4, words, parts, fixed=True)
 
 
 def _grid(plot: _Plot, ticks: Sequence[float], labels: Sequence[str]) -> Markup:
@@ -274,7 +282,9 @@ def _rectangle(style: str, x: float, y: float, width: float, height: float) -> M
     )
 
 
-def _svg(width: int, height: int, words: str, parts: Sequence[Markup]) -> Markup:
-    return Markup('<svg viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" aria-label="{2}">{3}</svg>').format(
-        width, height, words, Markup().join(parts)
-    )
+def _svg(width: int, height: int, words: str, parts: Sequence[Markup], *, fixed: bool = False) -> Markup:
+    """A drawing that fills the place it is given, or has a fixed size in pixels."""
+    style = Markup(' style="width: {}px"').format(width) if fixed else ""
+    return Markup(
+        '<svg viewBox="0 0 {0} {1}" width="{0}" height="{1}"{2} role="img" aria-label="{3}">{4}</svg>'
+    ).format(width, height, style, words, Markup().join(parts))

@@ -46,7 +46,7 @@ def draw(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None) -> dict[str
             "random_test_images": _answers(judged.random, "Random test images: true class, then what the network says"),
             "examples": _examples(judged),
             "confusion": _confusion(judged),
-            "reliability": _reliability(*bins, ece=float(judged.summary["ece"])),
+            "reliability": _reliability(*bins, ece=judged.summary.ece),
             "mistakes": _answers(
                 judged.mistakes[:MISTAKES_SHOWN],
                 "Most confident mistakes on the test set: true class, then what the network says",
@@ -72,7 +72,7 @@ def _curves(stored: Stored) -> Figure:
     figure = Figure(figsize=(9, 3.2))
     # Margins set by hand, here as below: a layout engine draws everything twice.
     figure.subplots_adjust(left=0.055, right=0.985, bottom=0.16, top=0.9, wspace=0.26)
-    epochs = [int(row["epoch"] or 0) for row in stored.history]
+    epochs = [row.epoch for row in stored.history]
     axes: Sequence[Axes] = figure.subplots(1, 3)
     for panel, key, title in zip(axes[:2], ("loss", "accuracy"), ("Loss (nats)", "Accuracy"), strict=True):
         _plain(panel, title, epochs)
@@ -102,7 +102,7 @@ def _plain(panel: Axes, title: str, epochs: Sequence[int]) -> None:
 
 
 def _series(panel: Axes, epochs: Sequence[int], stored: Stored, key: str, label: str, **style: Any) -> None:
-    values = [math.nan if (value := row.get(key)) is None else value for row in stored.history]
+    values = [math.nan if (value := getattr(row, key)) is None else value for row in stored.history]
     panel.plot(epochs, values, label=label, linewidth=1.6, marker="o" if len(epochs) == 1 else "", **style)
 
 
@@ -188,7 +188,7 @@ def _confusion(judged: Judged) -> Figure:
     rates: NDArray[np.float64] = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(max(0.55 * size + 1.7, 4.5), 12)
     names = [_short(name) for name in judged.classes]
-    small = 8 if size <= 40 else 4
+    small = 8 if size <= 40 else 6  # points; 6 are 12 pixels, and a hundred of them fit
     margin = 0.4 + 0.0088 * small * max(map(len, names))  # inches, for the longest name
     plot = side - margin - 0.15
     figure = Figure(figsize=(side, side + 0.2))

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from thirtytwo import __version__
+from thirtytwo.data.source import ARRAYS
 from thirtytwo.report import charts, wording
 from thirtytwo.report.figures import MISTAKES_SHOWN, MOST_NUMBERED
 from thirtytwo.report.stored import Judged, Pixels, Stored
@@ -24,7 +25,7 @@ from thirtytwo.settings import CustomModel
 LONGEST_SIDE = 96
 """Pixels: larger images are reduced to this, so that the page stays small."""
 MOST_ROWS = 300
-"""Epochs up to which the page has a table of them."""
+"""Epochs up to which the page has a table of them, and confusions in the table that many classes get."""
 PAIRS_SHOWN = 8
 """Most frequent confusions told in words."""
 
@@ -55,16 +56,17 @@ def render(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None) -> str:
     facts = {
         "recipe": stored.recipe,
         "toml": stored.recipe.to_toml(),
-        "data": stored.environment["data"],
+        "data": stored.environment.data,
         "key_facts": list(_key_facts(stored)),
         "curves": charts.learning_curves(stored),
         "history": stored.history if len(stored.history) <= MOST_ROWS else [],
         "stored": stored,
         "provenance": list(_provenance(stored)),
         "again": _again(stored),
-        "resume": shlex.join(["thirtytwo", "train", "--resume", str(stored.run.path)]),
+        "on_cpu": _on_cpu(stored),
+        "go_on": _go_on(stored),
         "version": __version__,
-        "validation": stored.result.get("validation"),
+        "validation": stored.result.validation if stored.result is not None else None,
         "judged": stored.judged,
     }
     if stored.judged is not None and bins is not None:
@@ -78,34 +80,37 @@ def _verdict(judged: Judged, bins: tuple[Tensor, Tensor, Tensor]) -> dict[str, A
     right = images - judged.wrong
     low, high = wording.wilson(right, images)
     number, confidence, _ = bins
-    per_class = sorted(
-        ({**row, "order": order} for order, row in enumerate(judged.summary["per_class"])), key=lambda row: row["f1"]
-    )
-    smallest = min((row["images"] for row in per_class if row["images"]), default=1)
+    per_class = sorted(judged.summary.per_class, key=lambda row: row.f1)
+    smallest = min((row.images for row in per_class if row.images), default=1)
     counts = judged.counts
     rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     pairs = judged.most_confused(PAIRS_SHOWN)
     worst = max(float((rates * (1 - np.eye(size))).max()), 1e-12)
+    examples = list(zip(judged.classes, judged.examples, strict=True))
+    shown = [len(pictures) for _, pictures in examples]
     return {
         "images": images,
         "right": right,
-        "accuracy": wording.precise_percent(judged.summary["accuracy"], images),
+        "accuracy": wording.precise_percent(judged.summary.accuracy, images),
         "interval": (wording.percent(low), wording.percent(high)),
         "commonest": wording.percent(counts.sum(1).max() / images),
         "pairs": pairs,
         "highest_pair_rate": max((pair.images / pair.of for pair in pairs), default=1.0),
+        "kinds_of_confusion": int(np.count_nonzero(counts) - np.count_nonzero(counts.diagonal())),
         "per_class": per_class,
         "class_interval": [100 * edge for edge in wording.wilson(round(0.8 * smallest), smallest)],
         "class_images": smallest,
-        "even": len({row["images"] for row in per_class}) == 1,
+        "even": len({row.images for row in per_class}) == 1,
         "matrix": _matrix(judged, rates, worst) if size <= MOST_NUMBERED else None,
         "large_matrix": charts.matrix(counts, judged.classes) if size > MOST_NUMBERED else None,
+        "confusions": judged.most_confused(MOST_ROWS) if size > MOST_NUMBERED else [],
         "mistakes": judged.mistakes[:MISTAKES_SHOWN],
         "reliability": charts.reliability(*bins),
         "mean_confidence": float((number * confidence).sum() / number.sum()),
-        "ece": float(judged.summary["ece"]),
-        "examples": list(zip(judged.classes, judged.examples, strict=True)),
-        "shown_per_class": max(map(len, judged.examples), default=0),
+        "ece": judged.summary.ece,
+        "examples": examples,
+        "most_examples": max(shown),
+        "fewest_examples": min(shown),
     }
 
 
@@ -132,64 +137,93 @@ def _key_facts(stored: Stored) -> Iterator[Fact]:
     result = stored.result
     if stored.judged is not None:
         test = stored.judged.summary
-        yield "Loss", f"{test['loss']:.3f}", "mean of −log p(true class) on the test set, in nats"
+        yield "Loss", f"{test.loss:.3f}", "mean of −log p(true class) on the test set, in nats"
         if len(stored.judged.classes) > 5:
-            yield "Top-5", wording.precise_percent(test["top5"], test["images"]), "true class among its best five"
-        yield "Macro-F1", f"{test['macro_f1']:.3f}", "F1 of each class, averaged over classes"
-        yield "Calibration error", wording.percent(test["ece"]), "how far its confidence is from its accuracy (ECE)"
-    if "train_seconds" in result:
-        yield "Training time", wording.duration(result["train_seconds"]), "spent on training steps"
+            yield "Top-5", wording.precise_percent(test.top5, test.images), "true class among its best five"
+        yield "Macro-F1", f"{test.macro_f1:.3f}", "F1 of each class, averaged over classes"
+        yield "Calibration error", wording.percent(test.ece), "how far its confidence is from its accuracy (ECE)"
+    if result is not None:
+        yield "Training time", wording.duration(result.train_seconds), "spent on training steps"
     else:
-        seconds = stored.history[-1].get("seconds")
-        if seconds is not None:
-            yield "Time so far", wording.duration(seconds), "validation and checkpoints included"
+        seconds = stored.history[-1].seconds
+        yield "Time so far", wording.duration(seconds), "validation and checkpoints included"
     epochs, most = len(stored.history), stored.recipe.epochs
-    stopped = "; it stopped early" if result and epochs < most else ""
+    stopped = "; it stopped early" if result is not None and epochs < most else ""
     yield "Epochs", f"{epochs:,} of {most:,}", "passes over the training images" + stopped
-    data = stored.environment["data"]
     held_out = "of which a part for validation" if stored.recipe.validation else "all of them trained on"
-    yield "Training images", wording.count(data["images"]), held_out
-    if "parameters" in result:
-        yield "Parameters", wording.count(result["parameters"]), "numbers that training adjusts"
-    if "flops" in result:
-        yield "Computation", wording.scaled(result["flops"], "FLOP"), "floating-point operations, forward and backward"
-    if result.get("test_opening"):
-        ordinal = wording.ordinal(int(result["test_opening"]))
-        yield "Test set opened", f"{ordinal} time", "that this test set was opened on this machine by this user"
+    yield "Training images", wording.count(stored.environment.data.images), held_out
+    if result is not None:
+        yield "Parameters", wording.count(result.parameters), "numbers that training adjusts"
+        yield "Computation", wording.scaled(result.flops, "FLOP"), "floating-point operations, forward and backward"
+        if result.test_opening:
+            ordinal = wording.ordinal(result.test_opening)
+            yield "Test set opened", f"{ordinal} time", "that this test set was opened on this machine by this user"
 
 
 def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
-    """What the run ran on and with; what an older run did not record is left out."""
-    facts, data, result = stored.environment, stored.environment["data"], stored.result
-    height, width = data["size"]
-    yield "Data", f"{data['name']}, {wording.plural(len(data['classes']), 'class', 'classes')}"
-    yield "Training images", f"{data['images']:,} of {height} × {width} pixels"
-    yield "Read from", str(data["location"])
-    yield "Fingerprint", str(data["fingerprint"])
-    yield "Seed", str(facts["seed"])
-    yield "Machine", str(facts["machine"])
-    yield "Device", f"{facts['device_name']} ({facts['device']}), {facts['precision']}"
-    yield "Threads", str(facts["threads"])
-    if "peak_memory_bytes" in result:
-        yield "Peak memory", f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB"
-    if "cold_seconds" in result:
-        yield "From start to trained", wording.duration(result["cold_seconds"]) + ", start of the program included"
-    yield "Versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    if facts.get("commit"):
-        changed = str(facts["commit"]).endswith("+")
-        yield "Commit", str(facts["commit"]).rstrip("+") + (", with uncommitted changes" if changed else "")
-    yield "Started", str(facts["date"]).replace("T", " ").replace("+00:00", " UTC")
-    yield "Run", str(facts["run_id"])
+    """What the run ran on and with."""
+    facts, data, result = stored.environment, stored.environment.data, stored.result
+    height, width = data.size
+    yield "Data", f"{data.name}, {wording.plural(len(data.classes), 'class', 'classes')}"
+    yield "Training images", f"{data.images:,} of {height} × {width} pixels"
+    yield "Read from", data.location
+    yield "Fingerprint", data.fingerprint
+    yield "Seed", str(facts.seed)
+    yield "Machine", facts.machine
+    yield "Device", f"{facts.device_name} ({facts.device}), {facts.precision}"
+    yield "Threads", str(facts.threads)
+    if result is not None:
+        if result.peak_memory_bytes:  # 0 where the system does not tell
+            yield "Peak memory", f"{result.peak_memory_bytes / 2**20:,.0f} MiB"
+        yield "From start to trained", wording.duration(result.cold_seconds) + ", start of the program included"
+    yield "Versions", ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    if facts.commit:
+        changed = ", with uncommitted changes" if facts.commit.endswith("+") else ""
+        yield "Commit", facts.commit.rstrip("+") + changed
+    yield "Started", facts.date.replace("T", " ").replace("+00:00", " UTC")
+    yield "Run", facts.run_id
+
+
+def _on_cpu(stored: Stored) -> bool:
+    """Whether sums are rounded in an order that depends on the number of threads."""
+    return stored.environment.device.partition(":")[0] == "cpu"
 
 
 def _again(stored: Stored) -> str:
-    """What makes the run again: a command, or Python where the network is the user's own."""
-    facts = stored.environment
-    spec, seed, device = str(facts["data"]["spec"]), int(facts["seed"]), str(facts["device"])
-    if isinstance(stored.recipe.model, CustomModel):
-        return f'thirtytwo.train("recipe.toml", {spec!r}, seed={seed}, device="{device}", network=…).finish()'
-    words = ["thirtytwo", "train", "recipe.toml", "--data", spec, "--seed", str(seed), "--device", device]
-    return shlex.join(words)
+    """What makes the run again: a command, or Python with … where its owner alone has what belongs there."""
+    facts, threads = stored.environment, stored.environment.threads
+    if stored.needs_its_program:
+        arguments = ['"recipe.toml"', _data(stored) or repr(facts.data.spec)]
+        arguments += [f"seed={facts.seed}", f'device="{facts.device}"', *_network(stored)]
+        first = f"torch.set_num_threads({threads})\n" if _on_cpu(stored) else ""
+        return f"{first}thirtytwo.train({', '.join(arguments)}).finish()"
+    words = ["thirtytwo", "train", "recipe.toml", "--data", facts.data.spec]
+    words += ["--seed", str(facts.seed), "--device", facts.device]
+    return (f"OMP_NUM_THREADS={threads} " if _on_cpu(stored) else "") + shlex.join(words)
+
+
+def _go_on(stored: Stored) -> str:
+    """What ends the training, if that is still to be done, scores the test set and writes this report; as `_again`."""
+    path = str(stored.run.path)
+    if stored.needs_its_program:
+        arguments = [repr(path), *filter(None, [_data(stored)]), *_network(stored)]
+        return (
+            f"training = thirtytwo.resume({', '.join(arguments)})\n"
+            "classifier = training.finish()\n"
+            "thirtytwo.evaluate_run(training.run, training.source, classifier)\n"
+            "thirtytwo.write_report(training.run)"
+        )
+    return shlex.join(["thirtytwo", "train", "--resume", path])
+
+
+def _data(stored: Stored) -> str:
+    """The data as a Python argument, where they are not found by their SPEC."""
+    return "thirtytwo.from_arrays(…)" if stored.environment.data.spec == ARRAYS else ""
+
+
+def _network(stored: Stored) -> list[str]:
+    """The network as a Python argument, where it is not built from the recipe."""
+    return ["network=…"] if isinstance(stored.recipe.model, CustomModel) else []
 
 
 def _picture(pixels: Pixels, alternative: str) -> Markup:

@@ -1,22 +1,114 @@
-"""What a run folder has stored, in the shape in which a report shows it. The data set itself is never read."""
+"""What a run folder has stored, in the shape in which a report shows it. The data set itself is never read.
+
+Everything is checked here, once: whatever a page or a figure reaches for is there, or `read` has refused the folder.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from torch import Tensor
 
-from thirtytwo import early_stopping
+from thirtytwo import early_stopping, metrics
+from thirtytwo.data.source import ARRAYS
 from thirtytwo.errors import RunError
+from thirtytwo.events import Epoch
 from thirtytwo.recipe import Recipe
-from thirtytwo.run import Row, Run, read_tensors
+from thirtytwo.run import Run, read_tensors
+from thirtytwo.settings import CustomModel
+
+Kind = TypeVar("Kind")
 
 Pixels = NDArray[np.uint8]
 """One image: uint8 (height, width, 3)."""
+
+
+class _Facts(BaseModel):
+    """A part of a JSON file that `thirtytwo train` wrote; keys that no report shows are passed over."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Data(_Facts):
+    """The ``data`` part of environment.json."""
+
+    spec: str
+    name: str
+    location: str
+    fingerprint: str
+    images: PositiveInt
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    size: tuple[PositiveInt, PositiveInt]
+    """(height, width) in pixels."""
+    warnings: tuple[str, ...] = ()
+    notice: str | None = None
+
+
+class Environment(_Facts):
+    """environment.json."""
+
+    run_id: str
+    date: str
+    seed: int
+    data: Data
+    machine: str
+    device: str
+    device_name: str
+    precision: str
+    threads: PositiveInt
+    versions: dict[str, str]
+    commit: str | None = None
+    """None where the package did not run from a checkout."""
+
+
+class ClassScores(_Facts):
+    """How well one class is recognised."""
+
+    name: Annotated[str, Field(alias="class")]
+    precision: float
+    recall: float
+    f1: float
+    images: NonNegativeInt
+
+
+class Scores(_Facts):
+    """What result.json says of any split that was scored."""
+
+    images: PositiveInt
+    accuracy: float
+    loss: float
+
+
+class TestScores(Scores):
+    """What it says of the test set."""
+
+    top5: float
+    macro_f1: float
+    ece: float
+    per_class: Annotated[list[ClassScores], Field(min_length=1)]
+    confusion: list[list[NonNegativeInt]]
+
+
+class Result(_Facts):
+    """result.json."""
+
+    kept_epoch: PositiveInt
+    train_seconds: float
+    cold_seconds: float
+    flops: float
+    parameters: NonNegativeInt
+    peak_memory_bytes: NonNegativeInt
+    test_opening: PositiveInt | None = None
+    validation: Scores | None = None
+    test: TestScores | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +141,8 @@ class Confusion:
 class Judged:
     """The network's answers on the test set."""
 
-    summary: dict[str, Any]
-    """The ``test`` part of result.json."""
+    summary: TestScores
+    """The scores that result.json has of them."""
     classes: tuple[str, ...]
     probabilities: Tensor
     """float32 (n, classes)."""
@@ -65,7 +157,7 @@ class Judged:
     wrong: int
     """How many were misclassified in all."""
     examples: list[list[Pixels]]
-    """Random training images of each class."""
+    """Random training images of each class: as many as it has, up to a few."""
 
     def most_confused(self, number: int) -> list[Confusion]:
         """The most frequent confusions, at most `number`."""
@@ -91,18 +183,20 @@ class Stored:
 
     run: Run
     recipe: Recipe
-    environment: dict[str, Any]
-    history: list[Row]
-    """One row an epoch, at least one."""
-    result: dict[str, Any]
-    """Empty as long as the training has not ended."""
+    environment: Environment
+    history: list[Epoch]
+    """One an epoch, at least one."""
+    result: Result | None
+    """None as long as the training has not ended."""
     judged: Judged | None
     """None as long as the test set has not been scored."""
+    needs_its_program: bool
+    """Whether it is repeated and resumed in Python only: its network or its data are its owner's and are not stored."""
 
     @property
     def has_validation(self) -> bool:
         """Whether there were images to select with."""
-        return any(row.get("validation_loss") is not None for row in self.history)
+        return self.history[0].validation_loss is not None
 
     @property
     def selects(self) -> bool:
@@ -111,14 +205,16 @@ class Stored:
 
     @property
     def kept_epoch(self) -> int:
-        """Number of the epoch whose weights are kept: the last that lowered the validation loss by enough."""
-        losses = [row.get("validation_loss") for row in self.history]
+        """Number of the epoch whose weights are kept, or would be if the training ended now."""
+        if self.result is not None:
+            return self.result.kept_epoch
+        losses = [epoch.validation_loss for epoch in self.history]
         return early_stopping.kept_epoch(losses, self.recipe.early_stopping)
 
     @property
     def mark(self) -> str:
         """What to write at the kept epoch; empty while it is open which one that will be."""
-        if self.result:
+        if self.result is not None:
             return f"epoch {self.kept_epoch:,} kept"
         return f"epoch {self.kept_epoch:,} best so far" if self.selects else ""
 
@@ -127,67 +223,150 @@ def read(run: Run) -> Stored:
     """Read what the run folder has.
 
     Raises:
-        RunError: not an epoch has been trained, or a file is missing or does not fit the others.
+        RunError: not an epoch has been trained, or a file is missing, damaged or does not fit the others.
         ModelError: predictions.safetensors is damaged.
     """
+    recipe = run.recipe
+    environment = _checked(Environment, run.environment, run.path / "environment.json")
+    needs_its_program = isinstance(recipe.model, CustomModel) or environment.data.spec == ARRAYS
+    history = _history(run, needs_its_program=needs_its_program)
+    facts, path = run.result, run.path / "result.json"
+    result = _checked(Result, facts, path) if facts else None
+    judged = None
+    if result is not None:
+        if result.kept_epoch > len(history):
+            raise _damaged(path, f"kept epoch {result.kept_epoch} of the {len(history)} in metrics.csv")
+        if result.test is not None:
+            judged = _judged(run.predictions_path, result.test, environment.data.size)
+    return Stored(run, recipe, environment, history, result, judged, needs_its_program)
+
+
+def _checked(kind: type[Kind], value: object, path: Path) -> Kind:
+    """The value as what it should be; `path` is the file that it was read from."""
     try:
-        history = run.metrics
-    except ValueError as error:
-        raise RunError(
-            f"{run.path / 'metrics.csv'}: damaged ({error}); expected a number in each cell, as `thirtytwo train` "
-            "writes them; copy the run folder anew, or train again"
-        ) from None
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        problems = [f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in details]
+        raise _damaged(path, "; ".join(problems[:3])) from None
+
+
+def _damaged(path: Path, found: str) -> RunError:
+    return RunError(
+        f"{path}: incomplete or damaged ({found}); expected it as `thirtytwo train` wrote it; "
+        "copy the run folder anew, or train again"
+    )
+
+
+def _history(run: Run, *, needs_its_program: bool) -> list[Epoch]:
+    path = run.path / "metrics.csv"
+    history = _checked(list[Epoch], run.metrics, path)
     if not history:
+        words = f"resume({str(run.path)!r}, …)" if needs_its_program else f"thirtytwo train --resume {run.path}"
         raise RunError(
             f"{run.path}: holds no finished epoch; expected a metrics.csv with at least one; "
-            f"`thirtytwo train --resume {run.path}` goes on with the training"
+            f"`{words}` goes on with the training"
         )
-    result = run.result
-    return Stored(run, run.recipe, run.environment, history, result, _judged(run, result) if "test" in result else None)
+    if [row.epoch for row in history] != list(range(1, len(history) + 1)):
+        raise _damaged(path, "epochs are not numbered 1, 2, 3, …")
+    empty = {cell is None for row in history for cell in (row.validation_loss, row.validation_accuracy)}
+    if len(empty) > 1:
+        raise _damaged(path, "some epochs have validation values and others lack them")
+    # A loss may be infinite, and then has no place on a chart; nothing else may.
+    for row in history:
+        others = (row.learning_rate, row.train_accuracy, row.validation_accuracy, row.images_per_second, row.seconds)
+        if not all(math.isfinite(number) for number in others if number is not None):
+            raise _damaged(path, f"epoch {row.epoch} holds a value that is not finite")
+    return history
 
 
-def _judged(run: Run, result: dict[str, Any]) -> Judged:
-    path = run.predictions_path
+_LAYOUT: dict[str, tuple[torch.dtype, str]] = {
+    "test.probabilities": (torch.float32, "images classes"),
+    "test.labels": (torch.int64, "images"),
+    "test.indices": (torch.int64, "images"),
+    "random.rows": (torch.int64, "drawn"),
+    "random.pixels": (torch.uint8, "drawn height width 3"),
+    "mistakes.rows": (torch.int64, "wrong"),
+    "mistakes.pixels": (torch.uint8, "wrong height width 3"),
+    "examples": (torch.uint8, "classes places height width 3"),
+    "examples.counts": (torch.int64, "classes"),
+}
+"""What a report needs of predictions.safetensors: each tensor's type, and what its sizes count."""
+
+
+def _judged(path: Path, test: TestScores, size: tuple[int, int]) -> Judged:
+    """The stored answers on the test set, if they are those that `test` was computed from."""
     if not path.exists():
         raise RunError(
             f"{path}: no such file; expected the predictions behind the scores in result.json; "
             "copy the run folder as a whole, or train again"
         )
     tensors, header = read_tensors(path)
-    try:
-        classes = tuple(str(name) for name in header["classes"])
-        probabilities, labels = tensors["test.probabilities"], tensors["test.labels"]
-        counts = np.array(result["test"]["confusion"], dtype=np.int64)
-        if probabilities.shape != (len(labels), len(classes)) or counts.shape != (len(classes), len(classes)):
-            raise ValueError(f"probabilities of shape {tuple(probabilities.shape)}, confusion of shape {counts.shape}")
-        predicted = probabilities.argmax(1)
-
-        def answers(name: str) -> list[Answer]:
-            return [
-                Answer(
-                    index=int(tensors["test.indices"][row]),
-                    pixels=pixels,
-                    true=classes[int(labels[row])],
-                    predicted=classes[int(predicted[row])],
-                    right=bool(labels[row] == predicted[row]),
-                    probability=float(probabilities[row, predicted[row]]),
-                )
-                for row, pixels in zip(tensors[f"{name}.rows"].tolist(), tensors[f"{name}.pixels"].numpy(), strict=True)
-            ]
-
-        return Judged(
-            summary=result["test"],
-            classes=classes,
-            probabilities=probabilities,
-            labels=labels,
-            counts=counts,
-            random=answers("random"),
-            mistakes=answers("mistakes"),
-            wrong=int((predicted != labels).sum()),
-            # A class with fewer images than places is filled up with black ones.
-            examples=[[image.numpy() for image in row if torch.any(image)] for row in tensors["examples"]],
-        )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    if problem := _problem(tensors, header, test, size):
         raise RunError(
-            f"{path}: does not fit result.json ({error!r}); expected both as one evaluation wrote them; train again"
-        ) from None
+            f"{path}: does not fit result.json ({problem}); expected both as one evaluation wrote them; "
+            "copy the run folder anew, or train again"
+        )
+    classes = tuple(row.name for row in test.per_class)
+    probabilities, labels = tensors["test.probabilities"], tensors["test.labels"]
+    predicted = probabilities.argmax(1)
+
+    def answers(name: str) -> list[Answer]:
+        return [
+            Answer(
+                index=int(tensors["test.indices"][row]),
+                pixels=pixels,
+                true=classes[int(labels[row])],
+                predicted=classes[int(predicted[row])],
+                right=bool(labels[row] == predicted[row]),
+                probability=float(probabilities[row, predicted[row]]),
+            )
+            for row, pixels in zip(tensors[f"{name}.rows"].tolist(), tensors[f"{name}.pixels"].numpy(), strict=True)
+        ]
+
+    places = zip(tensors["examples"].numpy(), tensors["examples.counts"].tolist(), strict=True)
+    return Judged(
+        summary=test,
+        classes=classes,
+        probabilities=probabilities,
+        labels=labels,
+        counts=np.array(test.confusion, dtype=np.int64),
+        random=answers("random"),
+        mistakes=answers("mistakes"),
+        wrong=int((predicted != labels).sum()),
+        examples=[list(images[:number]) for images, number in places],
+    )
+
+
+def _problem(tensors: Mapping[str, Tensor], header: Mapping[str, Any], test: TestScores, size: tuple[int, int]) -> str:
+    """Why these are not the predictions behind these scores; empty if they are."""
+    classes = [row.name for row in test.per_class]
+    if header.get("classes") != classes:
+        return "other classes, or in another order"
+    sizes = {"images": test.images, "classes": len(classes), "height": size[0], "width": size[1], "3": 3}
+    for name, (kind, words) in _LAYOUT.items():
+        counted = words.split()
+        if (tensor := tensors.get(name)) is None:
+            return f"{name} is missing"
+        # A size that nothing has fixed yet is whatever the first tensor says.
+        if (
+            tensor.dtype != kind
+            or tensor.ndim != len(counted)
+            or any(sizes.setdefault(word, length) != length for word, length in zip(counted, tensor.shape, strict=True))
+        ):
+            return f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {kind} ({', '.join(counted)})"
+    stops = {
+        "test.labels": len(classes),
+        "random.rows": test.images,
+        "mistakes.rows": test.images,
+        "examples.counts": sizes["places"] + 1,
+    }
+    for name, stop in stops.items():
+        if bool(((tensors[name] < 0) | (tensors[name] >= stop)).any()):
+            return f"{name} holds a number outside 0 to {stop - 1}"
+    probabilities = tensors["test.probabilities"]
+    if not bool((probabilities.isfinite() & (probabilities >= 0)).all()):
+        return "test.probabilities holds what is no probability"
+    if metrics.confusion(probabilities, tensors["test.labels"]).tolist() != test.confusion:
+        return "the confusion matrix is another one"
+    return ""

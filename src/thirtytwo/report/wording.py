@@ -35,16 +35,16 @@ def ordinal(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Three figures at most: ``7.3 s``, ``63 s``, ``12 min 5 s``, ``3 h 2 min``."""
+    """``7.3 s``, ``42 s``, ``3 min 05 s``, ``1 h 02 min``."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    if whole < 100:
+    if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
+        return f"{whole // 60} min {whole % 60:02} s"
     minutes = round(whole / 60)
-    return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def scaled(number: float, unit: str) -> str:

@@ -1,0 +1,252 @@
+"""A series: the runs of a benchmark that may stand in one entry, and the folder in which they are kept.
+
+Kept under benchmarks/.work: a folder for each series; ``sources``, with a clone of each commit that was measured, so
+that editing does not change a benchmark that takes hours; a lock, so that no two benchmarks run at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import measured
+from measured import REPOSITORY, Refused
+
+from thirtytwo import Images, environment
+from thirtytwo import recipe as recipes
+from thirtytwo.errors import ThirtytwoError
+from thirtytwo.run import remove_leftovers, write_atomic
+
+WORK = REPOSITORY / "benchmarks" / ".work"
+DESCRIBE = "import json, torch, thirtytwo.environment as e; print(json.dumps(e.describe(torch.device('cpu'))))"
+
+
+class ProgramFailed(ThirtytwoError):
+    """A program that a benchmark started did not do its work."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """What all runs of a series share; if any of it differs, it is another series, in another folder."""
+
+    commit: str
+    """With ``+`` if there were changes."""
+    sources: str
+    """Names the content that was run: the commit, and a digest of the changes to it."""
+    recipe: str
+    """Digest of the recipe, comments left out."""
+    data: str
+    """Fingerprint of the training images."""
+    machine: str
+    """As environment.json describes it."""
+    threads: int
+    """Of torch."""
+    versions: Mapping[str, str]
+    """Of Python and of the packages that can change a result."""
+    rival: str
+    """The competitor's package, with its version."""
+
+    @property
+    def key(self) -> str:
+        """Name of its folder."""
+        return f"{self.commit[:7]}-{measured.digest(json.dumps(asdict(self), sort_keys=True))}"
+
+
+# The folder ----------------------------------------------------------------------------------------------------------
+
+
+def begin(series: Series, work: Path = WORK) -> Path:
+    """The folder of a series, made if there is none yet."""
+    folder = work / series.key
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    if not (folder / "series.json").exists():
+        # Begun anew after its folder was deleted, it is another series: what was recorded of the first one stays.
+        name = f"{series.key}-{uuid.uuid4().hex[:8]}"
+        write(folder / "series.json", {**asdict(series), "id": name, "commands": []})
+    return folder
+
+
+def note(folder: Path, command: str) -> None:
+    """Remember a command that runs of this series are made with."""
+    facts = read(folder / "series.json")
+    if command not in facts["commands"]:
+        write(folder / "series.json", {**facts, "commands": [*facts["commands"], command]})
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON object that `write` wrote."""
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts
+
+
+def write(path: Path, facts: Mapping[str, Any]) -> None:
+    """Store a JSON object, as a whole or not at all."""
+    write_atomic(path, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+# What is run ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[int]:
+    """Have the machine's benchmarks to oneself.
+
+    Yields:
+        A file descriptor to hand to every program that is started: if this process is killed, the machine is taken
+        until they have ended too.
+
+    Raises:
+        Refused: another benchmark runs, or what a killed one left behind.
+    """
+    WORK.mkdir(exist_ok=True)
+    with (WORK / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(
+                f"{WORK}: a benchmark, or a training that a killed one left behind, is running; expected nothing else "
+                "to run, since that would falsify both; wait for its end"
+            ) from None
+        yield file.fileno()
+
+
+def call(words: Sequence[str | Path], lock: int, variables: Mapping[str, str] | None = None) -> str:
+    """Run a program to its end and return what it printed; what it says on stderr goes to the terminal.
+
+    Interrupted, this asks the program to end, which lets a training of ours write a checkpoint, and waits until it has.
+
+    Args:
+        words: the program and its arguments.
+        lock: what `alone` yielded.
+        variables: its environment, if not this process's.
+
+    Raises:
+        ProgramFailed: its exit status is not 0.
+    """
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, env=dict(variables or os.environ), pass_fds=(lock,)
+    ) as program:
+        try:
+            printed, _ = program.communicate()
+        except KeyboardInterrupt:
+            program.terminate()
+            program.wait()
+            raise
+    if program.returncode:
+        raise ProgramFailed(
+            f"`{shlex.join(map(str, words))}` ended with status {program.returncode}; expected 0; see what it said, "
+            "then give the same command again: what has been done is kept"
+        )
+    return printed
+
+
+def commit_to_measure(dirty: bool) -> str:
+    """The commit of this checkout, with ``+`` if it was changed and the changes are wanted.
+
+    Raises:
+        Refused: it cannot be told, or there are changes.
+    """
+    if not (REPOSITORY / "src" / "thirtytwo").samefile(Path(environment.__file__).parent):
+        raise Refused(
+            f"thirtytwo comes from {environment.__file__}; expected {REPOSITORY / 'src'}; "
+            f"install that one: pip install -e {REPOSITORY}"
+        )
+    commit = environment.commit()
+    if commit is None:
+        raise Refused(f"{REPOSITORY}: its commit cannot be told; expected a git checkout; clone the repository")
+    if commit.endswith("+"):
+        # measured.json changes with every run that is recorded; nothing that is measured reads it.
+        except_records = f":(exclude){measured.PATH.relative_to(REPOSITORY).as_posix()}"
+        words = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", except_records]
+        changed = subprocess.run(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True).stdout
+        if not changed.strip():
+            return commit.removesuffix("+")
+        if not dirty:
+            raise Refused(
+                f"{REPOSITORY} has changes that are not committed:\n{changed}expected none, since results are recorded "
+                "under a commit; commit or stash them, or measure them as they are with --dirty"
+            )
+    return commit
+
+
+def clone(commit: str, lock: int) -> Path:
+    """A checkout of the commit that nobody edits; a ``+`` stands for the changes, which are copied into it."""
+    bare = commit.removesuffix("+")
+    files = _sources() if commit.endswith("+") else []
+    place = WORK / "sources" / (f"{bare}-{_content(files)}" if files else bare)
+    if place.exists():
+        return place
+    beside = place.with_name(f"{place.name}.part")
+    beside.parent.mkdir(exist_ok=True)
+    shutil.rmtree(beside, ignore_errors=True)
+    call(["git", "clone", "--quiet", "--no-checkout", REPOSITORY, beside], lock)
+    call(["git", "-C", beside, "checkout", "--quiet", "--detach", bare], lock)
+    if files:
+        shutil.rmtree(beside / "src" / "thirtytwo")  # what was deleted since the commit goes, too
+    for path in files:
+        copy = beside / path.relative_to(REPOSITORY)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    beside.rename(place)
+    return place
+
+
+def _sources() -> list[Path]:
+    """Every file that decides what a run does, committed or not."""
+    package = [path for path in (REPOSITORY / "src" / "thirtytwo").rglob("*") if path.suffix != ".pyc"]
+    return sorted(path for path in [*package, *(REPOSITORY / "benchmarks").glob("*.py")] if path.is_file())
+
+
+def _content(files: Sequence[Path]) -> str:
+    content = hashlib.sha256()
+    for path in files:
+        if path != measured.PATH:
+            content.update(f"{path.relative_to(REPOSITORY)}\n".encode())
+            content.update(hashlib.sha256(path.read_bytes()).digest())
+    return content.hexdigest()[:16]
+
+
+def variables_for(sources: Path) -> dict[str, str]:
+    """The environment in which Python imports thirtytwo from a clone."""
+    path = os.pathsep.join([str(sources / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def identify(commit: str, sources: Path, *, recipe: str, images: Images, rival: str, lock: int) -> Series:
+    """The series that runs of these sources belong to.
+
+    The clone is asked what its runs will record, before hours are spent on runs that record something else.
+
+    Raises:
+        Refused: they would record another commit.
+    """
+    facts = json.loads(call([sys.executable, "-P", "-c", DESCRIBE], lock, variables_for(sources)))
+    # With changes to nothing but documents, what is run is the commit as it stands, and its runs say so.
+    if facts["commit"] not in (commit, commit.removesuffix("+")):
+        raise Refused(
+            f"{sources}: its runs would record commit {facts['commit']}; expected {commit}; delete that folder, and "
+            "look for what makes Python import another thirtytwo"
+        )
+    return Series(
+        commit=facts["commit"],
+        sources=sources.name,
+        recipe=measured.digest(recipes.load(recipe).to_toml()),
+        data=images.fingerprint,
+        machine=facts["machine"],
+        threads=facts["threads"],
+        versions=facts["versions"],
+        rival=rival,
+    )

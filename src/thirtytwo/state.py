@@ -1,0 +1,101 @@
+"""The state of a training: all that a checkpoint holds, and no more than a training needs to go on to the same bits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from thirtytwo import optim
+from thirtytwo.errors import RunError
+from thirtytwo.events import Epoch
+from thirtytwo.run import read_tensors, write_tensors
+
+
+@dataclass
+class Progress:
+    """How far a training is."""
+
+    epoch: int = 0
+    """Epochs done."""
+    step: int = 0
+    """Steps done in the epoch under way."""
+    loss_sum: float = 0.0
+    """Of the epoch under way, over images."""
+    correct: int = 0
+    """Of the epoch under way."""
+    seen: int = 0
+    """Images of the epoch under way."""
+    finished: bool = False
+    train_seconds: float = 0.0
+    """Spent on steps."""
+    epoch_seconds: float = 0.0
+    """Spent on steps of the epoch under way."""
+    elapsed_seconds: float = 0.0
+    """Spent on everything since the first use of training data."""
+
+    def begin_next_epoch(self) -> None:
+        """Count anew."""
+        self.epoch += 1
+        self.step = self.correct = self.seen = 0
+        self.loss_sum = self.epoch_seconds = 0.0
+
+
+@dataclass(eq=False)
+class State:
+    """Weights, what the optimiser remembers, the best weights so far, and the epochs so far."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    progress: Progress = field(default_factory=Progress)
+    history: list[Epoch] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The network's state after the epoch that would be kept; empty if there is none, or none is selected."""
+
+    @property
+    def validation_losses(self) -> list[float | None]:
+        """One an epoch."""
+        return [epoch.validation_loss for epoch in self.history]
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number; buffers may hold what they like."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.network.parameters())
+
+    def keep_weights(self) -> None:
+        """Make the network's weights the best so far."""
+        self.best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, atomically; see `run.write_tensors`."""
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(self.optimizer).items()}
+        header = {"progress": asdict(self.progress), "history": [asdict(epoch) for epoch in self.history]}
+        write_tensors(path, tensors, header)
+
+    def restore(self, path: Path) -> None:
+        """Become what a checkpoint holds, whatever there was before.
+
+        Raises:
+            RunError: the checkpoint is another network's.
+            ModelError: it cannot be read.
+        """
+        tensors, header = read_tensors(path)
+        device = next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+        try:
+            self.progress = Progress(**header["progress"])
+            self.history = [Epoch(**row) for row in header["history"]]
+            self.network.load_state_dict(_within(tensors, "network."))
+            self.best = {name: tensor.to(device) for name, tensor in _within(tensors, "best.").items()}
+            optim.restore_state(self.optimizer, _within(tensors, "optimizer."))
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise RunError(
+                f"{path}: does not fit this run's network ({error}); expected the checkpoint that this run wrote, and "
+                "the same network if it is your own"
+            ) from None
+
+
+def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

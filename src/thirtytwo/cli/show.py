@@ -99,8 +99,10 @@ class Screen:
         self.warn(training.source, facts["warnings"])
         self.say(
             f"{training.recipe.name} on {facts['name']}: {facts['training_images']:,} training and "
-            f"{facts['validation_images']:,} validation images, at most {training.recipe.epochs} epochs, "
-            f"batches of {training.recipe.batch_size}, on {training.device_name}"
+            f"{facts['validation_images']:,} validation images"
+        )
+        self.say(
+            f"at most {training.recipe.epochs} epochs, batches of {training.recipe.batch_size}, on {training.device_name}"
         )
         table = Table("layer", "kind", "output", "parameters", box=None, pad_edge=False)
         table.columns[3].justify = "right"
@@ -140,8 +142,8 @@ class Screen:
         """Scores of one split."""
         scores = result[split]
         self.console.print(
-            f"[bold]{split} accuracy {scores['accuracy']:.2%}[/bold] on {scores['images']:,} images"
-            f"   loss {scores['loss']:.4f}   top-5 {scores['top5']:.2%}   calibration error {scores['ece']:.3f}"
+            f"[bold]{split} accuracy {scores['accuracy']:.2%}[/bold] on {scores['images']:,} images\n"
+            f"loss {scores['loss']:.4f}   top-5 {scores['top5']:.2%}   calibration error {scores['ece']:.3f}"
         )
         if split == "test" and result.get("test_opening"):
             self.say(f"opening {result['test_opening']} of this test set")

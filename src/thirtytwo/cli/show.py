@@ -95,15 +95,13 @@ class Screen:
 
     def training_begins(self, training: Training) -> None:
         """The data, and the network: layers, output shapes, parameters."""
-        facts = training.data
+        facts, recipe = training.data, training.recipe
         self.warn(training.source, facts["warnings"])
         self.say(
-            f"{training.recipe.name} on {facts['name']}: {facts['training_images']:,} training and "
+            f"{recipe.name} on {facts['name']}: {facts['training_images']:,} training and "
             f"{facts['validation_images']:,} validation images"
         )
-        self.say(
-            f"at most {training.recipe.epochs} epochs, batches of {training.recipe.batch_size}, on {training.device_name}"
-        )
+        self.say(f"at most {recipe.epochs} epochs, batches of {recipe.batch_size}, on {training.device_name}")
         table = Table("layer", "kind", "output", "parameters", box=None, pad_edge=False)
         table.columns[3].justify = "right"
         for layer in models.summary(training.network, training.classifier.size):

@@ -16,7 +16,7 @@ from thirtytwo import models
 from thirtytwo.classifier import Classifier
 from thirtytwo.errors import ImageError, ModelError
 from thirtytwo.run import read_tensors, write_tensors
-from thirtytwo.settings import ClassicModel, CustomModel, Pixels
+from thirtytwo.settings import ClassicModel, CustomModel, Pixels, Views
 
 CLASSES = ("cat", "dog", "frog")
 SETTINGS = ClassicModel(stages=((4,), (8,)), hidden_units=8)
@@ -107,7 +107,12 @@ def test_fingerprint_changes_with_any_weight(classifier: Classifier) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"temperature": 1.5}, {"pixels": Pixels(mean=(0.1, 0.0, 0.0))}, {"classes": ("cat", "dog", "owl")}],
+    [
+        {"temperature": 1.5},
+        {"views": Views(mirror=True)},
+        {"pixels": Pixels(mean=(0.1, 0.0, 0.0))},
+        {"classes": ("cat", "dog", "owl")},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_fingerprint_changes_with_anything_that_changes_the_answer(
@@ -134,6 +139,31 @@ def test_scoring_puts_every_part_of_a_network_back_into_its_mode(images: np.ndar
     classifier(images)
     assert classifier.network.training
     assert not frozen.training
+
+
+def test_views_are_averaged_as_they_say(classifier: Classifier, images: np.ndarray) -> None:
+    def scores(pixels: np.ndarray) -> torch.Tensor:
+        return classifier.scores(np.ascontiguousarray(pixels))
+
+    def mirrored(pixels: np.ndarray) -> torch.Tensor:
+        return (scores(pixels) + scores(pixels[:, :, ::-1])) / 2
+
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    corners = padded[:, :16, :16], padded[:, 2:, 2:]
+    expected = {
+        Views(mirror=True): mirrored(images),
+        Views(translate_pixels=1): scores(images) / 2 + (scores(corners[0]) + scores(corners[1])) / 4,
+        Views(mirror=True, translate_pixels=1): mirrored(images) / 2
+        + (mirrored(corners[0]) + mirrored(corners[1])) / 4,
+    }
+    for views, each in expected.items():
+        assert torch.allclose(replace(classifier, views=views).scores(images), each, atol=1e-5)
+
+
+def test_a_stored_model_keeps_its_views(classifier: Classifier, tmp_path: Path) -> None:
+    views = Views(mirror=True, translate_pixels=2)
+    replace(classifier, views=views).save(tmp_path / "model.safetensors")
+    assert Classifier.load(tmp_path / "model.safetensors").views == views
 
 
 def test_a_model_file_cut_short_is_refused(classifier: Classifier, tmp_path: Path) -> None:

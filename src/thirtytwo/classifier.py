@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from thirtytwo import data, models
 from thirtytwo.errors import ModelError, ThirtytwoError
 from thirtytwo.run import Run, read_tensors, write_tensors
-from thirtytwo.settings import AnyModel, CustomModel, Pixels, Settings
+from thirtytwo.settings import AnyModel, CustomModel, Pixels, Settings, Views
 
 FORMAT = 1
 """Version of the model file's header."""
@@ -39,6 +40,7 @@ class _Header(Settings):
     pixels: Pixels
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     size: tuple[_Side, _Side]
+    views: Views = Views()
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     facts: dict[str, Any]
 
@@ -67,6 +69,7 @@ class Classifier:
         classes: class names, in the order of the network's outputs.
         size: (height, width) in pixels of the images that it takes.
         pixels: how pixels become the network's input.
+        views: what is averaged when an image is classified.
         temperature: scores are divided by this before the softmax (Guo et al. 2017).
         facts: where it comes from: recipe, seed, data, …; how it answers does not depend on them.
     """
@@ -76,6 +79,7 @@ class Classifier:
     classes: tuple[str, ...]
     size: tuple[int, int] = (32, 32)
     pixels: Pixels = field(default_factory=Pixels)
+    views: Views = field(default_factory=Views)
     temperature: float = 1.0
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -134,6 +138,7 @@ class Classifier:
             classes=header.classes,
             size=header.size,
             pixels=header.pixels,
+            views=header.views,
             temperature=header.temperature,
             facts=header.facts,
         )
@@ -144,6 +149,7 @@ class Classifier:
             format=FORMAT,
             model=self.model,
             pixels=self.pixels,
+            views=self.views,
             classes=self.classes,
             size=self.size,
             temperature=self.temperature,
@@ -159,7 +165,8 @@ class Classifier:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over weights and preparation: two models that answer differently never share it."""
-        preparation = (self.model.model_dump(), self.classes, self.size, self.pixels.model_dump(), self.temperature)
+        settings = [part.model_dump() for part in (self.model, self.pixels, self.views)]
+        preparation = (settings, self.classes, self.size, self.temperature)
         digest = hashlib.sha256(json.dumps(preparation, sort_keys=True).encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -189,8 +196,22 @@ class Classifier:
         standardise = data.standardiser(self.pixels)
         with models.evaluating(self.network), torch.inference_mode():
             batches = torch.split(images, batch_size)
-            parts = [self.network(standardise(batch.to(self.device))).float() for batch in batches]
+            parts = [self._averaged(standardise(batch.to(self.device))) for batch in batches]
         return torch.cat(parts) if parts else torch.empty((0, len(self.classes)), device=self.device)
+
+    def _averaged(self, inputs: Tensor) -> Tensor:
+        """Scores float32 (batch, classes) of a network's inputs, averaged over `views`."""
+        scores = self._seen(inputs)
+        if shift := self.views.translate_pixels:
+            height, width = self.size
+            padded = pad(inputs, (shift, shift, shift, shift), mode="reflect")
+            corners = padded[:, :, :height, :width], padded[:, :, 2 * shift :, 2 * shift :]
+            scores = scores / 2 + sum(self._seen(corner) for corner in corners) / 4
+        return scores
+
+    def _seen(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.network(inputs).float()
+        return (scores + self.network(inputs.flip(3)).float()) / 2 if self.views.mirror else scores
 
     def probabilities(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:
         """Class probabilities float32 (n, classes), on the network's device; see `scores`."""

@@ -36,6 +36,7 @@ from thirtytwo.settings import (
     Pixels,
     Settings,
     Sgd,
+    Views,
 )
 
 MOST_EPOCHS = 100_000
@@ -52,6 +53,8 @@ class Recipe(Settings):
     """Most passes over the training images."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     """Most images in a step; an epoch is divided into as few steps as that allows, of equal size but for one image."""
+    drop_last: bool = False
+    """All batches have `batch_size` images; those that are left over come in another epoch, at random."""
     validation: Fraction = 0.1
     """Share of the training images held out, class by class, to select with; 0 trains on all of them."""
     checkpoint_minutes: NotNegative = 10.0
@@ -70,6 +73,8 @@ class Recipe(Settings):
     """When to stop, and which weights to keep."""
     pixels: Pixels = Pixels()
     """How pixels become the network's input."""
+    views: Views = Views()
+    """What is averaged when an image is classified."""
     fewer_images: FewerImages = FewerImages()
     """How epochs grow on a smaller data set."""
 
@@ -77,6 +82,14 @@ class Recipe(Settings):
     def _nesterov_needs_momentum(self) -> Self:
         if isinstance(self.optimizer, Sgd) and self.optimizer.nesterov and self.optimizer.momentum == 0:
             raise ValueError("optimizer.momentum is 0, but nesterov needs some; set optimizer.nesterov to false")
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind_of_flip(self) -> Self:
+        if self.augmentation.horizontal_flip and self.augmentation.alternating_flip:
+            raise ValueError(
+                "augmentation.horizontal_flip and augmentation.alternating_flip are both true; set one to false"
+            )
         return self
 
     @model_validator(mode="after")

@@ -46,6 +46,24 @@ class ClassicModel(Settings):
     """Probability with which an input of either dense layer is zeroed in training."""
 
 
+class SpeedModel(Settings):
+    """The network of the fast recipes (cifar10-airbench, Jordan 2024, arXiv 2404.00498): a whitened first layer, then
+    groups of two convolutions."""
+
+    name: Literal["speed"] = "speed"
+    """Kind of network."""
+    whitening_kernel: Annotated[int, Field(ge=1, le=7)] = 2
+    """Side of the patches that the first layer whitens, in pixels."""
+    whitening_images: Count = 5000
+    """Training images whose patches it is computed from."""
+    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (64, 256, 256)
+    """Output channels of each group; each group halves height and width."""
+    batch_norm_momentum: Fraction = 0.6
+    """Share of the running averages that a step keeps."""
+    batch_norm_epsilon: NotNegative = 1e-12
+    """Added to the variance."""
+
+
 class CustomModel(Settings):
     """A network that the caller brings as an ``nn.Module``; it cannot be rebuilt from the recipe alone."""
 
@@ -55,7 +73,7 @@ class CustomModel(Settings):
     """Qualified class name of the module, for the record."""
 
 
-AnyModel = ClassicModel | CustomModel
+AnyModel = ClassicModel | SpeedModel | CustomModel
 
 
 class Adam(Settings):
@@ -90,7 +108,33 @@ class Sgd(Settings):
     """This share of each weight is added to its gradient; norms and biases are left alone."""
 
 
-AnyOptimizer = Adam | Sgd
+class Muon(Settings):
+    """Muon (Jordan 2024) for the kernels of convolutions; SGD with Nesterov momentum for everything else.
+
+    The rates are those of a loss that is summed over the batch (`loss.reduction`): Muon does not mind, SGD does.
+    """
+
+    name: Literal["muon"] = "muon"
+    """Kind of optimiser."""
+    learning_rate: Positive = 0.24
+    """Peak step size of kernels, against a norm of the square root of their outputs."""
+    momentum: Fraction = 0.6
+    """Share of the previous momentum of kernels that is kept."""
+    newton_schulz_steps: Annotated[int, Field(ge=1, le=20)] = 3
+    """Steps of the iteration that makes an update orthogonal."""
+    dense_learning_rate: Positive = 0.67
+    """Peak step size of dense layers' weights."""
+    bias_learning_rate: Positive = 0.053
+    """Peak step size of biases and normalisations."""
+    sgd_momentum: Fraction = 0.85
+    """Share of the previous update of everything but kernels that is added to the next one."""
+    decay: NotNegative = 0.0
+    """Share of everything but kernels that is removed per step, at the peak rate."""
+    whitening_epochs: NotNegative = 3.0
+    """Over these epochs the rate of the whitening layer's bias falls to 0; then it is not trained any more."""
+
+
+AnyOptimizer = Adam | Sgd | Muon
 
 
 class Constant(Settings):
@@ -126,6 +170,17 @@ class Cosine(Settings):
     """The last rate, as a share of the peak."""
 
 
+class Linear(Settings):
+    """A straight line from the peak to the final rate, which it would reach with the step after the last."""
+
+    name: Literal["linear"] = "linear"
+    """Kind of schedule."""
+    warmup_epochs: NotNegative = 0.0
+    """Epochs over which the rate rises linearly from 0 to its peak."""
+    final_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """Where the line ends, as a share of the peak."""
+
+
 class OneCycle(Settings):
     """Up to the peak and down again on half cosines (Smith & Topin 2018, arXiv 1708.07120)."""
 
@@ -154,7 +209,7 @@ class Plateau(Settings):
     """The rate is never reduced below this share of the peak."""
 
 
-AnySchedule = Constant | StepDecay | Cosine | OneCycle | Plateau
+AnySchedule = Constant | StepDecay | Cosine | Linear | OneCycle | Plateau
 
 
 class Augmentation(Settings):
@@ -168,6 +223,10 @@ class Augmentation(Settings):
     """Vertical shift drawn evenly from ± this share of the image's height."""
     horizontal_flip: bool = False
     """Mirror left and right with probability one half."""
+    alternating_flip: bool = False
+    """Mirror each image in every other epoch instead, half of the images in the first (Jordan 2024)."""
+    translate_pixels: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Shift by whole pixels, up to this many in either direction; the border is reflected, nothing is resampled."""
 
 
 class Loss(Settings):
@@ -175,6 +234,8 @@ class Loss(Settings):
 
     label_smoothing: Fraction = 0.0
     """Share of the target probability that is spread evenly over all classes (Szegedy et al. 2016)."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """How the losses of a batch become the number that is minimised; results always show the mean."""
 
 
 class EarlyStopping(Settings):
@@ -193,6 +254,15 @@ class Pixels(Settings):
     """Subtracted per channel (red, green, blue), after the division by 255."""
     standard_deviation: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
     """Divided by per channel, after the subtraction."""
+
+
+class Views(Settings):
+    """Test-time augmentation: the scores of an image are the mean over several views of it."""
+
+    mirror: bool = False
+    """Each view is looked at mirrored left and right, too."""
+    translate_pixels: Annotated[int, Field(ge=0, le=1000)] = 0
+    """If not 0, half of the weight goes to the image shifted by this much, up-left and down-right (Jordan 2024)."""
 
 
 class FewerImages(Settings):

@@ -45,10 +45,10 @@ class Progress:
 
 @dataclass(eq=False)
 class State:
-    """Weights, what the optimiser remembers, the best weights so far, and the epochs so far."""
+    """Weights, what the optimisers remember, the best weights so far, and the epochs so far."""
 
     network: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: optim.Optimizers
     progress: Progress = field(default_factory=Progress)
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class State:
         """Write a checkpoint, atomically; see `run.write_tensors`."""
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(self.optimizer).items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(self.optimizers).items()}
         header = {"progress": asdict(self.progress), "history": [asdict(epoch) for epoch in self.history]}
         write_tensors(path, tensors, header)
 
@@ -89,7 +89,7 @@ class State:
             self.history = [Epoch(**row) for row in header["history"]]
             self.network.load_state_dict(_within(tensors, "network."))
             self.best = {name: tensor.to(device) for name, tensor in _within(tensors, "best.").items()}
-            optim.restore_state(self.optimizer, _within(tensors, "optimizer."))
+            optim.restore_state(self.optimizers, _within(tensors, "optimizer."))
         except (KeyError, TypeError, RuntimeError) as error:
             raise RunError(
                 f"{path}: does not fit this run's network ({error}); expected the checkpoint that this run wrote, and "

@@ -78,6 +78,9 @@ class Training:
             seed=self.seed,
             standardise=standardiser(recipe.pixels),
             augment=augmenter(recipe.augmentation),
+            alternating_flip=recipe.augmentation.alternating_flip,
+            translate_pixels=recipe.augmentation.translate_pixels,
+            drop_last=recipe.drop_last,
             device=self._device,
         )
         if self._loader.smallest_batch < 2 and models.has_batch_norm(self.network):
@@ -130,6 +133,7 @@ class Training:
             classes=self._classes,
             size=self._size,
             pixels=self.recipe.pixels,
+            views=self.recipe.views,
             facts={
                 **(self._final or self._result()),
                 "spec": self._facts["data"]["spec"],
@@ -173,8 +177,16 @@ class Training:
                 self._state.restore(self.run.checkpoint_path)
                 self._earlier_seconds = self._state.progress.elapsed_seconds
             else:
-                self._checkpoint()
+                self._begin()
             yield from self._epochs()
+
+    def _begin(self) -> None:
+        """Compute what weights are computed from images, and write the first checkpoint."""
+        started = time.perf_counter()
+        models.initialise(self.recipe.model, self.network, self._loader.first)
+        self._state.progress.elapsed_seconds += time.perf_counter() - started
+        self._state.progress.train_seconds += time.perf_counter() - started
+        self._checkpoint()
 
     def _epochs(self) -> Iterator[Step | Epoch]:
         progress = self._state.progress
@@ -213,8 +225,8 @@ class Training:
         seconds_before = (progress.train_seconds, progress.epoch_seconds)
         paused = 0.0  # time that the caller and checkpoints took
         for inputs, labels in loader.epoch(progress.epoch, start=progress.step):
-            rate = self._rate(progress.step)
-            self._step(inputs, labels, rate)
+            factor = self._factor(progress.step)
+            self._step(inputs, labels, factor)
             seconds = time.perf_counter() - started - paused
             progress.train_seconds, progress.epoch_seconds = (before + seconds for before in seconds_before)
             if self._stop:
@@ -223,7 +235,9 @@ class Training:
             if now - last_report >= 0.1:
                 last_report = now
                 pause = time.perf_counter()
-                yield self._report(rate, (progress.seen - seen_before) / seconds)
+                yield self._report(
+                    factor * self.recipe.optimizer.learning_rate, (progress.seen - seen_before) / seconds
+                )
                 paused += time.perf_counter() - pause
             if progress.step < loader.steps and now - last_checkpoint >= 60 * self.recipe.checkpoint_minutes > 0:
                 last_checkpoint = now
@@ -232,37 +246,36 @@ class Training:
                 self._checkpoint()
                 paused += time.perf_counter() - pause
 
-    def _rate(self, step: int) -> float:
-        """Learning rate of a step of the epoch under way."""
+    def _factor(self, step: int) -> float:
+        """What the schedule says of a step of the epoch under way."""
         losses = [loss for loss in self._state.validation_losses if loss is not None]
-        factor = self._schedule(self._state.progress.epoch * self._loader.steps + step, losses)
-        return self.recipe.optimizer.learning_rate * factor
+        return self._schedule(self._state.progress.epoch * self._loader.steps + step, losses)
 
-    def _step(self, inputs: Tensor, labels: Tensor, rate: float) -> None:
-        """One update of the weights."""
-        progress, optimizer, smoothing = self._state.progress, self._state.optimizer, self.recipe.loss.label_smoothing
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    def _step(self, inputs: Tensor, labels: Tensor, factor: float) -> None:
+        """One update of the weights, at this factor of the peak rates."""
+        progress, optimizers, loss = self._state.progress, self._state.optimizers, self.recipe.loss
+        optim.set_rates(optimizers, factor, progress.epoch + progress.step / self._loader.steps)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             # Dropout draws from the global generator; seeded for every step, it needs no place in a checkpoint.
             torch.manual_seed(seeded(self.seed, NOISE, progress.epoch, progress.step).initial_seed())
             scores = self.network(inputs)  # (batch, classes)
-            objective = cross_entropy(scores, labels, label_smoothing=smoothing)
-            optimizer.zero_grad(set_to_none=True)
+            objective = cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction=loss.reduction)
+            self.network.zero_grad(set_to_none=True)
             objective.backward()  # type: ignore[no-untyped-call]
         if not math.isfinite(value := float(objective.detach())):
+            rate = self.recipe.optimizer.learning_rate * factor
             raise self._diverged(f"step {progress.step + 1}: the loss is {value} at rate {rate:.3g}")
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         with torch.no_grad():
-            loss = float(cross_entropy(scores, labels)) if smoothing else value
+            progress.loss_sum += float(cross_entropy(scores, labels, reduction="sum"))
             progress.correct += int((scores.argmax(1) == labels).sum())
         progress.step += 1
-        progress.loss_sum += loss * len(labels)
         progress.seen += len(labels)
 
-    def _report(self, rate: float, images_per_second: float) -> Step:
+    def _report(self, factor: float, images_per_second: float) -> Step:
         progress, steps = self._state.progress, self._loader.steps
-        images = len(self._loader.labels)
+        images = self._loader.images
         left = (self.recipe.epochs - progress.epoch) * images - progress.seen
         return Step(
             epoch=progress.epoch + 1,
@@ -271,7 +284,7 @@ class Training:
             steps=steps,
             loss=progress.loss_sum / progress.seen,
             accuracy=progress.correct / progress.seen,
-            learning_rate=rate,
+            learning_rate=self.recipe.optimizer.learning_rate * factor,
             images_per_second=images_per_second,
             seconds_left=left / images_per_second,
         )
@@ -289,7 +302,7 @@ class Training:
                 raise self._diverged("the validation loss is nan")
         epoch = Epoch(
             epoch=progress.epoch + 1,
-            learning_rate=self._rate(self._loader.steps - 1),
+            learning_rate=self.recipe.optimizer.learning_rate * self._factor(self._loader.steps - 1),
             train_loss=progress.loss_sum / progress.seen,
             train_accuracy=progress.correct / progress.seen,
             validation_loss=validation_loss,
@@ -337,7 +350,7 @@ class Training:
     def _result(self) -> dict[str, Any]:
         """What is known when training ends; `evaluate` adds the scores."""
         progress = self._state.progress
-        images_seen = len(self._loader.labels) * progress.epoch
+        images_seen = self._loader.images * progress.epoch
         return {
             "recipe": self.recipe.name,
             "seed": self.seed,

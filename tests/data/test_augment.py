@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thirtytwo.data.augment import Augment
+from thirtytwo.data.augment import Augment, moved, shifts
 from thirtytwo.data.loader import seeded
 
 EVERYTHING = Augment(rotation_degrees=15, width_shift=0.1, height_shift=0.1, horizontal_flip=True)
@@ -76,3 +76,38 @@ def test_values_stay_between_zero_and_one_though_bicubic_weights_overshoot() -> 
     assert changed.shape == edges.shape
     assert changed.min() >= 0
     assert changed.max() <= 1
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_moving_agrees_with_reflect_padding_and_cropping(mirror: bool) -> None:
+    images = torch.randint(0, 256, (30, 3, 9, 7), dtype=torch.uint8, generator=seeded(1))
+    images = images.contiguous(memory_format=torch.channels_last)
+    chosen, shift = torch.randperm(30, generator=seeded(2))[:20], shifts(4, 20, seeded(3))
+    mirrored = torch.rand(20, generator=seeded(4)) < 0.5 if mirror else None
+    found = moved(images, chosen, shift, mirrored)
+    assert found.dtype == torch.uint8
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for row, (number, down, right) in enumerate(zip(chosen, *shift, strict=True)):
+        image = images[number].float()[None]
+        if mirrored is not None and mirrored[row]:
+            image = image.flip(3)
+        padded = torch.nn.functional.pad(image, (4, 4, 4, 4), mode="reflect")
+        expected = padded[0, :, 4 - down : 13 - down, 4 - right : 11 - right]
+        assert torch.equal(found[row].float(), expected)
+
+
+def test_moving_by_nothing_is_taking() -> None:
+    images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    chosen = torch.tensor([3, 1])
+    nothing = torch.zeros((2, 2), dtype=torch.int64)
+    assert torch.equal(moved(images, chosen, None, None), images[chosen])
+    assert torch.equal(moved(images, chosen, nothing, torch.tensor([False, False])), images[chosen])
+
+
+def test_shifts_are_even_in_both_directions() -> None:
+    drawn = shifts(2, 5000, seeded(0))
+    assert drawn.shape == (2, 5000)
+    for axis in drawn:
+        counts = torch.bincount(axis + 2, minlength=5)
+        assert len(counts) == 5
+        assert counts.min() > 900

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,8 +24,6 @@ def loader(images: Images, batch_size: int = 32, seed: int = 0) -> Loader:
 @settings(deadline=None)
 @given(batch_size=st.integers(1, 300), epoch=st.integers(0, 5))
 def test_an_epoch_shows_every_image_once_in_batches_that_differ_by_one_at_most(batch_size: int, epoch: int) -> None:
-    import numpy as np
-
     labels = np.arange(200, dtype=np.int64) % 4
     images = numbered(Images(np.zeros((200, 2, 2, 3), np.uint8), labels, ("a", "b", "c", "d"), "made"))
     batches = list(loader(images, batch_size).epoch(epoch))
@@ -89,3 +88,34 @@ def test_images_lie_on_the_device_as_bytes_in_channels_last_order(small_images: 
 def test_streams_of_different_numbers_are_different() -> None:
     draws = {tuple(torch.rand(2, generator=seeded(a, b)).tolist()) for a in range(30) for b in range(30)}
     assert len(draws) == 900
+
+
+def test_dropping_the_last_batch_makes_all_of_one_size_and_leaves_out_others_each_epoch(small_images: Images) -> None:
+    made = Loader(numbered(small_images), batch_size=60, seed=0, standardise=Standardise(), drop_last=True)
+    assert (made.steps, made.images, made.smallest_batch) == (3, 180, 60)
+    epochs = []
+    for epoch in range(2):
+        batches = list(made.epoch(epoch))
+        assert [len(labels) for _, labels in batches] == [60, 60, 60]
+        seen = torch.cat([(inputs[:, 0, 0, 0] * 255).round().long() for inputs, _ in batches]).tolist()
+        assert len(set(seen)) == 180
+        epochs.append(set(seen))
+    assert epochs[0] != epochs[1]
+    few = Loader(small_images, batch_size=1000, seed=0, standardise=Standardise(), drop_last=True)
+    assert (few.steps, few.images) == (1, 200)
+
+
+def test_two_epochs_of_alternating_flips_show_each_image_both_ways(small_images: Images) -> None:
+    pixels = small_images.pixels.copy()
+    pixels[:, 0, 0, 0], pixels[:, 0, -1, 0] = 0, 255  # the corners tell left from right
+    pixels[:, 1, :, 0] = np.arange(200, dtype=np.uint8)[:, None]  # and this says which image it is
+    images = Images(pixels, small_images.labels, small_images.classes, "made")
+    made = Loader(images, batch_size=32, seed=0, standardise=Standardise(), alternating_flip=True)
+    ways = []
+    for epoch in range(3):
+        inputs = torch.cat([inputs for inputs, _ in made.epoch(epoch)])
+        order = (inputs[:, 0, 1, 0] * 255).round().long().argsort()
+        ways.append(inputs[order, 0, 0, 0] == 1.0)
+    assert torch.equal(ways[0], ~ways[1])
+    assert torch.equal(ways[0], ways[2])
+    assert 70 < int(ways[0].sum()) < 130

@@ -1,30 +1,36 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
 from thirtytwo import models
 from thirtytwo.errors import RecipeError
-from thirtytwo.settings import ClassicModel, CustomModel
+from thirtytwo.models.speed import SpeedNet
+from thirtytwo.settings import AnyModel, ClassicModel, CustomModel, SpeedModel
 
-EVERY = [pytest.param(ClassicModel(), id="classic")]
+EVERY = [
+    pytest.param(kind(), id=kind.model_fields["name"].default) for kind in get_args(AnyModel) if kind is not CustomModel
+]
 
 
 @pytest.mark.parametrize("settings", EVERY)
 @pytest.mark.parametrize(("classes", "size"), [(10, (32, 32)), (3, (16, 24))])
 def test_every_model_maps_images_to_scores_and_learns_from_all_of_its_parameters(
-    settings: ClassicModel, classes: int, size: tuple[int, int]
+    settings: AnyModel, classes: int, size: tuple[int, int]
 ) -> None:
     network = models.build(settings, classes, size)
     scores = network(torch.rand((4, 3, *size)))
     assert scores.shape == (4, classes)
     scores.square().mean().backward()
-    assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in network.parameters())
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in trained)
 
 
 @pytest.mark.parametrize("settings", EVERY)
-def test_an_image_is_scored_the_same_alone_and_in_company(settings: ClassicModel) -> None:
+def test_an_image_is_scored_the_same_alone_and_in_company(settings: AnyModel) -> None:
     network = models.build(settings, 10).eval()
     images = torch.rand((5, 3, 32, 32))
     with torch.no_grad():
@@ -32,7 +38,7 @@ def test_an_image_is_scored_the_same_alone_and_in_company(settings: ClassicModel
 
 
 @pytest.mark.parametrize("settings", EVERY)
-def test_same_random_seed_same_weights(settings: ClassicModel) -> None:
+def test_same_random_seed_same_weights(settings: AnyModel) -> None:
     states = []
     for _ in range(2):
         torch.manual_seed(5)
@@ -71,3 +77,37 @@ def test_summary_names_every_layer_with_output_and_parameters_and_changes_nothin
     assert network.training
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_there_is_a_builder_for_every_kind_of_network() -> None:
+    kinds = {kind.model_fields["name"].default for kind in get_args(AnyModel)}
+    assert set(models.MODELS) == kinds - {"custom"}
+
+
+def test_answers_of_the_whitened_layer_to_its_images_are_uncorrelated_and_of_variance_one() -> None:
+    torch.manual_seed(0)
+    coarse = torch.nn.functional.interpolate(torch.randn(200, 3, 8, 8), size=(32, 32), mode="bilinear")
+    images = coarse + 0.3 * torch.randn(200, 3, 32, 32)  # neighbouring pixels resemble each other
+    network = models.build(SpeedModel(), 10)
+    models.initialise(SpeedModel(whitening_images=150), network, lambda number: images[:number])
+    assert isinstance(network, SpeedNet)
+    network.whitening.bias.data.zero_()
+    answers = network.whitening(images[:150]).movedim(1, -1).reshape(-1, 24)
+    second_moments = (answers.T @ answers / len(answers))[:12, :12]
+    assert torch.allclose(second_moments, torch.eye(12), atol=0.05)
+    assert torch.allclose(answers[:, :12], -answers[:, 12:], atol=1e-4)
+
+
+def test_a_fresh_convolution_of_the_speed_network_hands_its_input_on() -> None:
+    network = models.build(SpeedModel(), 10)
+    assert isinstance(network, SpeedNet)
+    inputs = torch.rand(2, 64, 6, 6)
+    handed_on = network.groups[1].convolution1(inputs)[:, :64]
+    assert torch.allclose(handed_on, inputs, atol=1e-6)
+
+
+def test_the_speed_network_takes_images_of_other_sizes() -> None:
+    network = models.build(SpeedModel(), 10)
+    assert all(network(torch.rand(2, 3, side, side)).shape == (2, 10) for side in (16, 20, 24, 32, 40))
+    with pytest.raises(RecipeError, match="expected at most 2"):
+        models.build(SpeedModel(), 10, (8, 8))

@@ -11,12 +11,27 @@ from torch import nn
 
 from thirtytwo import models, optim
 from thirtytwo.optim import schedule
-from thirtytwo.settings import Adam, ClassicModel, Constant, Cosine, OneCycle, Plateau, Sgd, StepDecay
+from thirtytwo.settings import (
+    Adam,
+    AnyModel,
+    AnyOptimizer,
+    ClassicModel,
+    Constant,
+    Cosine,
+    Linear,
+    Muon,
+    OneCycle,
+    Plateau,
+    Sgd,
+    SpeedModel,
+    StepDecay,
+)
 
 STATELESS = [
     Constant(warmup_epochs=2.0),
     StepDecay(every_epochs=3.0, factor=0.5),
     Cosine(warmup_epochs=1.0, final_factor=0.1),
+    Linear(warmup_epochs=1.0, final_factor=0.1),
     OneCycle(),
 ]
 
@@ -51,6 +66,12 @@ def test_cosine_is_half_way_at_half_time_and_ends_at_its_final_factor() -> None:
     assert schedule.cosine(0, 101) == 1.0
     assert schedule.cosine(50, 101, final_factor=0.2) == pytest.approx(0.6)
     assert schedule.cosine(100, 101, final_factor=0.2) == pytest.approx(0.2)
+
+
+def test_a_line_falls_by_the_same_amount_each_step_and_would_end_with_the_step_after_the_last() -> None:
+    assert [schedule.linear(step, 4) for step in range(5)] == pytest.approx([1, 0.75, 0.5, 0.25, 0])
+    assert schedule.linear(2, 10, warmup_steps=2, final_factor=0.2) == 1.0
+    assert schedule.linear(10, 10, warmup_steps=2, final_factor=0.2) == pytest.approx(0.2)
 
 
 def test_one_cycle_starts_low_peaks_and_ends_lowest() -> None:
@@ -106,32 +127,126 @@ def test_plateau_never_raises_the_rate_again(losses: list[float]) -> None:
     assert factors == sorted(factors, reverse=True)
 
 
-@pytest.mark.parametrize("settings", [Adam(weight_decay=0.1), Sgd(weight_decay=0.1)], ids=["adam", "sgd"])
+OPTIMISERS = [Adam(weight_decay=0.1), Sgd(weight_decay=0.1), Muon(decay=0.1)]
+NETWORKS = [ClassicModel(stages=((4,), (8,)), hidden_units=8), SpeedModel(widths=(8, 8))]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda settings: settings.name)
+@pytest.mark.parametrize("settings", OPTIMISERS, ids=lambda settings: settings.name)
+def test_every_trainable_parameter_is_updated_once(settings: AnyOptimizer, network: AnyModel) -> None:
+    built = models.build(network, 10)
+    before = {name: parameter.detach().clone() for name, parameter in built.named_parameters()}
+    optimizers = optim.build(settings, built)
+    numbers = [id(parameter) for one in optimizers for group in one.param_groups for parameter in group["params"]]
+    trainable = {id(parameter) for parameter in built.parameters() if parameter.requires_grad}
+    assert sorted(numbers) == sorted(trainable)
+    optim.set_rates(optimizers, 1.0, 0.0)
+    built(torch.rand(4, 3, 32, 32)).square().sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    for name, parameter in built.named_parameters():
+        assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+
+
+@pytest.mark.parametrize("settings", OPTIMISERS[:2], ids=["adam", "sgd"])
 def test_weight_decay_spares_norms_and_biases(settings: Adam | Sgd) -> None:
     network = models.build(ClassicModel(), 10)
-    optimizer = optim.build(settings, network)
+    (optimizer,) = optim.build(settings, network)
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     for name, parameter in network.named_parameters():
         assert (id(parameter) in decayed) == (parameter.ndim > 1), name
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+
+
+def test_decay_beside_muon_is_a_share_per_step_at_the_peak_rate() -> None:
+    module = nn.Linear(3, 2)
+    before = module.weight.detach().clone(), module.bias.detach().clone()
+    optimizers = optim.build(Muon(decay=0.01, sgd_momentum=0.0), module)
+    optim.set_rates(optimizers, 1.0, 0.0)
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for optimizer in optimizers:
+        optimizer.step()
+    assert torch.allclose(module.weight, 0.99 * before[0])
+    assert torch.allclose(module.bias, 0.99 * before[1])
+
+
+def test_rates_follow_the_schedule_and_the_whitening_bias_its_own_line() -> None:
+    optimizers = optim.build(Muon(whitening_epochs=2.0), models.build(SpeedModel(widths=(8, 8)), 10))
+    rates = {}
+    for epochs in (0.0, 1.0, 2.0, 3.0):
+        optim.set_rates(optimizers, 0.5, epochs)
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        rates[epochs] = [group["lr"] / group["peak"] for group in groups]
+    assert rates == {0.0: [0.5, 0.5, 1.0, 0.5], 1.0: [0.5] * 4, 2.0: [0.5, 0.5, 0.0, 0.5], 3.0: [0.5, 0.5, 0.0, 0.5]}
+
+
+@pytest.mark.parametrize("settings", OPTIMISERS, ids=lambda settings: settings.name)
+def test_an_optimiser_restored_goes_on_to_the_same_bits(settings: AnyOptimizer) -> None:
+    def gradients(step: int) -> None:
+        generator = torch.Generator().manual_seed(step)
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape, generator=generator))
+
+    def update(optimizers: optim.Optimizers, steps: range) -> None:
+        for step in steps:
+            gradients(step)
+            optim.set_rates(optimizers, 0.5, 0.0)
+            for optimizer in optimizers:
+                optimizer.step()
+
+    network = models.build(SpeedModel(widths=(8, 8)), 10)
+    optimizers = optim.build(settings, network)
+    update(optimizers, range(3))
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    remembered = {name: tensor.clone() for name, tensor in optim.state_tensors(optimizers).items()}
+    update(optimizers, range(3, 6))
+    expected = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network = models.build(SpeedModel(widths=(8, 8)), 10)
+    network.load_state_dict(weights)
+    again = optim.build(settings, network)
+    update(again, range(7, 8))  # what it remembers of this is to be forgotten
+    network.load_state_dict(weights)
+    optim.restore_state(again, remembered)
+    update(again, range(3, 6))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
 
 
 def test_adam_follows_its_paper() -> None:
     """Kingma & Ba 2015, algorithm 1, in float64."""
     settings = Adam(learning_rate=0.01, beta1=0.8, beta2=0.95, epsilon=1e-6)
     module = nn.Linear(3, 2, bias=False)
-    optimizer = optim.build(settings, module)
+    optimizers = optim.build(settings, module)
+    optim.set_rates(optimizers, 1.0, 0.0)
     weights = module.weight.detach().double().clone()
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     generator = torch.Generator().manual_seed(0)
     for step in range(1, 20):
         gradient = torch.randn(weights.shape, generator=generator)
         module.weight.grad = gradient.clone()
-        optimizer.step()
+        optimizers[0].step()
         first = 0.8 * first + 0.2 * gradient.double()
         second = 0.95 * second + 0.05 * gradient.double() ** 2
         corrected = (second / (1 - 0.95**step)).sqrt() + 1e-6
         weights -= 0.01 * first / (1 - 0.8**step) / corrected
+    assert torch.allclose(module.weight.detach().double(), weights, atol=1e-6)
+
+
+def test_sgd_follows_sutskever() -> None:
+    """Nesterov's momentum as Sutskever et al. (2013) write it, in torch's form, in float64."""
+    module = nn.Linear(3, 2, bias=False)
+    optimizers = optim.build(Sgd(learning_rate=0.1, momentum=0.9, weight_decay=0.02), module)
+    optim.set_rates(optimizers, 0.5, 0.0)
+    weights = module.weight.detach().double().clone()
+    momentum = torch.zeros_like(weights)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        gradient = torch.randn(weights.shape, generator=generator)
+        module.weight.grad = gradient.clone()
+        optimizers[0].step()
+        full = gradient.double() + 0.02 * weights
+        momentum = 0.9 * momentum + full
+        weights -= 0.05 * (full + 0.9 * momentum)
     assert torch.allclose(module.weight.detach().double(), weights, atol=1e-6)
 
 

@@ -68,3 +68,43 @@ class Augment:
         # pictures softer than those that it is to judge. It can overshoot at edges, hence the clamp.
         changed = grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
         return changed.clamp_(0.0, 1.0)
+
+
+def shifts(pixels: int, batch: int, generator: torch.Generator) -> Tensor:
+    """Whole-pixel shifts drawn evenly from ± `pixels`: int64 (2, batch), down and right."""
+    return torch.randint(-pixels, pixels + 1, (2, batch), generator=generator)
+
+
+def moved(images: Tensor, chosen: Tensor, shift: Tensor | None, mirrored: Tensor | None) -> Tensor:
+    """Take images out of a set, shifted by whole pixels and mirrored, in one pass over memory.
+
+    Args:
+        images: (n, channels, height, width) in channels-last memory format.
+        chosen: int64 (batch,), which ones.
+        shift: int64 (2, batch), how far down and right; smaller than height and width.
+        mirrored: bool (batch,), which ones are mirrored left and right before they are shifted.
+
+    Returns:
+        (batch, channels, height, width) in channels-last memory format, dtype of `images`. What is shifted in is the
+        image reflected at its border, without the border itself ("reflect" padding).
+    """
+    if shift is None and mirrored is None:
+        return images[chosen]
+    height, width = images.shape[2:]
+    device = images.device
+    rows = torch.arange(height, device=device).expand(len(chosen), height)
+    columns = torch.arange(width, device=device).expand(len(chosen), width)
+    if shift is not None:
+        shift = shift.to(device)
+        rows = _reflected(rows - shift[0, :, None], height)
+        columns = _reflected(columns - shift[1, :, None], width)
+    if mirrored is not None:
+        columns = torch.where(mirrored.to(device)[:, None], width - 1 - columns, columns)
+    interleaved = images.permute(0, 2, 3, 1)  # a view: (n, height, width, channels)
+    return interleaved[chosen[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _reflected(places: Tensor, size: int) -> Tensor:
+    """Places outside of 0 … size - 1, mirrored back into it at the first and the last place."""
+    last = size - 1
+    return last - (last - places.abs()).abs()

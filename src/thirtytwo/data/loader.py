@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thirtytwo.data.augment import moved, shifts
 from thirtytwo.data.images import Images
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -65,7 +66,7 @@ def seeded(*numbers: int) -> torch.Generator:
 class Loader:
     """Shuffled, augmented, standardised batches of a training set."""
 
-    ORDER, CHANGES = 1, 2  # purposes of random streams
+    ORDER, CHANGES, MIRRORED, SHIFTS = 1, 2, 7, 8  # purposes of random streams
 
     def __init__(
         self,
@@ -75,38 +76,78 @@ class Loader:
         seed: int,
         standardise: Standardise,
         augment: Transform | None = None,
+        alternating_flip: bool = False,
+        translate_pixels: int = 0,
+        drop_last: bool = False,
         device: torch.device | None = None,
     ) -> None:
-        """Put the images on the device; see `on_device`."""
+        """Put the images on the device; see `on_device`.
+
+        Args:
+            images: to train on.
+            batch_size: most images in a batch.
+            seed: decides order and changes.
+            standardise: pixels -> network input.
+            augment: changes to values in [0, 1], if there are any.
+            alternating_flip: mirror each image in every other epoch, half of them in the first one (Jordan 2024): two
+                epochs show each image both ways, where chance would show one in two only.
+            translate_pixels: shift by up to this many whole pixels.
+            drop_last: every batch has `batch_size` images; an epoch leaves out those that are left over.
+            device: where the images lie.
+        """
         self.pixels, self.labels = on_device(images, device or torch.device("cpu"))
         self.batch_size = batch_size
         self.seed = seed
         self.standardise = standardise
         self.augment = augment
+        self.translate_pixels = translate_pixels
+        self.drop_last = drop_last and batch_size < len(self.labels)
+        first = torch.rand(len(self.labels), generator=seeded(seed, self.MIRRORED)) < 0.5
+        self._mirrored_first = first.to(self.labels.device) if alternating_flip else None
 
     @property
     def steps(self) -> int:
         """Batches in an epoch."""
-        return math.ceil(len(self.labels) / self.batch_size)
+        images = len(self.labels)
+        return images // self.batch_size if self.drop_last else math.ceil(images / self.batch_size)
+
+    @property
+    def images(self) -> int:
+        """Images in an epoch."""
+        return self.steps * self.batch_size if self.drop_last else len(self.labels)
 
     @property
     def smallest_batch(self) -> int:
         """Images in the smallest of them."""
-        return len(self.labels) // self.steps
+        return self.images // self.steps
+
+    def first(self, number: int) -> Tensor:
+        """The first images of the set as a network sees them, unchanged: float32 (number, 3, height, width)."""
+        return self.standardise(self.pixels[:number])
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch, from step `start` on.
 
         Yields:
-            inputs float32 (batch, 3, height, width) and labels int64 (batch,). Every image comes once in an epoch.
+            inputs float32 (batch, 3, height, width) and labels int64 (batch,). No image comes twice in an epoch.
             Batches differ in size by one image at most: a small last one would be a noisy step, and one of a single
             image would make batch normalisation fail.
         """
         order = torch.randperm(len(self.labels), generator=seeded(self.seed, self.ORDER, epoch))
-        batches = order.tensor_split(self.steps)
+        batches = order[: self.images].tensor_split(self.steps)
         for step in range(start, self.steps):
             chosen = batches[step].to(self.labels.device)
-            yield self.standardise(self.pixels[chosen], self._change(epoch, step)), self.labels[chosen]
+            pixels = self._taken(chosen, epoch, step)
+            yield self.standardise(pixels, self._change(epoch, step)), self.labels[chosen]
+
+    def _taken(self, chosen: Tensor, epoch: int, step: int) -> Tensor:
+        """uint8 (batch, 3, height, width): what needs no arithmetic is done while pixels are bytes."""
+        shift = mirrored = None
+        if self.translate_pixels:
+            shift = shifts(self.translate_pixels, len(chosen), seeded(self.seed, self.SHIFTS, epoch, step))
+        if self._mirrored_first is not None:
+            mirrored = self._mirrored_first[chosen] ^ (epoch % 2 == 1)
+        return moved(self.pixels, chosen, shift, mirrored)
 
     def _change(self, epoch: int, step: int) -> Callable[[Tensor], Tensor] | None:
         if self.augment is None:

@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.errors import ModelError, RecipeError
-from thirtytwo.models import classic
-from thirtytwo.settings import AnyModel, ClassicModel, CustomModel
+from thirtytwo.models import classic, speed
+from thirtytwo.settings import AnyModel, ClassicModel, CustomModel, SpeedModel
 
 
 def _classic(settings: ClassicModel, classes: int, size: tuple[int, int]) -> nn.Module:
@@ -26,7 +26,18 @@ def _classic(settings: ClassicModel, classes: int, size: tuple[int, int]) -> nn.
     )
 
 
-MODELS: dict[str, Callable[[Any, int, tuple[int, int]], nn.Module]] = {"classic": _classic}
+def _speed(settings: SpeedModel, classes: int, size: tuple[int, int]) -> nn.Module:
+    return speed.build(
+        whitening_kernel=settings.whitening_kernel,
+        widths=settings.widths,
+        batch_norm_momentum=settings.batch_norm_momentum,
+        batch_norm_epsilon=settings.batch_norm_epsilon,
+        classes=classes,
+        size=size,
+    )
+
+
+MODELS: dict[str, Callable[[Any, int, tuple[int, int]], nn.Module]] = {"classic": _classic, "speed": _speed}
 
 
 def build(settings: AnyModel, classes: int, size: tuple[int, int] = (32, 32)) -> nn.Module:
@@ -51,6 +62,19 @@ def build(settings: AnyModel, classes: int, size: tuple[int, int] = (32, 32)) ->
     network = MODELS[settings.name](settings, classes, size)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stubs lack this one
     return network
+
+
+def initialise(settings: AnyModel, network: nn.Module, images: Callable[[int], torch.Tensor]) -> None:
+    """Give a network those weights that are not drawn but computed from training images, if it has any.
+
+    Args:
+        settings: what the network was built from.
+        network: with fresh weights.
+        images: number -> so many training images as the network sees them, float32 (number, 3, height, width).
+    """
+    if isinstance(settings, SpeedModel):
+        assert isinstance(network, speed.SpeedNet)
+        network.initialise(images(settings.whitening_images))
 
 
 @dataclass(frozen=True)

@@ -2,48 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thirtytwo.optim import schedule
-from thirtytwo.settings import Adam, AnyOptimizer, AnySchedule, Constant, Cosine, OneCycle, Plateau, Sgd, StepDecay
+from thirtytwo.optim import muon, schedule
+from thirtytwo.settings import (
+    Adam,
+    AnyOptimizer,
+    AnySchedule,
+    Constant,
+    Cosine,
+    Linear,
+    Muon,
+    OneCycle,
+    Plateau,
+    Sgd,
+    StepDecay,
+)
 
 Schedule = Callable[[int, Sequence[float]], float]
 """(step since the start of training, validation losses of the epochs so far) -> factor of the peak rate."""
 
 
-def build(settings: AnyOptimizer, network: nn.Module) -> torch.optim.Optimizer:
-    """Make the optimiser for a network.
+Optimizers = tuple[torch.optim.Optimizer, ...]
+"""What updates a network's parameters, each some of them. Every parameter group has a ``peak``: its highest rate."""
+
+
+def build(settings: AnyOptimizer, network: nn.Module) -> Optimizers:
+    """Make the optimisers for a network.
 
     Weight decay acts on weights only: matrices and kernels, not biases and normalisation gains, which are vectors.
     """
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    if isinstance(settings, Muon):
+        return _muon(settings, named)
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for _, p in named if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
+    groups = [{**group, "peak": settings.learning_rate} for group in groups if group["params"]]
     # Fused: one pass over each parameter instead of a dozen.
     match settings:
         case Adam():
-            return torch.optim.AdamW(
-                groups,
-                lr=settings.learning_rate,
-                betas=(settings.beta1, settings.beta2),
-                eps=settings.epsilon,
-                fused=True,
-            )
+            betas = (settings.beta1, settings.beta2)
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, betas=betas, eps=settings.epsilon, fused=True)
         case Sgd():
-            return torch.optim.SGD(
-                groups,
-                lr=settings.learning_rate,
+            optimizer = torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
+    return (optimizer,)
+
+
+def _muon(settings: Muon, named: list[tuple[str, nn.Parameter]]) -> Optimizers:
+    kernels = [parameter for _, parameter in named if parameter.ndim > 2]
+    dense = [parameter for _, parameter in named if parameter.ndim == 2]
+    whitening = [parameter for name, parameter in named if name == "whitening.bias"]
+    biases = [parameter for name, parameter in named if parameter.ndim <= 1 and name != "whitening.bias"]
+    groups: list[dict[str, Any]] = [
+        {"params": dense, "peak": settings.dense_learning_rate},
+        {"params": biases, "peak": settings.bias_learning_rate},
+        {"params": whitening, "peak": settings.bias_learning_rate, "ends_after_epochs": settings.whitening_epochs},
+    ]
+    # SGD multiplies its weight decay by the rate; divided by the peak here, the share is what the settings say.
+    groups = [{**group, "weight_decay": settings.decay / group["peak"]} for group in groups if group["params"]]
+    optimizers: list[torch.optim.Optimizer] = []
+    if groups:
+        nesterov = settings.sgd_momentum > 0
+        optimizers.append(torch.optim.SGD(groups, momentum=settings.sgd_momentum, nesterov=nesterov, fused=True))
+    if kernels:
+        optimizers.append(
+            muon.Muon(
+                [{"params": kernels, "peak": settings.learning_rate}],
+                learning_rate=settings.learning_rate,
                 momentum=settings.momentum,
-                nesterov=settings.nesterov,
-                fused=True,
+                steps=settings.newton_schulz_steps,
             )
+        )
+    return tuple(optimizers)
+
+
+def set_rates(optimizers: Optimizers, factor: float, epochs: float) -> None:
+    """Set the learning rate of every parameter group for the next step.
+
+    Args:
+        optimizers: made by `build`.
+        factor: what the schedule says, of each group's peak.
+        epochs: how many have been done, in fractions; a group that ends early falls to 0 on a line of its own.
+    """
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            end = group.get("ends_after_epochs")
+            own = factor if end is None else max(0.0, 1.0 - epochs / end) if end > 0 else 0.0
+            group["lr"] = group["peak"] * own
 
 
 def build_schedule(
@@ -72,6 +123,8 @@ def build_schedule(
                 return schedule.staircase(
                     step, every_steps=settings.every_epochs * steps_per_epoch, factor=settings.factor
                 )
+            case Linear():
+                return schedule.linear(step, steps, warmup_steps=rise, final_factor=settings.final_factor)
             case Cosine():
                 return schedule.cosine(step, steps, warmup_steps=rise, final_factor=settings.final_factor)
             case Plateau():
@@ -85,23 +138,32 @@ def build_schedule(
     return lambda step, losses: schedule.warmup(step, rise) * after_warmup(step, losses)
 
 
-def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser remembers, as ``"<parameter's number>.<name>"`` -> tensor; empty before its first step."""
+def state_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
+    """What optimisers remember, as ``"<parameter's number>.<name>"`` -> tensor; empty before their first step."""
     return {
-        f"{index}.{name}": tensor
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, tensor in state.items()
+        f"{number}.{name}": tensor
+        for number, (optimizer, parameter) in enumerate(_parameters(optimizers))
+        for name, tensor in optimizer.state.get(parameter, {}).items()
         if tensor is not None
     }
 
 
-def restore_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Make an optimiser remember what `state_tensors` returned and nothing else, on its parameters' device."""
-    optimizer.state.clear()
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def restore_state(optimizers: Optimizers, tensors: Mapping[str, Tensor]) -> None:
+    """Make optimisers remember what `state_tensors` returned and nothing else, on their parameters' device."""
+    for optimizer in optimizers:
+        optimizer.state.clear()
+    parameters = list(_parameters(optimizers))
     for key, tensor in tensors.items():
-        index, _, name = key.partition(".")
-        parameter = parameters[int(index)]
+        number, _, name = key.partition(".")
+        optimizer, parameter = parameters[int(number)]
         # Fused updates walk memory in the parameter's order, so its state has to lie in the same format.
         like = parameter.detach() if tensor.shape == parameter.shape else tensor.to(parameter.device)
         optimizer.state[parameter][name] = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+
+
+def _parameters(optimizers: Optimizers) -> Iterator[tuple[torch.optim.Optimizer, Tensor]]:
+    """Every parameter with its optimiser, in the order in which they are numbered."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                yield optimizer, parameter

@@ -24,6 +24,12 @@ def cosine(step: int, steps: int, *, warmup_steps: float = 0.0, final_factor: fl
     return _between(1.0, final_factor, (step - warmup_steps) / max(steps - 1 - warmup_steps, 1.0))
 
 
+def linear(step: int, steps: int, *, warmup_steps: float = 0.0, final_factor: float = 0.0) -> float:
+    """1 at the end of the warm-up, on a straight line to `final_factor` at the step after the last."""
+    share = min(max((step - warmup_steps) / max(steps - warmup_steps, 1.0), 0.0), 1.0)
+    return 1.0 + (final_factor - 1.0) * share
+
+
 def one_cycle(step: int, steps: int, *, warmup_fraction: float, initial_factor: float, final_factor: float) -> float:
     """`initial_factor` at step 0, 1 after `warmup_fraction` of the steps, `final_factor` at the last step."""
     position = step / max(steps - 1, 1)

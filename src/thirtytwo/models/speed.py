@@ -1,0 +1,124 @@
+"""The network of the fast recipes: a whitened first layer, three pairs of convolutions, one dense layer.
+
+After cifar10-airbench (K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, arXiv 2404.00498), which
+descends from hlb-CIFAR10 (T. Balsam 2023) and "How to train your ResNet" (D. Page 2019). What makes it learn fast:
+
+- the first layer is not learned but computed: 2 × 2 patches of training images, whitened (Page 2019);
+- a convolution begins by handing its input on, as a residual network would (dirac initialisation, Jordan 2024);
+- batch normalisation learns a bias only, with running averages that follow quickly;
+- scores are scaled down by the width of the last layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from thirtytwo.errors import RecipeError
+
+
+def build(
+    *,
+    whitening_kernel: int,
+    widths: Sequence[int],
+    batch_norm_momentum: float,
+    batch_norm_epsilon: float,
+    classes: int,
+    size: tuple[int, int],
+) -> SpeedNet:
+    """Make the network; see `SpeedNet`.
+
+    Raises:
+        RecipeError: there are more groups than the image can be halved.
+    """
+    smallest = min(size) - whitening_kernel + 1
+    if smallest >> len(widths) < 1:
+        raise RecipeError(
+            f"model.widths: {len(widths)} groups halve a {size[0]} × {size[1]} image to nothing; expected at most "
+            f"{max(smallest.bit_length() - 1, 0)}"
+        )
+    return SpeedNet(whitening_kernel, widths, batch_norm_momentum, batch_norm_epsilon, classes)
+
+
+class SpeedNet(nn.Module):
+    """float32 (batch, 3, height, width) -> scores (batch, classes), for images of any size that can be halved so often.
+
+    Attributes:
+        whitening: convolution whose weights `initialise` computes; only its bias is trained.
+    """
+
+    def __init__(
+        self, whitening_kernel: int, widths: Sequence[int], momentum: float, epsilon: float, classes: int
+    ) -> None:
+        """See `build`."""
+        super().__init__()
+        channels = 2 * 3 * whitening_kernel**2
+        self.whitening = nn.Conv2d(3, channels, whitening_kernel)
+        self.whitening.weight.requires_grad = False
+        self.activation = nn.GELU()
+        groups = []
+        for width in widths:
+            groups.append(_Group(channels, width, momentum, epsilon))
+            channels = width
+        self.groups = nn.Sequential(*groups)
+        self.head = nn.Linear(channels, classes, bias=False)
+        with torch.no_grad():
+            self.head.weight.div_(self.head.weight.std())
+
+    @torch.no_grad()
+    def initialise(self, images: Tensor, epsilon: float = 5e-4) -> None:
+        """Compute the first layer: filters whose answers to patches of images are uncorrelated and of equal variance.
+
+        Args:
+            images: float (n, 3, height, width), as training will feed them; some thousands are enough.
+            epsilon: added to the variance along each direction, so that noise is not blown up.
+        """
+        kernel = self.whitening.kernel_size[0]
+        patches = images.unfold(2, kernel, 1).unfold(3, kernel, 1)  # (n, 3, h', w', kernel, kernel)
+        flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * kernel**2).double()
+        variances, directions = torch.linalg.eigh(flat.T @ flat / len(flat))  # ascending; columns are directions
+        filters = (directions / (variances + epsilon).sqrt()).T.reshape(-1, 3, kernel, kernel)
+        # Each direction and its opposite, since the activation passes on positive answers only.
+        self.whitening.weight.copy_(torch.cat([filters, -filters]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        x = self.groups(self.activation(self.whitening(images)))  # (batch, channels, h, w)
+        x = max_pool2d(x, x.shape[2:]).flatten(1)  # (batch, channels)
+        scores: Tensor = self.head(x) / x.shape[1]
+        return scores
+
+
+class _Group(nn.Module):
+    """(batch, inputs, h, w) -> (batch, width, h / 2, w / 2)."""
+
+    def __init__(self, inputs: int, width: int, momentum: float, epsilon: float) -> None:
+        super().__init__()
+        self.convolution1 = _convolution(inputs, width)
+        self.pool = nn.MaxPool2d(2)
+        self.normalise1 = _batch_norm(width, momentum, epsilon)
+        self.convolution2 = _convolution(width, width)
+        self.normalise2 = _batch_norm(width, momentum, epsilon)
+        self.activation = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation(self.normalise1(self.pool(self.convolution1(x))))
+        y: Tensor = self.activation(self.normalise2(self.convolution2(x)))
+        return y
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    layer = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+    with torch.no_grad():
+        nn.init.dirac_(layer.weight[:inputs])
+    return layer
+
+
+def _batch_norm(channels: int, momentum: float, epsilon: float) -> nn.BatchNorm2d:
+    # torch's momentum is the share of the new value, ours that of the old one.
+    layer = nn.BatchNorm2d(channels, eps=epsilon, momentum=1.0 - momentum)
+    layer.weight.requires_grad = False
+    return layer

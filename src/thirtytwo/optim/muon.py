@@ -1,0 +1,86 @@
+"""Muon: momentum whose update is orthogonalised, for kernels and matrices.
+
+K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024). A gradient of a matrix is dominated
+by few directions; replaced by the nearest matrix with all singular values 1, the update moves all of them alike. That
+matrix is approached by a Newton–Schulz iteration, which is nothing but products of matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# An odd quintic whose slope at 0 is as large as it can be while values near 1 stay near it (Jordan 2024). It does not
+# converge to 1 exactly: singular values end between about 0.7 and 1.2, which trains as well.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Matrices with the same singular vectors, and all singular values near 1.
+
+    Args:
+        matrices: float (…, rows, columns).
+        steps: of the iteration; each multiplies small singular values by about 3.4.
+
+    Returns:
+        The same shape and dtype. A matrix of zeros stays one.
+    """
+    linear, cubic, quintic = COEFFICIENTS
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices  # the products below are then of the smaller side
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # Frobenius: no singular value is larger than 1
+    for _ in range(steps):
+        square = x @ x.mT
+        x = linear * x + (cubic * square + quintic * square @ square) @ x
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonalised, on weights that are kept at a fixed norm.
+
+    A kernel (outputs, inputs, height, width) counts as a matrix (outputs, inputs · height · width). Before every update
+    it is scaled to the Frobenius norm √outputs, so that its rows have norm 1 on average, as cifar10-airbench (K. Jordan
+    2024, arXiv 2404.00498) does: with batch normalisation behind it the scale of a kernel does not matter, and a fixed
+    one keeps the learning rate's meaning.
+    """
+
+    def __init__(
+        self, parameters: Iterable[Any], *, learning_rate: float, momentum: float = 0.6, steps: int = 3
+    ) -> None:
+        """Take parameters of two or more dimensions, or groups of them.
+
+        Args:
+            parameters: tensors, or groups as torch's optimisers take them.
+            learning_rate: step size, in units of √outputs: the norm of the update against that of the weights.
+            momentum: share of the previous momentum that is kept.
+            steps: of the Newton–Schulz iteration.
+        """
+        super().__init__(parameters, {"lr": learning_rate, "momentum": momentum, "steps": steps})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002 - torch's signature
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            chosen = [parameter for parameter in group["params"] if parameter.grad is not None]
+            momenta = [self._momentum(parameter) for parameter in chosen]
+            gradients = [parameter.grad for parameter in chosen]
+            if not chosen:
+                continue
+            torch._foreach_mul_(momenta, group["momentum"])
+            torch._foreach_add_(momenta, gradients)
+            ahead = torch._foreach_add(gradients, momenta, alpha=group["momentum"])  # Nesterov
+            for parameter, direction in zip(chosen, ahead, strict=True):
+                # Flattened in whatever order memory has: the columns' order changes no singular value.
+                update = orthogonalised(direction.flatten(1), group["steps"]).view_as(direction)
+                parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+                parameter.add_(update, alpha=-group["lr"])
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer

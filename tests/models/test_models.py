@@ -91,7 +91,7 @@ def test_answers_of_the_whitened_layer_to_its_images_are_uncorrelated_and_of_var
     network = models.build(SpeedModel(), 10)
     models.initialise(SpeedModel(whitening_images=150), network, lambda number: images[:number])
     assert isinstance(network, SpeedNet)
-    network.whitening.bias.data.zero_()
+    nn.init.zeros_(network.whitening.get_parameter("bias"))
     answers = network.whitening(images[:150]).movedim(1, -1).reshape(-1, 24)
     second_moments = (answers.T @ answers / len(answers))[:12, :12]
     assert torch.allclose(second_moments, torch.eye(12), atol=0.05)
@@ -102,7 +102,7 @@ def test_a_fresh_convolution_of_the_speed_network_hands_its_input_on() -> None:
     network = models.build(SpeedModel(), 10)
     assert isinstance(network, SpeedNet)
     inputs = torch.rand(2, 64, 6, 6)
-    handed_on = network.groups[1].convolution1(inputs)[:, :64]
+    handed_on = network.groups[1].get_submodule("convolution1")(inputs)[:, :64]
     assert torch.allclose(handed_on, inputs, atol=1e-6)
 
 

@@ -65,7 +65,7 @@ def test_the_order_of_overrides_of_different_keys_does_not_matter() -> None:
 
 
 def test_a_key_of_another_kind_says_which_kind_has_it() -> None:
-    with pytest.raises(RecipeError, match=r"optimizer.momentum: belongs to optimizer sgd and muon; .*optimizer.name=sgd"):
+    with pytest.raises(RecipeError, match=r"momentum: belongs to optimizer sgd and muon; .*optimizer.name=sgd"):
         recipes.load("classic", ["optimizer.momentum=0.8"])
 
 

@@ -18,6 +18,7 @@ from thirtytwo.data import Images, Source, find, sealed
 from thirtytwo.data.loader import seeded
 from thirtytwo.errors import DataError, ModelError, RunError
 from thirtytwo.run import Run, write_tensors
+from thirtytwo.settings import CustomModel
 
 Split = Literal["training", "validation", "test"]
 
@@ -154,7 +155,9 @@ def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classif
     with run.locked():
         result = run.result
         if not result:
-            raise RunError(f"{run.path}: training has not ended; `thirtytwo train --resume {run.path}` goes on with it")
+            by_hand = isinstance(run.recipe.model, CustomModel)
+            remedy = "resume(run, network=module)" if by_hand else f"`thirtytwo train --resume {run.path}`"
+            raise RunError(f"{run.path}: training has not ended; expected a finished one; {remedy} goes on with it")
         if "test" in result:
             return result
         trained_on = run.environment["data"]

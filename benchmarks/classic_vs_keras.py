@@ -34,23 +34,23 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import shlex
-import shutil
 import signal
 import sys
 import venv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import measured
 import numpy as np
+import runs
 import series
 from measured import Refused
+from runs import Runs
 
 from thirtytwo import Images, Run, find, open_training
 from thirtytwo import recipe as recipes
-from thirtytwo.errors import RunError, ThirtytwoError
+from thirtytwo.errors import ThirtytwoError
 from thirtytwo.run import write_atomic
 
 RECIPE = "classic"
@@ -103,35 +103,6 @@ def run_rival(folder: Path, seed: int, sources: Path, lock: int) -> None:
         series.write(stored, json.loads(series.call(words, lock).strip().splitlines()[-1]))
 
 
-def run_ours(folder: Path, seed: int, sources: Path, spec: str, lock: int) -> None:
-    """One training of `classic`, to its end, scored once on the test set."""
-    out = folder / f"{RECIPE}-{seed}"
-    if not is_begun(out):
-        words = [RECIPE, "--seed", str(seed), "--out", str(out), "--device", "cpu"]
-    elif is_scored(Run(out)):
-        return
-    else:
-        words = ["--resume", str(out)]
-    # -P: a folder called thirtytwo where the user happens to be is not imported.
-    program = [sys.executable, "-P", "-m", "thirtytwo", "train", *words, "--data", spec, "--json"]
-    series.call(program, lock, series.variables_for(sources))
-
-
-def is_begun(out: Path) -> bool:
-    """Whether there is a training in this folder; a folder whose making was killed is removed."""
-    try:
-        Run.open(out)
-    except RunError:
-        shutil.rmtree(out, ignore_errors=True)
-        return False
-    return True
-
-
-def is_scored(run: Run) -> bool:
-    """Whether a training has ended and has been scored on the test set."""
-    return "test" in run.result
-
-
 # The record ----------------------------------------------------------------------------------------------------------
 
 
@@ -142,40 +113,17 @@ def entries(folder: Path) -> dict[str, dict[str, Any]]:
         Refused: its runs were made under different conditions, or others than the series's.
     """
     facts = series.read(folder / "series.json")
-    begun = {
-        seed: Run(path)
-        for seed, path in _by_seed(path.parent for path in folder.glob(f"{RECIPE}-*/environment.json")).items()
-    }
-    runs = {seed: run for seed, run in begun.items() if is_scored(run)}
-    if not runs:
+    ours = Runs.within(folder, RECIPE)
+    if not ours.scored:
         return {}
-    rivals = {seed: series.read(path) for seed, path in _by_seed(folder.glob("keras-*.json")).items() if seed in runs}
-    results = {seed: run.result for seed, run in runs.items()}
-    shared: dict[str, Any] = {
-        "recipe": RECIPE,
-        "series": facts["id"],
-        **_conditions(facts, list(runs.values())),
-        "command": " && ".join(facts["commands"]),
-        "data": next(iter(results.values()))["data"],
-    }
-    training: dict[str, Any] = {
-        "kind": "training",
-        **shared,
-        "n": len(runs),
-        "accuracy": measured.spread([result["test"]["accuracy"] for result in results.values()]),
-        "train_seconds": measured.spread([result["train_seconds"] for result in results.values()]),
-        "cold_seconds": measured.spread([result["cold_seconds"] for result in results.values()]),
-        "flops": sum(result["flops"] for result in results.values()) / len(results),
-        "parameters": next(iter(results.values()))["parameters"],
-        "peak_memory_bytes": max(result["peak_memory_bytes"] for result in results.values()),
-        "epochs": [result["epochs"] for result in results.values()],
-        "seeds": list(runs),
-        "unfinished_seeds": [seed for seed in begun if seed not in runs],
-    }
+    training = ours.entry(facts)
+    stored = runs.by_seed(folder.glob("keras-*.json"))
+    rivals = {seed: series.read(path) for seed, path in stored.items() if seed in ours.scored}
     if not rivals:
         return {"training": training}
-    pairs = [_pair(seed, rival, runs[seed]) for seed, rival in rivals.items()]
+    pairs = [_pair(seed, rival, ours.scored[seed]) for seed, rival in rivals.items()]
     lost = [pair["seed"] for pair in pairs if pair["seconds"] is None]
+    shared = ours.shared(facts)
     contest: dict[str, Any] = {
         "kind": "race",
         **shared,
@@ -187,18 +135,6 @@ def entries(folder: Path) -> dict[str, dict[str, Any]]:
         "pairs": pairs,
     }
     return {"training": training, "race": contest}
-
-
-def _conditions(facts: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
-    """What the runs of a series say that they have in common; `facts` is what the series says."""
-    found = measured.conditions(runs[0])
-    for key in ("commit", "machine", "threads", "versions", "data"):
-        if found[key] != facts[key]:
-            raise Refused(
-                f"{runs[0].path}: {key} is {found[key]!r}; expected {facts[key]!r}, as in the series that it lies in; "
-                "move it out of the folder"
-            )
-    return measured.common(runs)
 
 
 def _rival_versions(folder: Path, pairs: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -231,12 +167,6 @@ def seconds_to_reach(run: Run, accuracy: float) -> float | None:
     return None
 
 
-def _by_seed(paths: Iterable[Path]) -> dict[int, Path]:
-    """Those whose names end in a dash and a seed, in the order of seeds."""
-    endings = [(path.name.removesuffix(".json").rpartition("-")[2], path) for path in paths]
-    return dict(sorted((int(seed), path) for seed, path in endings if seed.isdecimal()))
-
-
 def record(folder: Path, path: Path = measured.PATH) -> dict[str, dict[str, Any]]:
     """Put what a series has shown so far into measured.json; returns its entries by kind."""
     found = entries(folder)
@@ -246,22 +176,6 @@ def record(folder: Path, path: Path = measured.PATH) -> dict[str, dict[str, Any]
 
 
 # The command ---------------------------------------------------------------------------------------------------------
-
-
-def typed(words: Sequence[str], given: str | None, spec: str, name: str) -> str:
-    """The command as it was typed, with the data's name in place of the folder where they lie on this machine.
-
-    Args:
-        words: the arguments.
-        given: SPEC as typed, if it was.
-        spec: what that came to: an absolute path, or a name with its options.
-        name: what the data are called.
-    """
-    if given and Path(spec).is_absolute():
-        words = [
-            word.removesuffix(given) + name if word == given or word.endswith(f"={given}") else word for word in words
-        ]
-    return shlex.join(["python", "benchmarks/classic_vs_keras.py", *words])
 
 
 def race(spec: str | None, seeds: Sequence[int], dirty: bool, lock: int) -> int:
@@ -276,7 +190,7 @@ def race(spec: str | None, seeds: Sequence[int], dirty: bool, lock: int) -> int:
     rival_python(lock)
     kept = {pair["seed"] for pair in entries(folder).get("race", {"pairs": []})["pairs"]}
     if not kept.issuperset(seeds):
-        series.note(folder, typed(sys.argv[1:], spec, source.spec, source.name))
+        series.note(folder, runs.typed("classic_vs_keras.py", sys.argv[1:], spec, source.spec, source.name))
     recorded: dict[str, dict[str, Any]] = {}
     for seed in seeds:
         for side in order(seed):
@@ -284,7 +198,7 @@ def race(spec: str | None, seeds: Sequence[int], dirty: bool, lock: int) -> int:
             if side == "keras":
                 run_rival(folder, seed, sources, lock)
             else:
-                run_ours(folder, seed, sources, source.spec, lock)
+                runs.train(folder, RECIPE, seed, sources=sources, spec=source.spec, device="cpu", lock=lock)
             recorded = record(folder)
         print(json.dumps(next(pair for pair in recorded["race"]["pairs"] if pair["seed"] == seed)), flush=True)
     lost, pairs = recorded["race"]["lost_seeds"], recorded["race"]["n"]

@@ -59,11 +59,12 @@ def conditions(run: Run) -> dict[str, Any]:
     }
 
 
-def common(runs: Sequence[Run]) -> dict[str, Any]:
+def common(runs: Sequence[Run], *, same_recipe: bool = True) -> dict[str, Any]:
     """What the runs of one entry share: the values of `CONDITIONS`, and the day of the newest run as `date`.
 
     Args:
         runs: at least one.
+        same_recipe: whether they have to share the recipe, too.
 
     Raises:
         Refused: they are a mix of conditions, recipes or data.
@@ -72,7 +73,7 @@ def common(runs: Sequence[Run]) -> dict[str, Any]:
     expected = conditions(first)
     for run in others:
         for key, found in conditions(run).items():
-            if found != expected[key]:
+            if found != expected[key] and (same_recipe or key != "recipe"):
                 raise Refused(
                     f"{run.path}: {key} is {found!r}; expected {expected[key]!r}, as in {first.path}: the runs of an "
                     "entry are made under the same conditions; move those that are not out of the folder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class Scored:
     """float32 (n, classes), on the CPU."""
     opening: int | None
     """Which opening of the test set it was; None for other splits."""
+    seconds: float
+    """That classifying the images took."""
 
     @property
     def labels(self) -> Tensor:
@@ -127,16 +130,20 @@ def _score_part(classifier: Classifier, training: Images, split: Split, validati
             f"{training.name}: the model was trained on all training images, so the {split} part is empty; "
             "expected images to score; choose another split"
         )
-    images = training.take(indices)
-    return Scored(split, images, torch.from_numpy(indices), classifier.probabilities(images.pixels).cpu(), None)
+    return _score(classifier, split, training.take(indices), torch.from_numpy(indices), opening=None)
+
+
+def _score(classifier: Classifier, split: Split, images: Images, indices: Tensor, opening: int | None) -> Scored:
+    started = time.perf_counter()
+    probabilities = classifier.probabilities(images.pixels).cpu()  # waits for the device
+    return Scored(split, images, indices, probabilities, opening, time.perf_counter() - started)
 
 
 def _open_and_score(classifier: Classifier, source: Source, *, key: str, facts: Mapping[str, Any]) -> Scored:
     """Open the test set, which is counted, and score it."""
     recorded = {"recipe": classifier.facts.get("recipe"), **facts}
     opened = sealed.open_test(source, key=key, model=classifier.fingerprint, facts=recorded)
-    probabilities = classifier.probabilities(opened.images.pixels).cpu()
-    return Scored("test", opened.images, torch.arange(len(opened.images)), probabilities, opened.number)
+    return _score(classifier, "test", opened.images, torch.arange(len(opened.images)), opened.number)
 
 
 def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classifier | None = None) -> dict[str, Any]:
@@ -179,6 +186,7 @@ def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classif
         scored.append(_open_and_score(classifier, source, key=run.environment["run_id"], facts=recorded))
         _store(run, scored, _examples(training.take(kept), seed), seed)
         result["test_opening"] = scored[-1].opening
+        result["scoring_seconds"] = scored[-1].seconds
         for part in scored:
             result[part.split] = part.summary()
         run.result = result

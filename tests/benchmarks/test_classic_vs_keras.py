@@ -8,6 +8,7 @@ from typing import Any
 import classic_vs_keras as race
 import measured
 import pytest
+import runs
 import series
 from series import Series
 
@@ -190,9 +191,9 @@ def test_a_folder_whose_making_was_killed_is_removed_and_a_training_is_not(folde
     killed = folder / "classic-1"
     killed.mkdir()
     (killed / ".lock").touch()
-    assert race.is_begun(begun.path)
-    assert not race.is_begun(killed)
-    assert not race.is_begun(folder / "classic-2")
+    assert runs.is_begun(begun.path)
+    assert not runs.is_begun(killed)
+    assert not runs.is_begun(folder / "classic-2")
     assert begun.path.exists()
     assert not killed.exists()
 
@@ -213,4 +214,7 @@ def test_each_side_goes_first_in_every_other_pair() -> None:
     ],
 )
 def test_the_command_is_recorded_as_it_was_typed(words: list[str], given: str | None, spec: str, expected: str) -> None:
-    assert race.typed(words, given, spec, "cifar10") == f"python benchmarks/classic_vs_keras.py{expected}"
+    assert (
+        runs.typed("classic_vs_keras.py", words, given, spec, "cifar10")
+        == f"python benchmarks/classic_vs_keras.py{expected}"
+    )

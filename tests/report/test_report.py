@@ -126,7 +126,7 @@ def _scored(classes: Sequence[str], images: int, size: tuple[int, int], mistakes
     scores[np.arange(images), labels] += 2.5 if mistakes else 40.0
     probabilities = torch.from_numpy(scores).softmax(1).float()
     test = Images(pixels, labels, tuple(classes), "cifar10")
-    return Scored("test", test, torch.arange(images) + 1000, probabilities, opening=3)
+    return Scored("test", test, torch.arange(images) + 1000, probabilities, opening=3, seconds=0.1)
 
 
 class Page(HTMLParser):

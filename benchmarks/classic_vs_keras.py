@@ -184,7 +184,9 @@ def race(spec: str | None, seeds: Sequence[int], dirty: bool, lock: int) -> int:
     sources = series.clone(commit, lock)
     source = find(spec)
     images = open_training(source)
-    folder = series.begin(series.identify(commit, sources, recipe=RECIPE, images=images, rival=TENSORFLOW, lock=lock))
+    folder = series.begin(
+        series.identify(commit, sources, recipe=RECIPE, images=images, device="cpu", rival=TENSORFLOW, lock=lock)
+    )
     store_images(folder, images)
     del images  # 150 MB that the trainings may need
     rival_python(lock)

@@ -64,7 +64,7 @@ class Runs:
         """What all entries say that are made of these runs; see `entry`."""
         runs = list(self.scored.values())
         found = measured.conditions(runs[0])
-        for key in ("commit", "machine", "threads", "versions", "data"):
+        for key in ("commit", "machine", "device", "device_name", "threads", "versions", "data"):
             if found[key] != facts[key]:
                 raise Refused(
                     f"{runs[0].path}: {key} is {found[key]!r}; expected {facts[key]!r}, as in the series that it lies "

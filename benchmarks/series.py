@@ -30,7 +30,7 @@ from thirtytwo.errors import ThirtytwoError
 from thirtytwo.run import remove_leftovers, write_atomic
 
 WORK = REPOSITORY / "benchmarks" / ".work"
-DESCRIBE = "import json, torch, thirtytwo.environment as e; print(json.dumps(e.describe(torch.device('cpu'))))"
+DESCRIBE = "import json, sys, thirtytwo.environment as e; print(json.dumps(e.describe(e.device(sys.argv[1]))))"
 
 
 class ProgramFailed(ThirtytwoError):
@@ -51,6 +51,10 @@ class Series:
     """Fingerprint of the training images."""
     machine: str
     """As environment.json describes it."""
+    device: str
+    """What trains: ``cpu`` or ``cuda``."""
+    device_name: str
+    """The processor."""
     threads: int
     """Of torch."""
     versions: Mapping[str, str]
@@ -225,7 +229,7 @@ def variables_for(sources: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def identify(commit: str, sources: Path, *, recipe: str, images: Images, rival: str, lock: int) -> Series:
+def identify(commit: str, sources: Path, *, recipe: str, images: Images, device: str, rival: str, lock: int) -> Series:
     """The series that runs of these sources belong to.
 
     The clone is asked what its runs will record, before hours are spent on runs that record something else.
@@ -233,7 +237,7 @@ def identify(commit: str, sources: Path, *, recipe: str, images: Images, rival: 
     Raises:
         Refused: they would record another commit.
     """
-    facts = json.loads(call([sys.executable, "-P", "-c", DESCRIBE], lock, variables_for(sources)))
+    facts = json.loads(call([sys.executable, "-P", "-c", DESCRIBE, device], lock, variables_for(sources)))
     # With changes to nothing but documents, what is run is the commit as it stands, and its runs say so.
     if facts["commit"] not in (commit, commit.removesuffix("+")):
         raise Refused(
@@ -246,6 +250,8 @@ def identify(commit: str, sources: Path, *, recipe: str, images: Images, rival: 
         recipe=measured.digest(recipes.load(recipe).to_toml()),
         data=images.fingerprint,
         machine=facts["machine"],
+        device=facts["device"],
+        device_name=facts["device_name"],
         threads=facts["threads"],
         versions=facts["versions"],
         rival=rival,

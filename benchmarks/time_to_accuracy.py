@@ -13,8 +13,8 @@ The clock of a race is `train_seconds` plus, where a recipe averages several vie
 
 What is run is a clone of the commit; see series.py. Runs are kept in benchmarks/.work, and the same command goes on
 where it was stopped. Each run is recorded in measured.json as soon as it ends: an entry `training` for each recipe, and
-an entry `race` with the ratio of the clocks, pair by pair. No run is left out: seeds that began and did not end are
-named.
+an entry `comparison` with the ratio of the clocks, pair by pair. No run is left out: seeds that began and did not end
+are named.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def clock(run: Run) -> float:
     return float(result["train_seconds"] + (result["scoring_seconds"] if several else 0.0))
 
 
-def race_entry(ours: Path, rival: Path, recipe: str, against: str) -> dict[str, Any] | None:
-    """The entry of kind ``race``: every seed that both recipes have finished; None if there is none.
+def comparison(ours: Path, rival: Path, recipe: str, against: str) -> dict[str, Any] | None:
+    """The entry of kind ``comparison``: every seed that both recipes have finished; None if there is none.
 
     Args:
         ours: folder of the recipe's series.
@@ -78,7 +78,7 @@ def race_entry(ours: Path, rival: Path, recipe: str, against: str) -> dict[str, 
     ]
     measured.common([*first.scored.values(), *second.scored.values()], same_recipe=False)
     return {
-        "kind": "race",
+        "kind": "comparison",
         **first.shared(facts),
         "series": f"{facts['id']} against {rival_facts['id']}",
         "n": len(pairs),
@@ -89,15 +89,15 @@ def race_entry(ours: Path, rival: Path, recipe: str, against: str) -> dict[str, 
 
 
 def record(folders: dict[str, Path], recipe: str, path: Path = measured.PATH) -> dict[str, dict[str, Any]]:
-    """Put what has been shown so far into measured.json; returns an entry for each recipe, and the ``race``."""
+    """Put what has been shown so far into measured.json; returns an entry for each recipe, and one for both."""
     found = {}
     for name, folder in folders.items():
         finished = Runs.within(folder, name)
         if finished.scored:
             found[name] = finished.entry(series.read(folder / "series.json"))
     for rival in folders.keys() - {recipe}:
-        if race := race_entry(folders[recipe], folders[rival], recipe, rival):
-            found["race"] = race
+        if both := comparison(folders[recipe], folders[rival], recipe, rival):
+            found[f"{recipe} against {rival}"] = both
     for entry in found.values():
         measured.add(entry, path)
     return found
@@ -105,7 +105,7 @@ def record(folders: dict[str, Path], recipe: str, path: Path = measured.PATH) ->
 
 def told(entry: dict[str, Any]) -> str:
     """One line about an entry."""
-    if entry["kind"] == "race":
+    if entry["kind"] == "comparison":
         return f"{entry['recipe']} takes {_spread(entry['ratio'], '.3f')} of {entry['against']}'s time"
     accuracy, seconds = _spread(entry["accuracy"], ".4f"), _spread(entry["train_seconds"], ".1f")
     return f"{entry['recipe']}: test accuracy {accuracy}; training {seconds} s"
@@ -127,14 +127,16 @@ def measure(arguments: argparse.Namespace, lock: int) -> None:
     images = open_training(source)
     folders = {}
     for recipe in order(arguments.recipe, arguments.against, 0):
-        name = series.identify(commit, sources, recipe=recipe, images=images, rival="", lock=lock)
-        folders[recipe] = series.begin(name)
+        device = arguments.device
+        which = series.identify(commit, sources, recipe=recipe, images=images, device=device, rival="", lock=lock)
+        folders[recipe] = series.begin(which)
     del images  # 150 MB that the trainings may need
     command = runs.typed("time_to_accuracy.py", sys.argv[1:], arguments.data, source.spec, source.name)
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.runs):
         for recipe in order(arguments.recipe, arguments.against, seed):
             print(f"seed {seed}: {recipe}", file=sys.stderr, flush=True)
-            series.note(folders[recipe], command)
+            if seed not in Runs.within(folders[recipe], recipe).scored:
+                series.note(folders[recipe], command)
             runs.train(
                 folders[recipe],
                 recipe,

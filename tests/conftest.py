@@ -7,6 +7,8 @@ from pathlib import Path
 
 # Set before torch is loaded anywhere: tests run beside each other and must not fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if os.environ.get("THIRTYTWO_DATA"):  # every test has a working folder of its own
+    os.environ["THIRTYTWO_DATA"] = str(Path(os.environ["THIRTYTWO_DATA"]).absolute())
 
 import numpy as np
 import pytest

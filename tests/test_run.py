@@ -85,6 +85,16 @@ def test_a_folder_whose_making_was_killed_is_taken_over(tmp_path: Path) -> None:
         assert run.recipe == whole.recipe
 
 
+def test_a_recipe_of_ones_own_in_the_folder_is_not_taken_for_a_leftover(tmp_path: Path) -> None:
+    for name in ("recipe.toml", "mine.part", ".mine.txt.5.part"):
+        path = tmp_path / name / "run"
+        path.mkdir(parents=True)
+        (path / name).write_text("mine")
+        with pytest.raises(RunError, match="not empty"):
+            complete(path)
+        assert [file.name for file in path.iterdir()] == [name]
+
+
 def test_a_run_folder_that_was_deleted_is_not_made_again(tmp_path: Path) -> None:
     run = complete(tmp_path / "run")
     shutil.rmtree(run.path)
@@ -95,7 +105,7 @@ def test_a_run_folder_that_was_deleted_is_not_made_again(tmp_path: Path) -> None
 
 def test_what_a_living_process_is_writing_is_left_alone(tmp_path: Path) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    living, gone = tmp_path / f".x.{os.getppid()}.part", tmp_path / f".x.{dead.stdout.strip()}.part"
+    living, gone = (tmp_path / f".result.json.{number}.part" for number in (os.getppid(), dead.stdout.strip()))
     living.touch()
     gone.touch()
     remove_leftovers(tmp_path)

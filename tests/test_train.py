@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from thirtytwo import optim
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
 from thirtytwo.data.images import Images
@@ -308,6 +309,14 @@ def test_parts_of_a_network_that_are_frozen_stay_as_they_were(small_images: Imag
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("key", ["views.translate_pixels", "augmentation.translate_pixels"])
+def test_shifts_as_large_as_the_image_are_refused_at_once(small_images: Images, key: str) -> None:
+    with pytest.raises(RecipeError, match=f"{key}: found 8; expected less than 8"):
+        train(small(f"{key}=8"), source(small_images))
+    assert not Path("runs").exists()
+    train(small(f"{key}=7", "epochs=1"), source(small_images)).finish()
+
+
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**70])
 def test_a_seed_out_of_range_is_refused_at_once(small_images: Images, seed: int) -> None:
     with pytest.raises(InputError, match="expected a whole number from 0"):
@@ -415,11 +424,13 @@ def test_steps_report_progress_that_adds_up(small_images: Images) -> None:
     steps = [event for event in events if isinstance(event, Step)]
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [1, 2]
     assert steps
+    factor = optim.build_schedule(small().schedule, epochs=2, steps_per_epoch=40)
     for step in steps:
         assert 1 <= step.step <= step.steps == 40
         assert 0 <= step.accuracy <= 1
         assert step.images_per_second > 0
         assert step.seconds_left >= 0
+        assert step.learning_rate == pytest.approx(0.01 * factor((step.epoch - 1) * 40 + step.step - 1, []))
     assert [(step.epoch, step.step) for step in steps] == sorted({(step.epoch, step.step) for step in steps})
 
 

@@ -21,6 +21,7 @@ import errno
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,10 @@ class Run:
         return run
 
     def _refuse_if_taken(self) -> None:
-        ours = {".lock", "recipe.toml"}
-        foreign = [path for path in self.path.iterdir() if path.name not in ours and path.suffix != ".part"]
+        found = {path.name for path in self.path.iterdir()}
+        foreign = found
+        if ".lock" in found:  # what was killed while it made a run folder; a recipe without a lock is somebody's own
+            foreign = {name for name in found - {".lock", "recipe.toml"} if not _LEFTOVER.fullmatch(name)}
         if foreign:
             is_run = (self.path / "environment.json").exists()
             remedy = f"`thirtytwo train --resume {self.path}` goes on with it, or " if is_run else ""
@@ -129,7 +132,8 @@ class Run:
                 lock.acquire(blocking=False)
             except Timeout:
                 raise RunError(
-                    f"{self.path}: another process is training in it; wait for it to end, or choose another --out"
+                    f"{self.path}: another process (or another training in this one) is using it; wait for its end, or "
+                    "choose another --out"
                 ) from None
         try:
             yield
@@ -308,10 +312,13 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what `write_atomic` was writing in this folder when its process was killed."""
-    for leftover in folder.glob(".*.part"):
-        process = leftover.name.split(".")[-2]
-        if not (process.isdecimal() and _is_running(int(process))):
-            leftover.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if (leftover := _LEFTOVER.fullmatch(path.name)) and not _is_running(int(leftover[1])):
+            path.unlink(missing_ok=True)
+
+
+_LEFTOVER = re.compile(r"\..+\.(\d+)\.part")
+"""What a killed `write_atomic` leaves: the file's name and the number of the process."""
 
 
 def _is_running(process: int) -> bool:

@@ -129,9 +129,10 @@ class Muon(Settings):
     sgd_momentum: Fraction = 0.85
     """Share of the previous update of everything but kernels that is added to the next one."""
     decay: NotNegative = 0.0
-    """Share of everything but kernels that is removed per step, at the peak rate."""
-    whitening_epochs: NotNegative = 3.0
-    """Over these epochs the rate of the whitening layer's bias falls to 0; then it is not trained any more."""
+    """Weight decay of everything but kernels: this share of a weight is taken off it, at the peak rate, by the decay of
+    one step; momentum makes it 1 / (1 - sgd_momentum) times as much in all."""
+    whitening_fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.375
+    """Over this share of the training the rate of the whitening layer's bias falls to 0; then it stays as it is."""
 
 
 AnyOptimizer = Adam | Sgd | Muon

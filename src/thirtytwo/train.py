@@ -30,7 +30,7 @@ from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.recipe import load as load_recipe
 from thirtytwo.run import Run, remove_leftovers
-from thirtytwo.settings import CustomModel
+from thirtytwo.settings import CustomModel, Muon
 from thirtytwo.state import State
 
 INITIALISATION, NOISE = 3, 4  # purposes of random streams, beside the loader's
@@ -57,10 +57,11 @@ class Training:
         self.interrupted = False
         self._facts = facts
         self._stop = False
-        self._earlier_seconds = 0.0  # in processes before this one
+        self._earlier_seconds: float | None = None  # in processes before this one, once it is known
         self._device = torch.device(facts["device"])
         kept, held_out = images.split(recipe.validation)
         _check_parts(images, recipe, len(kept), len(held_out))
+        _check_shifts(recipe, images.size)
         self._classes, self._size = images.classes, images.size
         with torch.random.fork_rng():  # the caller's random numbers stay as they are
             torch.manual_seed(seeded(self.seed, INITIALISATION).initial_seed())
@@ -175,8 +176,10 @@ class Training:
                 remove_leftovers(folder)
             if self.run.checkpoint_path.exists():
                 self._state.restore(self.run.checkpoint_path)
-                self._earlier_seconds = self._state.progress.elapsed_seconds
+                if self._earlier_seconds is None:
+                    self._earlier_seconds = self._state.progress.elapsed_seconds
             else:
+                self._earlier_seconds = 0.0
                 self._begin()
             yield from self._epochs()
 
@@ -210,10 +213,10 @@ class Training:
         self.network.eval()
         self.run.metrics = [asdict(epoch) for epoch in self.history]
         # Stored already if it was killed between here and the model file, or resumed when there was nothing left to do.
-        stored = self.run.result
-        self._final = {key: stored.get(key, value) for key, value in self._result().items()}
-        if not stored:
-            self.run.result = self._final
+        stored, now = self.run.result, self._result()
+        self._final = {key: stored.get(key, value) for key, value in now.items()}
+        if not now.keys() <= stored.keys():
+            self.run.result = {**now, **stored}
         self.classifier.save(self.run.model_path)
 
     def _steps(self, clock: _Clock) -> Iterator[Step]:
@@ -235,9 +238,7 @@ class Training:
             if now - last_report >= 0.1:
                 last_report = now
                 pause = time.perf_counter()
-                yield self._report(
-                    factor * self.recipe.optimizer.learning_rate, (progress.seen - seen_before) / seconds
-                )
+                yield self._report(factor, (progress.seen - seen_before) / seconds)
                 paused += time.perf_counter() - pause
             if progress.step < loader.steps and now - last_checkpoint >= 60 * self.recipe.checkpoint_minutes > 0:
                 last_checkpoint = now
@@ -254,7 +255,8 @@ class Training:
     def _step(self, inputs: Tensor, labels: Tensor, factor: float) -> None:
         """One update of the weights, at this factor of the peak rates."""
         progress, optimizers, loss = self._state.progress, self._state.optimizers, self.recipe.loss
-        optim.set_rates(optimizers, factor, progress.epoch + progress.step / self._loader.steps)
+        done = (progress.epoch + progress.step / self._loader.steps) / self.recipe.epochs
+        optim.set_rates(optimizers, factor, done)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             # Dropout draws from the global generator; seeded for every step, it needs no place in a checkpoint.
             torch.manual_seed(seeded(self.seed, NOISE, progress.epoch, progress.step).initial_seed())
@@ -326,10 +328,13 @@ class Training:
         self._state.save(self.run.checkpoint_path)
 
     def _diverged(self, what: str) -> Diverged:
-        rate = self.recipe.optimizer.learning_rate / 4
+        # Muon's own updates have a fixed size; what runs away beside it is the rest.
+        key = "dense_learning_rate" if isinstance(self.recipe.optimizer, Muon) else "learning_rate"
+        lower = f"--set optimizer.{key}={getattr(self.recipe.optimizer, key) / 4:.2g}"
+        kept = f" The last good checkpoint is kept in {self.run.path};" if self.run.checkpoint_path.exists() else ""
         return Diverged(
-            f"epoch {self._state.progress.epoch + 1}, {what}; expected a finite number. The last good checkpoint is "
-            f"kept in {self.run.path}; train anew with a lower rate, such as --set optimizer.learning_rate={rate:.2g}"
+            f"epoch {self._state.progress.epoch + 1}, {what}; expected a finite number.{kept} "
+            f"train anew with a lower rate, such as {lower}"
         )
 
     @contextlib.contextmanager
@@ -359,7 +364,7 @@ class Training:
             "epochs": progress.epoch,
             "kept_epoch": self.kept_epoch,
             "train_seconds": progress.train_seconds,
-            "cold_seconds": self._earlier_seconds + environment.process_seconds(),
+            "cold_seconds": (self._earlier_seconds or 0.0) + environment.process_seconds(),
             "flops": self._flops_per_image * images_seen,
             "parameters": models.parameters(self.network),
             "peak_memory_bytes": environment.peak_memory_bytes(self._device),
@@ -384,6 +389,18 @@ def _check_parts(images: Images, recipe: Recipe, kept: int, held_out: int) -> No
         raise DataError(
             f"{images.name}: no class has two training images, so none can be held out to select with; give it more, "
             "or train without: --set validation=0 --set early_stopping.patience=0"
+        )
+
+
+def _check_shifts(recipe: Recipe, size: tuple[int, int]) -> None:
+    shifts = {
+        "augmentation.translate_pixels": recipe.augmentation.translate_pixels,
+        "views.translate_pixels": recipe.views.translate_pixels,
+    }
+    if problems := [f"{key}: found {value}" for key, value in shifts.items() if value >= min(size)]:
+        raise RecipeError(
+            f"{'; '.join(problems)}; expected less than {min(size)}, since images of {size[0]} × {size[1]} pixels are "
+            "reflected at their border; choose a smaller shift"
         )
 
 

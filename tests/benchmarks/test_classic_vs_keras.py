@@ -39,6 +39,8 @@ def folder(tmp_path: Path) -> Path:
             recipe="0" * 16,
             data=FACTS["data"]["fingerprint"],
             machine=FACTS["machine"],
+            device=FACTS["device"],
+            device_name=FACTS["device_name"],
             threads=FACTS["threads"],
             versions=FACTS["versions"],
             rival=race.TENSORFLOW,

@@ -29,7 +29,7 @@ FACTS: dict[str, Any] = {
 
 def begin(work: Path, recipe: str) -> Path:
     """A recipe's series in which nothing has run yet."""
-    facts = {key: FACTS[key] for key in ("commit", "machine", "threads", "versions")}
+    facts = {key: FACTS[key] for key in ("commit", "machine", "device", "device_name", "threads", "versions")}
     digest = measured.digest(recipes.load(recipe).to_toml())
     made = series.begin(
         Series(**facts, sources=FACTS["commit"], recipe=digest, data=FACTS["data"]["fingerprint"], rival=""), work
@@ -83,10 +83,10 @@ def test_every_run_of_both_is_recorded_and_pairs_give_the_ratio(tmp_path: Path) 
     found = recorded(path)
     assert found["training", "classic"]["accuracy"]["values"] == [0.9, 0.8]
     assert found["training", "airbench94"]["n"] == 3
-    assert found["race", "classic"]["ratio"]["values"] == [0.5, 0.25]
-    assert found["race", "classic"]["against"] == "airbench94"
-    assert [pair["seed"] for pair in found["race", "classic"]["pairs"]] == [0, 1]
-    assert "takes 0.375" in time_to_accuracy.told(found["race", "classic"])
+    assert found["comparison", "classic"]["ratio"]["values"] == [0.5, 0.25]
+    assert found["comparison", "classic"]["against"] == "airbench94"
+    assert [pair["seed"] for pair in found["comparison", "classic"]["pairs"]] == [0, 1]
+    assert "takes 0.375" in time_to_accuracy.told(found["comparison", "classic"])
 
 
 def test_recipes_that_ran_on_different_machines_are_not_compared(tmp_path: Path) -> None:
@@ -94,4 +94,4 @@ def test_recipes_that_ran_on_different_machines_are_not_compared(tmp_path: Path)
     ended(folders["classic"], "classic", 0, 52.0)
     ended(folders["airbench94"], "airbench94", 0, 100.0, threads=4)
     with pytest.raises(Refused, match="threads"):
-        time_to_accuracy.race_entry(folders["classic"], folders["airbench94"], "classic", "airbench94")
+        time_to_accuracy.comparison(folders["classic"], folders["airbench94"], "classic", "airbench94")

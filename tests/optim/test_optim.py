@@ -171,13 +171,13 @@ def test_decay_beside_muon_is_a_share_per_step_at_the_peak_rate() -> None:
 
 
 def test_rates_follow_the_schedule_and_the_whitening_bias_its_own_line() -> None:
-    optimizers = optim.build(Muon(whitening_epochs=2.0), models.build(SpeedModel(widths=(8, 8)), 10))
+    optimizers = optim.build(Muon(whitening_fraction=0.5), models.build(SpeedModel(widths=(8, 8)), 10))
     rates = {}
-    for epochs in (0.0, 1.0, 2.0, 3.0):
-        optim.set_rates(optimizers, 0.5, epochs)
+    for done in (0.0, 0.25, 0.5, 0.75):
+        optim.set_rates(optimizers, 0.5, done)
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        rates[epochs] = [group["lr"] / group["peak"] for group in groups]
-    assert rates == {0.0: [0.5, 0.5, 1.0, 0.5], 1.0: [0.5] * 4, 2.0: [0.5, 0.5, 0.0, 0.5], 3.0: [0.5, 0.5, 0.0, 0.5]}
+        rates[done] = [group["lr"] / group["peak"] for group in groups]
+    assert rates == {0.0: [0.5, 0.5, 1.0, 0.5], 0.25: [0.5] * 4, 0.5: [0.5, 0.5, 0.0, 0.5], 0.75: [0.5, 0.5, 0.0, 0.5]}
 
 
 @pytest.mark.parametrize("settings", OPTIMISERS, ids=lambda settings: settings.name)

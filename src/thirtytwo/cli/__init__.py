@@ -186,7 +186,10 @@ def train_command(
 @app.command("evaluate")
 def evaluate_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model file.")],
-    data: DataOption = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="SPEC", help="Other data than the model was trained on; see `train`."),
+    ] = None,
     split: Annotated[SplitName, typer.Option("--split", help="Which images to score.")] = SplitName.test,
     device: DeviceOption = "auto",
     as_json: Json = False,

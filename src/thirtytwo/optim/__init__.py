@@ -62,9 +62,9 @@ def _muon(settings: Muon, named: list[tuple[str, nn.Parameter]]) -> Optimizers:
     groups: list[dict[str, Any]] = [
         {"params": dense, "peak": settings.dense_learning_rate},
         {"params": biases, "peak": settings.bias_learning_rate},
-        {"params": whitening, "peak": settings.bias_learning_rate, "ends_after_epochs": settings.whitening_epochs},
+        {"params": whitening, "peak": settings.bias_learning_rate, "ends_after": settings.whitening_fraction},
     ]
-    # SGD multiplies its weight decay by the rate; divided by the peak here, the share is what the settings say.
+    # SGD multiplies its weight decay by the rate, which the settings' number does not contain.
     groups = [{**group, "weight_decay": settings.decay / group["peak"]} for group in groups if group["params"]]
     optimizers: list[torch.optim.Optimizer] = []
     if groups:
@@ -82,18 +82,18 @@ def _muon(settings: Muon, named: list[tuple[str, nn.Parameter]]) -> Optimizers:
     return tuple(optimizers)
 
 
-def set_rates(optimizers: Optimizers, factor: float, epochs: float) -> None:
+def set_rates(optimizers: Optimizers, factor: float, done: float) -> None:
     """Set the learning rate of every parameter group for the next step.
 
     Args:
         optimizers: made by `build`.
         factor: what the schedule says, of each group's peak.
-        epochs: how many have been done, in fractions; a group that ends early falls to 0 on a line of its own.
+        done: share of the training that is over; a group that ends early falls to 0 on a line of its own.
     """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            end = group.get("ends_after_epochs")
-            own = factor if end is None else max(0.0, 1.0 - epochs / end) if end > 0 else 0.0
+            end = group.get("ends_after")
+            own = factor if end is None else max(0.0, 1.0 - done / end) if end > 0 else 0.0
             group["lr"] = group["peak"] * own
 
 

@@ -1,4 +1,4 @@
-"""Muon: momentum whose update is orthogonalised, for kernels and matrices.
+"""Muon: momentum whose update is orthogonalised, for kernels and other weights of two or more dimensions.
 
 K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024). A gradient of a matrix is dominated
 by few directions; replaced by the nearest matrix with all singular values 1, the update moves all of them alike. That
@@ -74,9 +74,9 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_add_(momenta, gradients)
             ahead = torch._foreach_add(gradients, momenta, alpha=group["momentum"])  # Nesterov
             for parameter, direction in zip(chosen, ahead, strict=True):
-                # Flattened in whatever order memory has: the columns' order changes no singular value.
                 update = orthogonalised(direction.flatten(1), group["steps"]).view_as(direction)
-                parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+                # A kernel of zeros, as some residual branches begin with, has no norm to be scaled to.
+                parameter.mul_(len(parameter) ** 0.5 / parameter.norm().clamp_min(1e-7))
                 parameter.add_(update, alpha=-group["lr"])
 
     def _momentum(self, parameter: Tensor) -> Tensor:

@@ -312,7 +312,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what `write_atomic` was writing in this folder when its process was killed."""
-    for path in folder.iterdir():
+    for path in folder.glob(".*.part"):
         if (leftover := _LEFTOVER.fullmatch(path.name)) and not _is_running(int(leftover[1])):
             path.unlink(missing_ok=True)
 

@@ -69,7 +69,7 @@ def test_every_command_is_remembered_once(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
     folder = series.begin(SERIES, tmp_path)
-    (folder / ".keras-0.json.x.part").touch()
+    (folder / ".keras-0.json.999999999.part").touch()
     series.begin(SERIES, tmp_path)
     assert [path.name for path in folder.iterdir()] == ["series.json"]
 

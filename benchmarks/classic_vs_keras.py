@@ -34,7 +34,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import signal
 import sys
 import venv
 from collections.abc import Sequence
@@ -50,7 +49,6 @@ from runs import Runs
 
 from thirtytwo import Images, Run, find, open_training
 from thirtytwo import recipe as recipes
-from thirtytwo.errors import ThirtytwoError
 from thirtytwo.run import write_atomic
 
 RECIPE = "classic"
@@ -219,16 +217,7 @@ def main() -> int:
     if arguments.pairs < 1 or arguments.first_seed < 0:
         parser.error("expected at least one pair, and seeds from 0 on")
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.pairs)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill, too, waits for a checkpoint
-    try:
-        with series.alone() as lock:
-            return race(arguments.data, seeds, arguments.dirty, lock)
-    except ThirtytwoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    return series.command(lambda lock: race(arguments.data, seeds, arguments.dirty, lock))
 
 
 if __name__ == "__main__":

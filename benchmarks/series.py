@@ -13,10 +13,11 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,27 @@ def alone() -> Iterator[int]:
                 "to run, since that would falsify both; wait for its end"
             ) from None
         yield file.fileno()
+
+
+def command(measure: Callable[[int], int]) -> int:
+    """Measure with the machine's benchmarks to oneself, and say what went wrong.
+
+    Args:
+        measure: takes what `alone` yields, returns an exit status.
+
+    Returns:
+        The exit status: also 2 if what was asked for was refused, 130 if it was interrupted.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill, too, waits for a checkpoint
+    try:
+        with alone() as lock:
+            return measure(lock)
+    except ThirtytwoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
 
 
 def call(words: Sequence[str | Path], lock: int, variables: Mapping[str, str] | None = None) -> str:

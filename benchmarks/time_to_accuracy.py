@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ from runs import Runs
 
 from thirtytwo import Run, find, open_training
 from thirtytwo import recipe as recipes
-from thirtytwo.errors import ThirtytwoError
 
 
 def order(recipe: str, rival: str | None, seed: int) -> list[str]:
@@ -119,8 +117,13 @@ def _spread(values: dict[str, Any], form: str) -> str:
     return f"{text}, n = {values['n']}"
 
 
-def measure(arguments: argparse.Namespace, lock: int) -> None:
-    """Run what is missing and record it."""
+def measure(arguments: argparse.Namespace, lock: int) -> int:
+    """Run what is missing and record it; returns the exit status."""
+    for recipe in filter(None, [arguments.recipe, arguments.against]):
+        if recipe not in recipes.names():
+            raise Refused(f"{recipe}: no shipped recipe; expected one of {', '.join(recipes.names())}")
+    if arguments.recipe == arguments.against:
+        raise Refused(f"{arguments.recipe} against itself; expected another recipe after --against")
     commit = series.commit_to_measure(arguments.dirty)
     sources = series.clone(commit, lock)
     source = find(arguments.data)
@@ -150,6 +153,7 @@ def measure(arguments: argparse.Namespace, lock: int) -> None:
             print(json.dumps({"seed": seed, **_numbers(folders[recipe] / f"{recipe}-{seed}")}), flush=True)
     for entry in found.values():
         print(told(entry), file=sys.stderr)
+    return 0
 
 
 def _numbers(path: Path) -> dict[str, Any]:
@@ -171,22 +175,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.runs < 1 or arguments.first_seed < 0:
         parser.error("expected at least one run, and seeds from 0 on")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill, too, waits for a checkpoint
-    try:
-        for recipe in filter(None, [arguments.recipe, arguments.against]):
-            if recipe not in recipes.names():
-                raise Refused(f"{recipe}: no shipped recipe; expected one of {', '.join(recipes.names())}")
-        if arguments.recipe == arguments.against:
-            raise Refused(f"{arguments.recipe} against itself; expected another recipe after --against")
-        with series.alone() as lock:
-            measure(arguments, lock)
-    except ThirtytwoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    return series.command(lambda lock: measure(arguments, lock))
 
 
 if __name__ == "__main__":

@@ -126,11 +126,7 @@ class Classifier:
         try:
             network.load_state_dict(tensors)
         except RuntimeError as error:
-            detail = " ".join(str(error).split("\n\t")[-1].split())
-            raise ModelError(
-                f"{path}: weights do not fit a network for {len(header.classes)} classes ({detail}); "
-                "expected a file whose header and weights belong together"
-            ) from None
+            raise _mismatch(path, header, " ".join(str(error).split("\n\t")[-1].split())) from None
         network.eval()  # once, and for good: then threads can share it
         return cls(
             network=network.to(device),
@@ -255,13 +251,17 @@ def _rebuild(header: _Header, tensors: Mapping[str, Tensor], path: Path) -> nn.M
             {name: tuple(tensor.shape) for name, tensor in state.items()} for state in (sketch.state_dict(), tensors)
         )
         if different := sorted({name for name, _ in sketched.items() ^ stored.items()}):
-            raise ModelError(
-                f"{path}: weights do not fit a network for {len(header.classes)} classes "
-                f"({', '.join(different[:3])}); expected a file whose header and weights belong together"
-            )
+            raise _mismatch(path, header, ", ".join(different[:3]))
         with torch.random.fork_rng():  # fresh weights are about to be replaced; the caller's draws are not
             return models.build(header.model, len(header.classes), header.size)
     except ModelError:
         raise
     except (ThirtytwoError, RuntimeError, MemoryError, ValueError) as error:
         raise ModelError(f"{path}: its settings build no network ({error}); train or copy it again") from None
+
+
+def _mismatch(path: Path, header: _Header, detail: str) -> ModelError:
+    return ModelError(
+        f"{path}: weights do not fit a network for {len(header.classes)} classes ({detail}); "
+        "expected a file whose header and weights belong together"
+    )

@@ -23,15 +23,19 @@ def improvements(losses: Sequence[float | None], settings: EarlyStopping) -> lis
     return numbers
 
 
-def kept_epoch(losses: Sequence[float | None], settings: EarlyStopping) -> int:
-    """Number of the epoch whose weights are kept: the last that improved, or the last of all if none is selected."""
+def best_epoch(losses: Sequence[float | None], settings: EarlyStopping) -> int | None:
+    """Number of the epoch whose weights are selected: the last that improved; None if none is selected."""
     improved = improvements(losses, settings) if settings.patience else []
-    return improved[-1] if improved else len(losses)
+    return improved[-1] if improved else None
+
+
+def kept_epoch(losses: Sequence[float | None], settings: EarlyStopping) -> int:
+    """Number of the epoch whose weights are kept: the selected one, or the last if none is selected."""
+    return best_epoch(losses, settings) or len(losses)
 
 
 def is_over(losses: Sequence[float | None], settings: EarlyStopping) -> bool:
     """Whether `patience` epochs have gone by without an improvement."""
     if not settings.patience or all(loss is None for loss in losses):
         return False
-    improved = improvements(losses, settings)
-    return len(losses) - (improved[-1] if improved else 0) >= settings.patience
+    return len(losses) - (best_epoch(losses, settings) or 0) >= settings.patience

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from thirtytwo import metrics
@@ -118,11 +119,6 @@ def evaluate(
                 f"{source.location}: not the images that this model was trained on, so which of them it saw is not "
                 "known; expected the same ones, or validation=SHARE to divide these; the test split can be scored"
             )
-    return _score_part(classifier, training, split, validation)
-
-
-def _score_part(classifier: Classifier, training: Images, split: Split, validation: float) -> Scored:
-    """Score one of the two parts of the training images."""
     kept, held_out = training.split(validation)
     indices = held_out if split == "validation" else kept
     if not len(indices):
@@ -130,6 +126,11 @@ def _score_part(classifier: Classifier, training: Images, split: Split, validati
             f"{training.name}: the model was trained on all training images, so the {split} part is empty; "
             "expected images to score; choose another split"
         )
+    return _score_part(classifier, split, training, indices)
+
+
+def _score_part(classifier: Classifier, split: Split, training: Images, indices: NDArray[np.int64]) -> Scored:
+    """Score one of the two parts of the training images."""
     return _score(classifier, split, training.take(indices), torch.from_numpy(indices), opening=None)
 
 
@@ -181,7 +182,7 @@ def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classif
         kept, held_out = training.split(run.recipe.validation)
         scored: list[Scored] = []
         if len(held_out):
-            scored.append(_score_part(classifier, training, "validation", run.recipe.validation))
+            scored.append(_score_part(classifier, "validation", training, held_out))
         recorded = {"run": str(run.path.resolve()), "seed": seed}
         scored.append(_open_and_score(classifier, source, key=run.environment["run_id"], facts=recorded))
         _store(run, scored, _examples(training.take(kept), seed), seed)

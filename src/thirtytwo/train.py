@@ -111,14 +111,9 @@ class Training:
         return {**self._facts["data"], "training_images": len(self._loader.labels), "validation_images": held_out}
 
     @property
-    def kept_epoch(self) -> int:
-        """Number of the epoch whose weights would be kept if the training ended now; 0 before the first."""
-        return early_stopping.kept_epoch(self._state.validation_losses, self.recipe.early_stopping)
-
-    @property
-    def selects(self) -> bool:
-        """Whether the weights of the best epoch are kept, rather than those of the last one."""
-        return self._validation is not None and self.recipe.early_stopping.patience > 0
+    def best_epoch(self) -> int | None:
+        """Number of the epoch whose weights are selected so far; None if none is, and the last ones would be kept."""
+        return early_stopping.best_epoch(self._state.validation_losses, self.recipe.early_stopping)
 
     @property
     def device_name(self) -> str:
@@ -187,8 +182,9 @@ class Training:
         """Compute what weights are computed from images, and write the first checkpoint."""
         started = time.perf_counter()
         models.initialise(self.recipe.model, self.network, self._loader.first)
-        self._state.progress.elapsed_seconds += time.perf_counter() - started
-        self._state.progress.train_seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self._state.progress.elapsed_seconds += seconds
+        self._state.progress.train_seconds += seconds
         self._checkpoint()
 
     def _epochs(self) -> Iterator[Step | Epoch]:
@@ -213,10 +209,9 @@ class Training:
         self.network.eval()
         self.run.metrics = [asdict(epoch) for epoch in self.history]
         # Stored already if it was killed between here and the model file, or resumed when there was nothing left to do.
-        stored, now = self.run.result, self._result()
-        self._final = {key: stored.get(key, value) for key, value in now.items()}
-        if not now.keys() <= stored.keys():
-            self.run.result = {**now, **stored}
+        stored = self.run.result
+        self._final = {key: stored.get(key, value) for key, value in self._result().items()}
+        self.run.result = {**self._final, **stored}
         self.classifier.save(self.run.model_path)
 
     def _steps(self, clock: _Clock) -> Iterator[Step]:
@@ -293,7 +288,7 @@ class Training:
 
     def _close_epoch(self, clock: _Clock) -> Epoch:
         """Validate, keep the weights if they are the best so far, and start counting anew."""
-        progress, settings = self._state.progress, self.recipe.early_stopping
+        progress = self._state.progress
         validation_loss = validation_accuracy = None
         if self._validation is not None:
             pixels, labels = self._validation
@@ -313,7 +308,7 @@ class Training:
             seconds=clock.seconds,
         )
         losses = [*self._state.validation_losses, validation_loss]
-        if settings.patience and early_stopping.improvements(losses, settings)[-1:] == [len(losses)]:
+        if early_stopping.best_epoch(losses, self.recipe.early_stopping) == len(losses):
             self._state.keep_weights()
         progress.begin_next_epoch()
         progress.elapsed_seconds = epoch.seconds
@@ -362,7 +357,7 @@ class Training:
             "data": self._facts["data"]["name"],
             "images": self._facts["data"]["images"],
             "epochs": progress.epoch,
-            "kept_epoch": self.kept_epoch,
+            "kept_epoch": self.best_epoch or progress.epoch,
             "train_seconds": progress.train_seconds,
             "cold_seconds": (self._earlier_seconds or 0.0) + environment.process_seconds(),
             "flops": self._flops_per_image * images_seen,

@@ -7,20 +7,9 @@ from typing import Any
 import measured
 import pytest
 
+from tests.benchmarks.facts import FACTS
 from thirtytwo import Run
 from thirtytwo import recipe as recipes
-
-FACTS: dict[str, Any] = {
-    "date": "2026-01-01T10:00:00+00:00",
-    "commit": "1" * 40,
-    "machine": "one",
-    "device": "cpu",
-    "device_name": "a processor",
-    "precision": "float32",
-    "threads": 2,
-    "versions": {"python": "3.11.7", "torch": "2.11.0"},
-    "data": {"fingerprint": "f" * 64},
-}
 
 
 def entry(kind: str = "training", series: str = "a", n: int = 1, **more: Any) -> dict[str, Any]:

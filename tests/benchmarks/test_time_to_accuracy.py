@@ -11,20 +11,9 @@ import time_to_accuracy
 from measured import Refused
 from series import Series
 
+from tests.benchmarks.facts import FACTS
 from thirtytwo import Run
 from thirtytwo import recipe as recipes
-
-FACTS: dict[str, Any] = {
-    "date": "2026-01-01T10:00:00+00:00",
-    "commit": "1" * 40,
-    "machine": "one",
-    "device": "cpu",
-    "device_name": "a processor",
-    "precision": "float32",
-    "threads": 2,
-    "versions": {"python": "3.11.7", "torch": "2.11.0"},
-    "data": {"fingerprint": "f" * 64},
-}
 
 
 def begin(work: Path, recipe: str) -> Path:

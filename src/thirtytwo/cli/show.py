@@ -207,7 +207,7 @@ class TrainingDisplay:
         mark = " "
         if epoch.validation_loss is not None and epoch.validation_accuracy is not None:
             validation = f"{epoch.validation_loss:8.4f}  {epoch.validation_accuracy:7.2%}"
-            mark = "*" if self._training.selects and self._training.kept_epoch == epoch.epoch else " "
+            mark = "*" if self._training.best_epoch == epoch.epoch else " "
         self._print(
             f"{f'{epoch.epoch}/{self._training.recipe.epochs}':>7}  {epoch.train_loss:7.4f}  "
             f"{epoch.train_accuracy:6.2%}  {validation}{mark} {epoch.learning_rate:8.2g}  "

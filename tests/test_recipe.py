@@ -210,3 +210,19 @@ def test_any_values_in_known_places_are_a_recipe_or_a_clear_error(changes: list[
 )
 def test_any_overrides_are_applied_or_a_clear_error(overrides: list[str]) -> None:
     parsed_or_refused(recipes.load("classic").to_toml(), overrides)
+
+
+@given(epochs=st.integers(1, 60), parts=st.lists(st.integers(4, 32), min_size=1, max_size=8, unique=True))
+def test_each_image_size_has_an_equal_part_of_the_epochs_and_the_last_comes_last(epochs: int, parts: list[int]) -> None:
+    recipe = recipes.load("classic", [f"epochs={epochs}", f"image_sizes={parts}"])
+    sizes = [recipe.image_size(epoch, (32, 64)) for epoch in range(epochs)]
+    assert all(width == 2 * height for height, width in sizes)
+    turns = [parts.index(height) for height, _ in sizes]
+    assert turns == sorted(turns)
+    assert turns[-1] == len(parts) - 1
+    counts = [turns.count(part) for part in range(len(parts))]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_images_keep_their_size_where_a_recipe_says_nothing() -> None:
+    assert recipes.load("classic").image_size(3, (32, 48)) == (32, 48)

@@ -434,6 +434,59 @@ def test_steps_report_progress_that_adds_up(small_images: Images) -> None:
     assert [(step.epoch, step.step) for step in steps] == sorted({(step.epoch, step.step) for step in steps})
 
 
+class AnySize(nn.Module):
+    """Takes images of any size, and remembers which it was trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 1, bias=False)
+        self.seen: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.seen.append(images.shape[2])
+        scores: Tensor = self.convolution(images).mean((2, 3))
+        return scores
+
+
+def test_training_images_grow_and_everything_else_sees_them_whole(small_images: Images) -> None:
+    network = AnySize()
+    training = train(small("epochs=4", "image_sizes=[4, 8]"), source(small_images), network=network)
+    network.seen.clear()
+    events = list(training)
+    assert network.seen == [4] * 10 + [8] * 10  # steps of two epochs each
+    assert sum(isinstance(event, Epoch) for event in events) == 4
+    # Forward and the weights' gradient; the pixels' mean is not counted.
+    assert training.run.result["flops"] == 160 * 2 * 2 * (2 * 3 * 4) * (4 * 4 + 8 * 8)
+    assert training.classifier(small_images.pixels[:5]).shape == (5, 4)
+
+
+def test_a_training_on_growing_images_is_resumed_to_the_bit(small_images: Images) -> None:
+    recipe = small("epochs=4", "image_sizes=[4, 6, 8]")
+    whole, part = (train(recipe, source(small_images), network=AnySize()) for _ in range(2))
+    part.network.load_state_dict(weights(whole))
+    whole.finish()
+    for event in part:
+        if isinstance(event, Epoch) and event.epoch == 2:
+            part.interrupt()
+    again = resume(part.run, source(small_images), network=AnySize())
+    again.finish()
+    assert same(weights(whole), weights(again))
+    assert rows(whole) == rows(again)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [("[8, 16]", r"image_sizes: found 16; expected at most 8"), ("[1, 8]", r"image_sizes: found 1; expected sizes")],
+)
+def test_image_sizes_that_cannot_be_trained_on_are_refused_at_once(
+    small_images: Images, sizes: str, found: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=found):
+        train(small(f"image_sizes={sizes}"), source(small_images))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_flops_are_those_of_forward_and_backward_passes_of_all_images(small_images: Images) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4, bias=False))
     training = train(small("epochs=3"), source(small_images), network=network)

@@ -55,6 +55,9 @@ class Recipe(Settings):
     """Most images in a step; an epoch is divided into as few steps as that allows, of equal size but for one image."""
     drop_last: bool = False
     """All batches have `batch_size` images; those that are left over come in another epoch, at random."""
+    image_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=10_000)], ...], Field(max_length=1000)] = ()
+    """Progressive resizing (Howard 2018): the shorter side, in pixels, that training images are scaled down to, one for
+    each equal part of the epochs; empty trains on images as they are. Validation and the rest always see full size."""
     validation: Fraction = 0.1
     """Share of the training images held out, class by class, to select with; 0 trains on all of them."""
     checkpoint_minutes: NotNegative = 10.0
@@ -115,6 +118,17 @@ class Recipe(Settings):
         return self.model_copy(
             update={"epochs": epochs, "fewer_images": settings.model_copy(update={"exponent": 0.0})},
         )
+
+    def image_size(self, epoch: int, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) in pixels that training images of this size have in an epoch, counted from 0.
+
+        Parts are counted from the end: a training of fewer epochs than parts leaves out early ones.
+        """
+        if not self.image_sizes:
+            return size
+        left = (self.epochs - 1 - epoch) * len(self.image_sizes) // self.epochs
+        scale = self.image_sizes[-1 - left] / min(size)
+        return round(size[0] * scale), round(size[1] * scale)
 
     def replace(self, *overrides: str) -> Recipe:
         """The recipe with overrides such as ``"epochs=2"`` applied; see `load`.

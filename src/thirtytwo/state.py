@@ -28,6 +28,8 @@ class Progress:
     """Of the epoch under way."""
     seen: int = 0
     """Images of the epoch under way."""
+    flops: float = 0.0
+    """Floating-point operations of all steps, forward and backward."""
     finished: bool = False
     train_seconds: float = 0.0
     """Spent on steps."""

@@ -25,7 +25,16 @@ from thirtytwo import early_stopping, environment, metrics, models, optim
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, augmenter, find, standardiser
 from thirtytwo.data.loader import Loader, on_device, seeded
-from thirtytwo.errors import DataError, DeviceError, Diverged, InputError, OutOfMemory, RecipeError, RunError
+from thirtytwo.errors import (
+    DataError,
+    DeviceError,
+    Diverged,
+    InputError,
+    ModelError,
+    OutOfMemory,
+    RecipeError,
+    RunError,
+)
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.recipe import load as load_recipe
@@ -70,7 +79,12 @@ class Training:
             )
         self.network.to(self._device)
         models.check(self.network, len(self._classes), self._size)
-        self._flops_per_image = models.flops_per_image(self.network, self._size)
+        self._sizes = [recipe.image_size(epoch, self._size) for epoch in range(recipe.epochs)]
+        _check_sizes(self._sizes, self.network, len(self._classes), self._size)
+        self._parameters = models.parameters(self.network)
+        self._flops_per_image: dict[tuple[int, ...], float] = {}
+        for size in set(self._sizes):
+            self._flops(size)
         self._state = State(self.network, optim.build(recipe.optimizer, self.network))
         started = time.perf_counter()  # the data are used from here on
         self._loader = Loader(
@@ -222,7 +236,7 @@ class Training:
         started, seen_before = time.perf_counter(), progress.seen
         seconds_before = (progress.train_seconds, progress.epoch_seconds)
         paused = 0.0  # time that the caller and checkpoints took
-        for inputs, labels in loader.epoch(progress.epoch, start=progress.step):
+        for inputs, labels in loader.epoch(progress.epoch, progress.step, self._sizes[progress.epoch]):
             factor = self._factor(progress.step)
             self._step(inputs, labels, factor)
             seconds = time.perf_counter() - started - paused
@@ -269,11 +283,20 @@ class Training:
             progress.correct += int((scores.argmax(1) == labels).sum())
         progress.step += 1
         progress.seen += len(labels)
+        progress.flops += len(labels) * self._flops((inputs.shape[2], inputs.shape[3]))
+
+    def _flops(self, size: tuple[int, int]) -> float:
+        """Floating-point operations of a step, per image, for images of this size and the weights trained now."""
+        kind = (*size, models.parameters(self.network))
+        if kind not in self._flops_per_image:
+            self._flops_per_image[kind] = models.flops_per_image(self.network, size)
+        return self._flops_per_image[kind]
 
     def _report(self, factor: float, images_per_second: float) -> Step:
         progress, steps = self._state.progress, self._loader.steps
-        images = self._loader.images
-        left = (self.recipe.epochs - progress.epoch) * images - progress.seen
+        # Epochs of smaller images are quicker: what is left is counted in work, as images of the epoch under way.
+        work = [self._flops(size) for size in self._sizes[progress.epoch :]]
+        left = self._loader.images * sum(work) / work[0] - progress.seen if work[0] else 0.0
         return Step(
             epoch=progress.epoch + 1,
             epochs=self.recipe.epochs,
@@ -350,7 +373,6 @@ class Training:
     def _result(self) -> dict[str, Any]:
         """What is known when training ends; `evaluate` adds the scores."""
         progress = self._state.progress
-        images_seen = self._loader.images * progress.epoch
         return {
             "recipe": self.recipe.name,
             "seed": self.seed,
@@ -360,8 +382,8 @@ class Training:
             "kept_epoch": self.best_epoch or progress.epoch,
             "train_seconds": progress.train_seconds,
             "cold_seconds": (self._earlier_seconds or 0.0) + environment.process_seconds(),
-            "flops": self._flops_per_image * images_seen,
-            "parameters": models.parameters(self.network),
+            "flops": progress.flops,
+            "parameters": self._parameters,
             "peak_memory_bytes": environment.peak_memory_bytes(self._device),
         }
 
@@ -385,6 +407,23 @@ def _check_parts(images: Images, recipe: Recipe, kept: int, held_out: int) -> No
             f"{images.name}: no class has two training images, so none can be held out to select with; give it more, "
             "or train without: --set validation=0 --set early_stopping.patience=0"
         )
+
+
+def _check_sizes(sizes: list[tuple[int, int]], network: nn.Module, classes: int, size: tuple[int, int]) -> None:
+    """That a network trains on scaled images, too."""
+    for scaled in sorted(set(sizes) - {size}):
+        if min(scaled) > min(size):
+            raise RecipeError(
+                f"image_sizes: found {min(scaled)}; expected at most {min(size)}, the shorter side of the images; "
+                "choose smaller ones"
+            )
+        try:
+            models.check(network, classes, scaled)
+        except ModelError as error:
+            raise RecipeError(
+                f"image_sizes: found {min(scaled)}; expected sizes that the network can take; choose larger ones, or a "
+                f"network that takes images of any size ({error})"
+            ) from None
 
 
 def _check_shifts(recipe: Recipe, size: tuple[int, int]) -> None:

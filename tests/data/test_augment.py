@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thirtytwo.data.augment import Augment, moved, shifts
+from thirtytwo.data.augment import Augment, moved, scaled_down, shifts
 from thirtytwo.data.loader import seeded
 
 EVERYTHING = Augment(rotation_degrees=15, width_shift=0.1, height_shift=0.1, horizontal_flip=True)
@@ -111,3 +111,20 @@ def test_shifts_are_even_in_both_directions() -> None:
         counts = torch.bincount(axis + 2, minlength=5)
         assert len(counts) == 5
         assert counts.min() > 900
+
+
+@pytest.mark.parametrize("size", [(16, 16), (20, 20), (24, 28), (31, 31)])
+def test_scaling_down_keeps_what_is_even_and_the_mean_of_what_is_not(size: tuple[int, int]) -> None:
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    even = torch.full((1, 3, 32, 32), 0.25)
+    torch.testing.assert_close(scaled_down(even, size), torch.full((1, 3, *size), 0.25))
+    small = scaled_down(images, size)
+    assert small.shape == (4, 3, *size)
+    assert bool((small.mean((2, 3)) - images.mean((2, 3))).abs().max() < 0.03)
+    assert scaled_down(images, (32, 32)) is images
+
+
+def test_scaling_down_does_not_alias() -> None:
+    stripes = (torch.arange(32) % 2).float().expand(1, 3, 32, 32)
+    inside = scaled_down(stripes, (16, 16))[..., 2:-2]
+    assert bool((inside - 0.5).abs().max() < 0.1)  # every second column alone would be all 0 or all 1

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from thirtytwo import models, optim
+from thirtytwo.models.speed import SpeedNet
 from thirtytwo.optim import schedule
 from thirtytwo.settings import (
     Adam,
@@ -178,6 +179,21 @@ def test_rates_follow_the_schedule_and_the_whitening_bias_its_own_line() -> None
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         rates[done] = [group["lr"] / group["peak"] for group in groups]
     assert rates == {0.0: [0.5, 0.5, 1.0, 0.5], 0.25: [0.5] * 4, 0.5: [0.5, 0.5, 0.0, 0.5], 0.75: [0.5, 0.5, 0.0, 0.5]}
+
+
+def test_a_group_that_has_ended_costs_no_gradient() -> None:
+    network = models.build(SpeedModel(widths=(8, 8)), 10)
+    assert isinstance(network, SpeedNet)
+    optimizers = optim.build(Muon(whitening_fraction=0.5), network)
+    costs, bias = [], network.whitening.bias
+    assert bias is not None
+    for done in (0.49, 0.5, 0.2):  # and back, as after a checkpoint from before
+        optim.set_rates(optimizers, 0.5, done)
+        network.zero_grad()
+        network(torch.rand(4, 3, 32, 32)).sum().backward()
+        assert (bias.grad is None) == (done >= 0.5)
+        costs.append(models.flops_per_image(network))
+    assert costs[1] < costs[0] == costs[2]
 
 
 @pytest.mark.parametrize("settings", OPTIMISERS, ids=lambda settings: settings.name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 
 @dataclass(frozen=True)
@@ -108,3 +108,14 @@ def _reflected(places: Tensor, size: int) -> Tensor:
     """Places outside of 0 … size - 1, mirrored back into it at the first and the last place."""
     last = size - 1
     return last - (last - places.abs()).abs()
+
+
+def scaled_down(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images with fewer pixels: float (batch, channels, height, width) -> (batch, channels, *size).
+
+    Each new pixel is a mean of those that it covers, weighted by their distance (a triangle filter), so that nothing
+    aliases. Images of that size already are returned as they are.
+    """
+    if images.shape[2:] == size:
+        return images
+    return interpolate(images, size, mode="bilinear", antialias=True)

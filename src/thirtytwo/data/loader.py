@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thirtytwo.data.augment import moved, shifts
+from thirtytwo.data.augment import moved, scaled_down, shifts
 from thirtytwo.data.images import Images
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -125,8 +125,13 @@ class Loader:
         """The first images of the set as a network sees them, unchanged: float32 (number, 3, height, width)."""
         return self.standardise(self.pixels[:number])
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, start: int = 0, size: tuple[int, int] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch, from step `start` on.
+
+        Args:
+            epoch: counted from 0.
+            start: first step.
+            size: (height, width) that images are scaled down to, after they were changed; None leaves them as they are.
 
         Yields:
             inputs float32 (batch, 3, height, width) and labels int64 (batch,). No image comes twice in an epoch.
@@ -138,7 +143,7 @@ class Loader:
         for step in range(start, self.steps):
             chosen = batches[step].to(self.labels.device)
             pixels = self._taken(chosen, epoch, step)
-            yield self.standardise(pixels, self._change(epoch, step)), self.labels[chosen]
+            yield self.standardise(pixels, self._change(epoch, step, size)), self.labels[chosen]
 
     def _taken(self, chosen: Tensor, epoch: int, step: int) -> Tensor:
         """uint8 (batch, 3, height, width): what needs no arithmetic is done while pixels are bytes."""
@@ -149,8 +154,10 @@ class Loader:
             mirrored = self._mirrored_first[chosen] ^ (epoch % 2 == 1)
         return moved(self.pixels, chosen, shift, mirrored)
 
-    def _change(self, epoch: int, step: int) -> Callable[[Tensor], Tensor] | None:
-        if self.augment is None:
-            return None
-        augment, generator = self.augment, seeded(self.seed, self.CHANGES, epoch, step)
-        return lambda values: augment(values, generator)
+    def _change(self, epoch: int, step: int, size: tuple[int, int] | None) -> Callable[[Tensor], Tensor]:
+        def change(values: Tensor) -> Tensor:
+            if self.augment is not None:
+                values = self.augment(values, seeded(self.seed, self.CHANGES, epoch, step))
+            return values if size is None else scaled_down(values, size)
+
+        return change

@@ -88,13 +88,17 @@ def set_rates(optimizers: Optimizers, factor: float, done: float) -> None:
     Args:
         optimizers: made by `build`.
         factor: what the schedule says, of each group's peak.
-        done: share of the training that is over; a group that ends early falls to 0 on a line of its own.
+        done: share of the training that is over; a group that ends early falls to 0 on a line of its own. Its
+            parameters then need no gradient any more, which saves the backward pass the way down to them.
     """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             end = group.get("ends_after")
             own = factor if end is None else max(0.0, 1.0 - done / end) if end > 0 else 0.0
             group["lr"] = group["peak"] * own
+            if end is not None:
+                for parameter in group["params"]:
+                    parameter.requires_grad_(own > 0)
 
 
 def build_schedule(

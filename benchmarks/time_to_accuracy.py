@@ -44,9 +44,8 @@ def order(recipe: str, rival: str | None, seed: int) -> list[str]:
 
 def clock(run: Run) -> float:
     """Seconds of a finished run that a race counts; see above."""
-    result, views = run.result, run.recipe.views
-    several = views.mirror or views.translate_pixels > 0
-    return float(result["train_seconds"] + (result["scoring_seconds"] if several else 0.0))
+    result = run.result
+    return float(result["train_seconds"] + (result["scoring_seconds"] if run.recipe.views.several else 0.0))
 
 
 def comparison(ours: Path, rival: Path, recipe: str, against: str) -> dict[str, Any] | None:

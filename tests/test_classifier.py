@@ -160,6 +160,19 @@ def test_views_are_averaged_as_they_say(classifier: Classifier, images: np.ndarr
         assert torch.allclose(replace(classifier, views=views).scores(images), each, atol=1e-5)
 
 
+def test_only_doubtful_images_are_looked_at_again(classifier: Classifier, images: np.ndarray) -> None:
+    plain = classifier.scores(images)
+    every = replace(classifier, views=Views(mirror=True, translate_pixels=1)).scores(images)
+    highest = plain.softmax(1).amax(1)
+    for share in (0.0, 0.5, 1.0):
+        threshold = float(highest.quantile(share)) if share else float(highest.min()) / 2
+        views = Views(mirror=True, translate_pixels=1, below_probability=threshold)
+        again = highest <= threshold
+        assert (share == 0) == (not again.any())
+        expected = torch.where(again[:, None], every, plain)
+        assert torch.allclose(replace(classifier, views=views).scores(images), expected, atol=1e-5)
+
+
 def test_a_stored_model_keeps_its_views(classifier: Classifier, tmp_path: Path) -> None:
     views = Views(mirror=True, translate_pixels=2)
     replace(classifier, views=views).save(tmp_path / "model.safetensors")

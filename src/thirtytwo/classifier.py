@@ -197,16 +197,23 @@ class Classifier:
 
     def _averaged(self, inputs: Tensor) -> Tensor:
         """Scores float32 (batch, classes) of a network's inputs, averaged over `views`."""
-        scores = self._seen(inputs)
+        scores: Tensor = self.network(inputs).float()
+        if not self.views.several:
+            return scores
+        doubtful = (scores.softmax(1).amax(1) <= self.views.below_probability).nonzero()[:, 0]
+        if not len(doubtful):
+            return scores
+        again, first = inputs[doubtful], scores[doubtful]
+        mean = self._mirrored(again, first)
         if shift := self.views.translate_pixels:
             height, width = self.size
-            padded = pad(inputs, (shift, shift, shift, shift), mode="reflect")
+            padded = pad(again, (shift, shift, shift, shift), mode="reflect")
             corners = padded[:, :, :height, :width], padded[:, :, 2 * shift :, 2 * shift :]
-            scores = scores / 2 + sum(self._seen(corner) for corner in corners) / 4
-        return scores
+            mean = mean / 2 + sum(self._mirrored(corner, self.network(corner).float()) for corner in corners) / 4
+        return scores.index_copy(0, doubtful, mean)
 
-    def _seen(self, inputs: Tensor) -> Tensor:
-        scores: Tensor = self.network(inputs).float()
+    def _mirrored(self, inputs: Tensor, scores: Tensor) -> Tensor:
+        """Scores averaged with those of the mirrored inputs, if `views` says so."""
         return (scores + self.network(inputs.flip(3)).float()) / 2 if self.views.mirror else scores
 
     def probabilities(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:

@@ -264,6 +264,14 @@ class Views(Settings):
     """Each view is looked at mirrored left and right, too."""
     translate_pixels: Annotated[int, Field(ge=0, le=1000)] = 0
     """If not 0, half of the weight goes to the image shifted by this much, up-left and down-right (Jordan 2024)."""
+    below_probability: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    """Looked at again is only an image to which the first view gives no class more than this probability, before any
+    temperature (Hiverge 2025); 1 looks at all of them again."""
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one."""
+        return self.mirror or self.translate_pixels > 0
 
 
 class FewerImages(Settings):

@@ -40,13 +40,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import measured
 import numpy as np
+
+import measured
 import runs
 import series
 from measured import Refused
 from runs import Runs
-
 from thirtytwo import Images, Run, find, open_training
 from thirtytwo import recipe as recipes
 from thirtytwo.run import write_atomic

@@ -13,7 +13,6 @@ from typing import Any
 import measured
 import series
 from measured import Refused
-
 from thirtytwo import Run
 from thirtytwo.errors import RunError
 

@@ -24,7 +24,6 @@ from typing import Any
 
 import measured
 from measured import REPOSITORY, Refused
-
 from thirtytwo import Images, environment
 from thirtytwo import recipe as recipes
 from thirtytwo.errors import ThirtytwoError

@@ -30,7 +30,6 @@ import runs
 import series
 from measured import Refused
 from runs import Runs
-
 from thirtytwo import Run, find, open_training
 from thirtytwo import recipe as recipes
 

@@ -15,10 +15,10 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+from docs import generate
 from nbclient import NotebookClient
 from PIL import Image
 
-from docs import generate
 from thirtytwo import recipe as recipes
 
 ROOT = Path(__file__).parent.parent

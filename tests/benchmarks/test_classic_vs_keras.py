@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import classic_vs_keras as race
 import measured
-import pytest
 import runs
 import series
 from series import Series
-
 from tests.benchmarks.facts import FACTS
 from thirtytwo import Run
 from thirtytwo import recipe as recipes

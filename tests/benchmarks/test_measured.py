@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import measured
 import pytest
 
+import measured
 from tests.benchmarks.facts import FACTS
 from thirtytwo import Run
 from thirtytwo import recipe as recipes

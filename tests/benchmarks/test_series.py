@@ -6,11 +6,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import measured
 import pytest
+
+import measured
 import series
 from series import Series
-
 from thirtytwo import environment
 from thirtytwo import recipe as recipes
 

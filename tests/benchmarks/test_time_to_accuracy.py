@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import measured
 import pytest
+
+import measured
 import series
 import time_to_accuracy
 from measured import Refused
 from series import Series
-
 from tests.benchmarks.facts import FACTS
 from thirtytwo import Run
 from thirtytwo import recipe as recipes

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from thirtytwo import optim
+from thirtytwo import environment, optim
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
 from thirtytwo.data.images import Images
@@ -432,6 +432,39 @@ def test_steps_report_progress_that_adds_up(small_images: Images) -> None:
         assert step.seconds_left >= 0
         assert step.learning_rate == pytest.approx(0.01 * factor((step.epoch - 1) * 40 + step.step - 1, []))
     assert [(step.epoch, step.step) for step in steps] == sorted({(step.epoch, step.step) for step in steps})
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_steps_compute_in_half_precision_where_the_device_is_made_for_it(
+    small_images: Images, able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "has_bfloat16", lambda device: able)  # a CPU can emulate what it lacks
+    seen: set[tuple[bool, torch.dtype]] = set()
+    precision = "bfloat16" if able else "float32"
+
+    class Watched(nn.Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            scores = super().forward(images.flatten(1))
+            seen.add((self.training, scores.dtype))
+            return scores
+
+    def make() -> Training:
+        torch.manual_seed(1)
+        return train(small("precision=half"), source(small_images), network=Watched(192, 4))
+
+    whole, part = make(), make()
+    seen.clear()
+    whole.finish()
+    assert seen == {(True, getattr(torch, precision)), (False, torch.float32)}
+    assert {tensor.dtype for tensor in weights(whole).values()} == {torch.float32}
+    assert whole.run.environment["precision"] == whole.precision == precision
+    for event in part:
+        if isinstance(event, Epoch) and event.epoch == 2:
+            part.interrupt()
+    monkeypatch.setattr(environment, "has_bfloat16", lambda device: not able)  # it goes on as it began
+    again = resume(part.run, source(small_images), network=Watched(192, 4))
+    again.finish()
+    assert same(weights(whole), weights(again))
 
 
 class AnySize(nn.Module):

@@ -49,8 +49,15 @@ def device(name: str = "auto") -> torch.device:
     return chosen
 
 
-def describe(chosen: torch.device) -> dict[str, Any]:
-    """Versions, machine, commit and device, ready for JSON."""
+def has_bfloat16(chosen: torch.device) -> bool:
+    """Whether a device computes in bfloat16 by itself, faster than in float32; emulated, it would be slower."""
+    if chosen.type == "cuda":
+        return torch.cuda.get_device_capability(chosen) >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported()  # true of processors with AMX, too
+
+
+def describe(chosen: torch.device, precision: str = "float32") -> dict[str, Any]:
+    """Versions, machine, commit, device and precision, ready for JSON."""
     return {
         "run_id": uuid.uuid4().hex,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -60,7 +67,7 @@ def describe(chosen: torch.device) -> dict[str, Any]:
         "machine": machine(),
         "device": str(chosen),
         "device_name": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else cpu_name(),
-        "precision": "float32",
+        "precision": precision,
         "threads": torch.get_num_threads(),
     }
 

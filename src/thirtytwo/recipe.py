@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import tomli_w
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -58,6 +58,9 @@ class Recipe(Settings):
     image_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=10_000)], ...], Field(max_length=1000)] = ()
     """Progressive resizing (Howard 2018): the shorter side, in pixels, that training images are scaled down to, one for
     each equal part of the epochs; empty trains on images as they are. Validation and the rest always see full size."""
+    precision: Literal["float32", "half"] = "float32"
+    """What steps compute with: `half` is bfloat16 on devices that are made for it, and float32 on others. Weights, and
+    everything but steps, are float32 always."""
     validation: Fraction = 0.1
     """Share of the training images held out, class by class, to select with; 0 trains on all of them."""
     checkpoint_minutes: NotNegative = 10.0

@@ -135,6 +135,11 @@ class Training:
         return str(self._facts["device_name"])
 
     @property
+    def precision(self) -> str:
+        """What steps compute with: ``float32`` or ``bfloat16``."""
+        return str(self._facts["precision"])
+
+    @property
     def classifier(self) -> Classifier:
         """The network as a `Classifier`, with the weights that it has now."""
         return Classifier(
@@ -269,7 +274,8 @@ class Training:
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             # Dropout draws from the global generator; seeded for every step, it needs no place in a checkpoint.
             torch.manual_seed(seeded(self.seed, NOISE, progress.epoch, progress.step).initial_seed())
-            scores = self.network(inputs)  # (batch, classes)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                scores = self.network(inputs).float()  # (batch, classes)
             objective = cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction=loss.reduction)
             self.network.zero_grad(set_to_none=True)
             objective.backward()  # type: ignore[no-untyped-call]
@@ -399,6 +405,11 @@ class _Clock:
         return time.perf_counter() - self._origin
 
 
+def _precision(recipe: Recipe, device: torch.device) -> str:
+    """What steps compute with on this device."""
+    return "bfloat16" if recipe.precision == "half" and environment.has_bfloat16(device) else "float32"
+
+
 def _check_parts(images: Images, recipe: Recipe, kept: int, held_out: int) -> None:
     if kept < 2:
         raise DataError(f"{images.name}: {kept} images to train on; expected at least 2")
@@ -474,7 +485,7 @@ def train(
         module = CustomModel(module=f"{type(network).__module__}.{type(network).__qualname__}")
         settings = settings.model_copy(update={"model": module})
     facts = {
-        **environment.describe(chosen),
+        **environment.describe(chosen, _precision(settings, chosen)),
         "seed": number,
         "data": {
             "spec": source.spec,
@@ -520,7 +531,7 @@ def resume(
     try:
         began_with, threads = facts["data"], int(facts["threads"])
         spec, fingerprint, chosen = began_with["spec"], began_with["fingerprint"], str(facts["device"])
-        int(facts["seed"])
+        int(facts["seed"]), str(facts["precision"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.path / 'environment.json'}: {error!r} is missing or damaged; start a new run") from None
     try:

@@ -101,7 +101,8 @@ class Screen:
             f"{recipe.name} on {facts['name']}: {facts['training_images']:,} training and "
             f"{facts['validation_images']:,} validation images"
         )
-        self.say(f"at most {recipe.epochs} epochs, batches of {recipe.batch_size}, on {training.device_name}")
+        where = f"{training.device_name}, {training.precision}"
+        self.say(f"at most {recipe.epochs} epochs, batches of {recipe.batch_size}, on {where}")
         table = Table("layer", "kind", "output", "parameters", box=None, pad_edge=False)
         table.columns[3].justify = "right"
         for layer in models.summary(training.network, training.classifier.size):

@@ -43,12 +43,14 @@ def test_settings_are_frozen() -> None:
 
 def test_overrides_change_what_they_name_and_nothing_else() -> None:
     plain = recipes.load("classic")
-    changed = recipes.load("classic", ["optimizer.learning_rate=0.5", "model.stages=[[8], [16, 16]]", "batch_size = 7"])
+    changed = recipes.load(
+        "classic", ["optimizer.learning_rate=0.5", "model.stages=[[8], [16, 16]]", "validation = 0.2"]
+    )
     assert isinstance(changed.optimizer, Adam)
     assert changed.optimizer.learning_rate == 0.5
-    assert changed.batch_size == 7
-    assert changed.model_dump(exclude={"optimizer", "model", "batch_size"}) == plain.model_dump(
-        exclude={"optimizer", "model", "batch_size"}
+    assert changed.validation == 0.2
+    assert changed.model_dump(exclude={"optimizer", "model", "validation"}) == plain.model_dump(
+        exclude={"optimizer", "model", "validation"}
     )
 
 
@@ -148,6 +150,22 @@ def test_epochs_grow_on_fewer_images_and_a_grown_recipe_stays_as_it_is() -> None
 
 def test_a_number_of_epochs_that_was_asked_for_does_not_grow() -> None:
     assert recipes.load("classic", ["epochs=3"]).for_images(100).epochs == 3
+
+
+@given(images=st.integers(1, 5000), steps=st.integers(1, 20))
+def test_batches_shrink_so_that_few_images_make_some_steps(images: int, steps: int) -> None:
+    recipe = recipes.load("classic", [f"fewer_images.minimum_steps={steps}"])
+    trained = int(images * (1 - recipe.validation))
+    batch_size = recipe.for_images(images).batch_size
+    assert 8 <= batch_size <= recipe.batch_size
+    assert batch_size == 8 or trained // batch_size >= steps
+    assert batch_size == recipe.batch_size or trained // (batch_size + 1) < steps  # no smaller than it has to be
+
+
+def test_a_batch_size_that_is_asked_for_is_kept() -> None:
+    assert recipes.load("classic").for_images(60).batch_size == 8
+    assert recipes.load("classic", ["batch_size=50"]).for_images(60).batch_size == 50
+    assert recipes.load("classic").for_images(60).for_images(60).batch_size == 8
 
 
 def test_a_recipe_file_is_read_like_a_shipped_one(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from thirtytwo import environment, optim
+from thirtytwo import environment, metrics, optim
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
 from thirtytwo.data.images import Images
@@ -551,3 +551,15 @@ def test_a_run_folder_in_use_is_refused(small_images: Images) -> None:
     next(iterator)
     with pytest.raises(RunError, match="another process"):
         resume(training.run, source(small_images)).finish()
+
+
+def test_a_folder_of_a_few_pictures_is_learned_too() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 15)
+    colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])[labels]
+    pixels = (colours[:, None, None] + generator.integers(-50, 50, (45, 32, 32, 3))).astype(np.uint8)
+    few = Images(pixels, labels, ("red", "green", "blue"), "few")
+    training = train("classic", source(few), device="cpu")
+    classifier = training.finish()
+    assert training.history[-1].train_accuracy > 0.9
+    assert metrics.accuracy(classifier.probabilities(pixels), torch.from_numpy(labels)) > 0.9

@@ -40,6 +40,8 @@ from thirtytwo.settings import (
 )
 
 MOST_EPOCHS = 100_000
+SMALLEST_BATCH = 8
+"""That batches shrink to, for few images."""
 
 
 class Recipe(Settings):
@@ -111,16 +113,17 @@ class Recipe(Settings):
         return self
 
     def for_images(self, images: int) -> Recipe:
-        """The recipe with its epochs grown for a data set of this many training images, validation part included.
+        """The recipe for a data set of this many training images, validation part included; see `FewerImages`.
 
-        The result no longer grows, so a stored recipe trains again for exactly as long.
+        The result no longer changes with the images, so a stored recipe trains again for exactly as long.
         """
         settings = self.fewer_images
         factor = max(settings.reference_images / max(images, 1), 1.0) ** settings.exponent
         epochs = min(round(self.epochs * min(factor, settings.maximum_factor)), MOST_EPOCHS)
-        return self.model_copy(
-            update={"epochs": epochs, "fewer_images": settings.model_copy(update={"exponent": 0.0})},
-        )
+        trained = int(images * (1 - self.validation))
+        batch_size = min(self.batch_size, max(trained // settings.minimum_steps, SMALLEST_BATCH))
+        done = settings.model_copy(update={"exponent": 0.0, "minimum_steps": 1})
+        return self.model_copy(update={"epochs": epochs, "batch_size": batch_size, "fewer_images": done})
 
     def image_size(self, epoch: int, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in pixels that training images of this size have in an epoch, counted from 0.
@@ -265,8 +268,11 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
     if last == "name" and sections and table.get("name") != value:
         table.clear()  # the other keys belong to the kind that is being replaced
     table[last] = value
-    if key == "epochs":  # a number of epochs that somebody asks for is meant as it stands
+    # A number of epochs or images in a batch that somebody asks for is meant as it stands.
+    if key == "epochs":
         _apply(values, "fewer_images.exponent=0")
+    if key == "batch_size":
+        _apply(values, "fewer_images.minimum_steps=1")
     return None
 
 

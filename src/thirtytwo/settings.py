@@ -275,7 +275,7 @@ class Views(Settings):
 
 
 class FewerImages(Settings):
-    """How epochs grow when there are fewer images than the recipe was made for.
+    """How epochs grow, and batches shrink, when there are fewer images than the recipe was made for.
 
     epochs × (reference_images / images) ** exponent, at most `maximum_factor` times as many.
     """
@@ -286,3 +286,6 @@ class FewerImages(Settings):
     """0 keeps the number of epochs, 1 keeps the number of steps."""
     maximum_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
     """Most that the number of epochs may grow by."""
+    minimum_steps: Count = 1
+    """Batches shrink, though not below 8 images, where an epoch would have fewer steps than this: running averages of
+    batch normalisation, and a rate that has to rise and fall, need some."""

@@ -112,7 +112,16 @@ def recipe_header(name: str) -> str:
 
 def commands() -> str:
     """docs/commands.md."""
-    lines = ["# Commands", "", "Written from `--help` by `docs/generate.py`.", ""]
+    lines = [
+        "# Commands",
+        "",
+        "Written from `--help` by `docs/generate.py`.",
+        "",
+        "Exit codes: 0 when all went well; 2 when what was asked for cannot be done as asked, and the message says",
+        "what would do; 1 when something else went wrong: no host delivered a download, the disk is full, memory ran",
+        "out, the loss became infinite; 130 and 143 when Ctrl-C or a polite kill ended it, and nothing is lost.",
+        "",
+    ]
     group: Any = typer.main.get_command(app)
     for name, command in group.commands.items():
         context = command.context_class(command, info_name=f"thirtytwo {name}")
@@ -159,7 +168,7 @@ def section(title: str, prefix: str, kind: type[BaseModel]) -> list[str]:
         if recipes.sections(field.annotation):
             continue
         default = "" if field.is_required() else f"`{json.dumps(field.default)}`"
-        lines.append(f"| `{prefix}{key}` | {default} | {field.description} |")
+        lines.append(f"| `{prefix}{key}` | {default} | {' '.join((field.description or '').split())} |")
     return [*lines, ""]
 
 

@@ -73,7 +73,7 @@ def test_no_images_no_answers(classifier: Classifier, images: np.ndarray) -> Non
 
 
 def test_images_of_another_size_or_type_are_refused(classifier: Classifier, images: np.ndarray) -> None:
-    with pytest.raises(ModelError, match="this model expects uint8"):
+    with pytest.raises(ModelError, match=r"expected uint8 \(n, "):
         classifier(images[:, :8])
     with pytest.raises(ModelError, match="float32"):
         classifier((images / 255).astype(np.float32))
@@ -158,6 +158,12 @@ def test_views_are_averaged_as_they_say(classifier: Classifier, images: np.ndarr
     }
     for views, each in expected.items():
         assert torch.allclose(replace(classifier, views=views).scores(images), each, atol=1e-5)
+
+
+def test_what_is_no_array_is_refused(classifier: Classifier) -> None:
+    with pytest.raises(ModelError, match=r"images are str; expected .* predict"):
+        classifier("photo.jpg")  # type: ignore[arg-type]
+    assert "cat, dog, frog" in repr(classifier)
 
 
 def test_only_doubtful_images_are_looked_at_again(classifier: Classifier, images: np.ndarray) -> None:

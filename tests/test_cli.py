@@ -133,6 +133,20 @@ def test_predict_answers_for_files_and_folders(program: Program, trained: Path, 
     assert answer.json[0]["class"] in shown.out
 
 
+def test_predict_answers_for_the_files_that_can_be_read_and_names_the_others(
+    program: Program, trained: Path, tmp_path: Path
+) -> None:
+    good, text = tmp_path / "good.png", tmp_path / "text.png"
+    noise("RGB").save(good)
+    text.write_text("no image")
+    for words in ([text, good, tmp_path / "absent.png"], [good, tmp_path]):
+        answer = program("predict", trained, *words, "--json")
+        assert answer.code == 2
+        assert {row["path"] for row in answer.json} == {str(good)}
+        assert "text.png: not an image" in answer.err
+        assert ("absent.png: no such file" in answer.err) == (len(words) == 3)
+
+
 def test_report_draws_again_without_opening_anything(program: Program, trained: Path) -> None:
     (trained / "report.html").unlink()
     answer = program("report", trained)
@@ -172,6 +186,7 @@ MISTAKES = {
     "key of another kind": (["train", "--set", "optimizer.momentum=0.8"], "--set optimizer.name=sgd"),
     "resume what is not there": (["train", "--resume", "nowhere"], "no such folder"),
     "resume with other settings": (["train", "classic", "--resume", "x", "--seed", "0"], "RECIPE, --seed"),
+    "epochs said twice": (["train", "--epochs", "1", "--set", "epochs=2"], "expected one of them"),
     "model that is not there": (["predict", "nowhere", "x.png"], "No such file"),
     "evaluate what is no run": (["evaluate", "."], "not a run folder"),
     "report of what is no run": (["report", "."], "not a run folder"),

@@ -244,3 +244,8 @@ def test_each_image_size_has_an_equal_part_of_the_epochs_and_the_last_comes_last
 
 def test_images_keep_their_size_where_a_recipe_says_nothing() -> None:
     assert recipes.load("classic").image_size(3, (32, 48)) == (32, 48)
+
+
+def test_overrides_are_a_list() -> None:
+    with pytest.raises(TypeError, match=r"expected a list: \['epochs=2'\]"):
+        recipes.load("classic", "epochs=2")

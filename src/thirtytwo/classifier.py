@@ -59,7 +59,7 @@ class Prediction:
     """Every class with its probability, most probable first."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Classifier:
     """uint8 images -> class probabilities.
 
@@ -153,6 +153,14 @@ class Classifier:
         )
         write_tensors(Path(path), self.network.state_dict(), header.model_dump(mode="json"))
 
+    def __repr__(self) -> str:
+        """In short; the network's layers are in `network`."""
+        height, width = self.size
+        return (
+            f"Classifier({self.model.name}, {models.parameters(self.network):,} parameters, {height} × {width} pixels, "
+            f"classes: {', '.join(self.classes)})"
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the network's weights lie."""
@@ -182,13 +190,20 @@ class Classifier:
         Raises:
             ModelError: the images have another size or type.
         """
+        if not isinstance(images, np.ndarray | Tensor):
+            raise ModelError(
+                f"images are {type(images).__name__}; expected a uint8 array (n, height, width, 3); for image files "
+                "there is predict([path, …])"
+            )
+        kind = str(images.dtype).removeprefix("torch.")
+        expected = (*self.size, 3) if isinstance(images, np.ndarray) else (3, *self.size)
+        if kind != "uint8" or tuple(images.shape[1:]) != expected:
+            raise ModelError(
+                f"images are {kind} {tuple(images.shape)}; expected uint8 (n, {', '.join(map(str, expected))}); "
+                "convert or resize them"
+            )
         if isinstance(images, np.ndarray):
             images = torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, 1)
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (3, *self.size):
-            raise ModelError(
-                f"images are {str(images.dtype).removeprefix('torch.')} with (channels, height, width) "
-                f"{tuple(images.shape[1:])}; this model expects uint8, {(3, *self.size)}"
-            )
         standardise = data.standardiser(self.pixels)
         with models.evaluating(self.network), torch.inference_mode():
             batches = torch.split(images, batch_size)

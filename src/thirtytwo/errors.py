@@ -49,6 +49,9 @@ class ChecksumMismatch(DataError):
 class ImageError(InputError):
     """An image file cannot be read as an image."""
 
+    paths: tuple[str, ...] = ()
+    """Of several files that were to be read, those that cannot be, as they were given."""
+
 
 class ModelError(InputError):
     """A model file cannot be read, or does not fit what it is used with."""

@@ -165,8 +165,11 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         RecipeError: with every problem found, one a line.
+        TypeError: `overrides` is a text.
     """
     text = str(recipe)
+    if isinstance(overrides, str):  # which is a sequence, too: of letters
+        raise TypeError(f"overrides are the text {overrides!r}; expected a list: [{overrides!r}]")
     if text.endswith(".toml") or "/" in text or "\\" in text:
         path = Path(recipe)
         try:

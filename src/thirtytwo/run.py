@@ -258,7 +258,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with path.open("rb") as file:
             start = file.read(4)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); {expected}") from None
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); {expected}; check the path") from None
     try:
         tensors: dict[str, Tensor] = {}
         with safetensors.safe_open(path, framework="pt") as file:
@@ -272,7 +272,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 f"{path}: is a pickle, as torch.save writes them, and a pickle can run any code; {expected}. "
                 "Load it yourself if you trust it, and pass the network: train(recipe, data, network=module)"
             ) from None
-        raise ModelError(f"{path}: damaged or cut short ({error}); {expected}; copy or train it again") from None
+        raise ModelError(
+            f"{path}: no model file, or one that is damaged or cut short ({error}); {expected}; name a run folder or a "
+            "model file, or copy or train it again"
+        ) from None
     try:
         header = json.loads(metadata[HEADER])
     except (KeyError, ValueError, RecursionError):

@@ -477,6 +477,8 @@ def train(
     number = operator.index(seed)
     if not 0 <= number < 2**63:
         raise InputError(f"seed {number}: expected a whole number from 0 to 2**63 - 1")
+    if network is not None and not isinstance(network, nn.Module):
+        raise InputError(f"network is {type(network).__name__}; expected a torch.nn.Module; wrap what computes in one")
     chosen = environment.device(device)
     source = data if isinstance(data, Source) else find(data)
     images = source.read_training()

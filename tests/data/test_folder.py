@@ -632,6 +632,7 @@ def test_all_files_that_are_no_images_are_named_at_once(tmp_path: Path) -> None:
     assert lines[1].startswith(f"  {bad[0]}: no such file; expected")
     assert [line.strip().partition(": ")[0] for line in lines[1:21]] == [str(path) for path in bad[:20]]
     assert lines[21:] == ["  and 5 more"]
+    assert caught.value.paths == tuple(map(str, bad))
     with pytest.raises(
         ImageError, match=r"^\S*01\.png: not an image of a known format; expected .*; remove or replace"
     ):
@@ -647,14 +648,14 @@ def test_a_folder_stands_for_the_images_in_it(tmp_path: Path) -> None:
     assert image_files([other, tmp_path / "mine", str(other)]) == [other, *inside, other]
 
 
-def test_every_path_without_images_is_named(tmp_path: Path) -> None:
+def test_every_folder_without_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
+    (tmp_path / "other").mkdir()
     sketch(tmp_path, ["there.png"])
     with pytest.raises(ImageError) as caught:
-        image_files([tmp_path / "absent.png", tmp_path / "there.png", tmp_path / "folder", tmp_path / "gone.png"])
+        image_files([tmp_path / "folder", tmp_path / "there.png", tmp_path / "other"])
     lines = str(caught.value).splitlines()
     assert [line.partition("; ")[0] for line in lines] == [
-        f"{tmp_path / 'absent.png'}: no such file",
         f"{tmp_path / 'folder'}: no image files in this folder",
-        f"{tmp_path / 'gone.png'}: no such file",
+        f"{tmp_path / 'other'}: no image files in this folder",
     ]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from thirtytwo import __version__
-from thirtytwo.errors import InputError, OutOfMemory, RunError, ThirtytwoError
+from thirtytwo.errors import ImageError, InputError, OutOfMemory, RunError, ThirtytwoError
 
 if TYPE_CHECKING:
     from thirtytwo.cli.show import Screen
@@ -99,10 +99,13 @@ def data_command(
 @app.command("train")
 def train_command(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file.")
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file. Without it: classic."),
     ] = None,
     data: DataOption = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Decides everything that is random.", min=0)] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Decides everything that is random; 0 without it.", min=0)
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Short for --set epochs=N.")] = None,
     overrides: Annotated[
         list[str] | None,
@@ -113,7 +116,7 @@ def train_command(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Without it: runs/<recipe>-<n>.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a training that was interrupted.")
     ] = None,
@@ -121,7 +124,7 @@ def train_command(
 ) -> None:
     """Train a classifier; then open the test set once and report.
 
-    Without RECIPE it trains `classic`. Without --data it takes CIFAR-10, and where that cannot be had, `shapes`.
+    Without --data it takes CIFAR-10, and where that cannot be had, `shapes`.
     """
     if resume is not None:
         given = {
@@ -141,6 +144,8 @@ def train_command(
 
     settings = None
     if resume is None:
+        if epochs is not None and any(word.partition("=")[0].strip() == "epochs" for word in overrides or []):
+            raise InputError("--epochs and --set epochs: both found; expected one of them; leave one out")
         words = [*(overrides or []), *([f"epochs={epochs}"] if epochs is not None else [])]
         settings = recipes.load(recipe or "classic", words)
         if out is not None and (out / "environment.json").exists():  # said before anything is downloaded or computed
@@ -194,7 +199,7 @@ def evaluate_command(
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
-    """Score a model on a split. Scoring the test set is counted; see the ledger in the docs."""
+    """Score a model on a split. Scoring the test set is counted: every result says which opening of it this was."""
     from thirtytwo import Classifier, environment, evaluate
     from thirtytwo.data import find
 
@@ -221,11 +226,16 @@ def evaluate_command(
 @app.command("predict")
 def predict_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model file.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE", help="Image files, or folders of them: there, what ends like an image, at any depth."
+        ),
+    ],
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
-    """Classify your own image files, of any size."""
+    """Classify your own image files, of any size. Files that cannot be read are named, and the others are answered."""
     from dataclasses import asdict
 
     from thirtytwo import Classifier, environment
@@ -233,12 +243,20 @@ def predict_command(
 
     screen = _screen(as_json)
     classifier = Classifier.load(model, device=environment.device(device))
-    predictions = classifier.predict(image_files(images))
+    files = image_files(images)
+    unreadable: ImageError | None = None
+    try:
+        predictions = classifier.predict(files)
+    except ImageError as error:
+        unreadable = error
+        predictions = classifier.predict(file for file in files if str(file) not in error.paths)
     if as_json:
         rows = [asdict(prediction) for prediction in predictions]
         _print_json([{"class" if key == "label" else key: value for key, value in row.items()} for row in rows])
-    else:
+    elif predictions:
         screen.predictions(predictions)
+    if unreadable is not None:
+        raise unreadable
 
 
 @app.command("report")

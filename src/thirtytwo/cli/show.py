@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from rich.table import Table
 from thirtytwo import models
 from thirtytwo.data import Images, Source
 from thirtytwo.events import Epoch, Step
-from thirtytwo.report.wording import duration
+from thirtytwo.report.wording import duration, plural
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
@@ -74,10 +75,11 @@ class Screen:
 
     def warn(self, source: Source, warnings: Sequence[str]) -> None:
         """What a user has to be told about data."""
+        plain = not self.console.is_terminal  # wrapped between words, where somebody reads it
         if source.notice:
-            self.console.print(f"[bold yellow]NOTICE[/bold yellow] {escape(source.notice)}")
+            self.console.print(f"[bold yellow]NOTICE[/bold yellow] {escape(source.notice)}", soft_wrap=plain)
         for warning in warnings:
-            self.console.print(f"[yellow]warning[/yellow] {escape(warning)}")
+            self.console.print(f"[yellow]warning[/yellow] {escape(warning)}", soft_wrap=plain)
 
     def data(self, source: Source, images: Images) -> None:
         """What is in a data set."""
@@ -102,11 +104,11 @@ class Screen:
             f"{facts['validation_images']:,} validation images"
         )
         where = f"{training.device_name}, {training.precision}"
-        self.say(f"at most {recipe.epochs} epochs, batches of {recipe.batch_size}, on {where}")
+        self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         table = Table("layer", "kind", "output", "parameters", box=None, pad_edge=False)
         table.columns[3].justify = "right"
         for layer in models.summary(training.network, training.classifier.size):
-            shape = " × ".join(map(str, layer.output))
+            shape = " × ".join(f"{number:,}" for number in layer.output)
             table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}" if layer.parameters else "")
         table.add_section()
         table.add_row("total", "", "", f"{models.parameters(training.network):,}")
@@ -117,8 +119,8 @@ class Screen:
     def training(self, training: Training) -> Iterator[TrainingDisplay]:
         """Live progress of a training."""
         columns = (
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=6),
+            TextColumn("{task.fields[epoch]}"),
+            BarColumn(bar_width=4),
             TextColumn("{task.fields[state]}"),
         )
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
@@ -126,14 +128,15 @@ class Screen:
 
     def interrupted(self, run: Run) -> None:
         """How to go on."""
-        self.say(f"Interrupted; nothing is lost. Go on with: thirtytwo train --resume {shlex.quote(str(run.path))}")
+        self.say(f"Interrupted; nothing is lost. Go on with:\nthirtytwo train --resume {shlex.quote(str(run.path))}")
 
     def result(self, result: dict[str, Any], run: Run, page: Path) -> None:
         """The end of `train`."""
         self.scores(result, "test")
         epoch = result.get("kept_epoch", result["epochs"])
         kept = f", kept the weights of epoch {epoch}" if epoch < result["epochs"] else ""
-        self.say(f"trained {result['epochs']} epochs in {duration(result['train_seconds'])}{kept}")
+        seconds = f"{duration(result['train_seconds'])} of training, {duration(result['cold_seconds'])} with everything"
+        self.say(f"{plural(result['epochs'], 'epoch')}, {seconds}{kept}")
         self.say(f"Report: {page}")
         self.say(f"Try it: thirtytwo predict {run.path} YOUR_IMAGE.jpg")
 
@@ -171,7 +174,7 @@ class Screen:
 class TrainingDisplay:
     """Epochs as rows of a table that stay, the step under way as a line below them; everything fits 80 columns."""
 
-    _HEADER = "  epoch     loss     acc  val loss  val acc      rate  img/s  elapsed"
+    _HEADER = "  epoch     loss      acc  val loss   val acc      rate  img/s  elapsed"
     _PLAIN_SECONDS = 60.0
     """Between two lines about steps, where nothing can move."""
 
@@ -191,9 +194,10 @@ class TrainingDisplay:
 
     def _show_step(self, step: Step) -> None:
         epoch = f"{step.epoch}/{step.epochs}"
+        left = datetime.timedelta(seconds=round(step.seconds_left))
         state = (
             f"{step.step}/{step.steps}  loss {step.loss:.3f}  acc {step.accuracy:.1%}  "
-            f"rate {step.learning_rate:.2g}  {step.images_per_second:,.0f} img/s  {duration(step.seconds_left)} left"
+            f"rate {step.learning_rate:.2g}  {step.images_per_second:,.0f} img/s  {left} left"
         )
         if self._console.is_terminal:
             self._progress.update(self._task, completed=step.step, total=step.steps, epoch=epoch, state=state)
@@ -204,14 +208,13 @@ class TrainingDisplay:
         if not self._has_header:
             self._has_header = True
             self._console.print(self._HEADER, style="bold")
-        validation = f"{'':8}  {'':7}"
-        mark = " "
+        validation = " " * 18
         if epoch.validation_loss is not None and epoch.validation_accuracy is not None:
-            validation = f"{epoch.validation_loss:8.4f}  {epoch.validation_accuracy:7.2%}"
-            mark = "*" if self._training.best_epoch == epoch.epoch else " "
+            mark = "*" if self._training.best_epoch == epoch.epoch else " "  # the lowest loss so far
+            validation = f"{epoch.validation_loss:8.4f}{mark}  {epoch.validation_accuracy:7.2%}"
         self._print(
             f"{f'{epoch.epoch}/{self._training.recipe.epochs}':>7}  {epoch.train_loss:7.4f}  "
-            f"{epoch.train_accuracy:6.2%}  {validation}{mark} {epoch.learning_rate:8.2g}  "
+            f"{epoch.train_accuracy:7.2%}  {validation}  {epoch.learning_rate:8.2g}  "
             f"{epoch.images_per_second:5,.0f}  {duration(epoch.seconds)}"
         )
 

@@ -168,8 +168,8 @@ def _download(archive: Archive, part: Path, progress: Progress, patience: Patien
                 f"{archive.name}: no host delivered {verb}",
                 *reasons,
                 f"expected {archive.size_bytes:,} bytes with MD5 {archive.md5} from one of them; try again later, or "
-                f"fetch {archive.hosts[0] if archive.hosts else archive.name} by hand, unpack it and name its folder "
-                "with `--data FOLDER`, or work on drawn pictures with `--data shapes`",
+                f"fetch {archive.hosts[0] if archive.hosts else archive.name} by hand, unpack it and give its folder "
+                "in place of the name, as in --data FOLDER, or work on drawn pictures: --data shapes",
             ]
         )
     )

@@ -189,30 +189,32 @@ def read_images(paths: Iterable[str | Path], size: tuple[int, int] = (32, 32)) -
         uint8 (n, height, width, 3), red-green-blue, in the order of `paths`.
 
     Raises:
-        ImageError: some cannot be read as images; all of them are named, up to twenty.
+        ImageError: some cannot be read as images; all of them are named, in the message up to twenty.
     """
-    files = [Path(path) for path in paths]
-    pixels, problems = _decode(files, size)
+    given = list(paths)
+    pixels, problems = _decode([Path(path) for path in given], size)
     if problems:
-        raise ImageError(problems[0] if len(files) == 1 else _summary(problems, len(files)))
+        said = list(problems.values())
+        error = ImageError(said[0] if len(given) == 1 else _summary(said, len(given)))
+        error.paths = tuple(str(given[index]) for index in problems)
+        raise error
     return pixels
 
 
 def image_files(paths: Iterable[str | Path]) -> list[Path]:
     """The image files among files and folders, in the order given; a folder stands for those in it, at any depth.
 
-    A file is taken as it is named, whatever its ending; in a folder, endings decide, and as in training, what is hidden
-    is left out, and so are run folders and what lies behind links to folders.
+    A file is taken as it is named, whatever its ending and whether there is one; in a folder, endings decide, and as in
+    training, what is hidden is left out, and so are run folders and what lies behind links to folders.
 
     Raises:
-        ImageError: a path leads to no file, or to an empty one, or a folder holds no image; all of these are named.
+        ImageError: some folders hold no image; all of these are named.
     """
     files: list[Path] = []
     problems: list[str] = []
     for path in map(Path, paths):
         if not _is_folder(path):
             files.append(path)
-            problems += [problem] if (problem := _problem(path)) else []
             continue
         inside = [file for file in _files(path, ImageError) if _has_image_ending(file)]
         if not inside:
@@ -223,8 +225,8 @@ def image_files(paths: Iterable[str | Path]) -> list[Path]:
     return files
 
 
-def _decode(paths: Sequence[Path], size: tuple[int, int]) -> tuple[NDArray[np.uint8], list[str]]:
-    """All images (n, height, width, 3), and one line for each file that is none."""
+def _decode(paths: Sequence[Path], size: tuple[int, int]) -> tuple[NDArray[np.uint8], dict[int, str]]:
+    """All images (n, height, width, 3), and one line for each file that is none, by its place."""
     try:
         pixels = np.empty((len(paths), *size, 3), dtype=np.uint8)
     except MemoryError:
@@ -240,7 +242,7 @@ def _decode(paths: Sequence[Path], size: tuple[int, int]) -> tuple[NDArray[np.ui
         return ""
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders let go of the interpreter
-        return pixels, [problem for problem in pool.map(decode, range(len(paths))) if problem]
+        return pixels, {index: problem for index, problem in enumerate(pool.map(decode, range(len(paths)))) if problem}
 
 
 def _summary(problems: Sequence[str], number: int) -> str:
@@ -285,7 +287,7 @@ class Listing:
         paths = [path for each in files for path in each]
         pixels, problems = _decode(paths, size)
         if problems:
-            raise _no_images(self.folder, problems, len(paths))
+            raise _no_images(self.folder, list(problems.values()), len(paths))
         return Images(
             pixels=pixels,
             labels=np.repeat(np.arange(len(files)), [len(each) for each in files]),

@@ -118,7 +118,7 @@ def find(
         return _shapes(
             notice="CIFAR-10 was not found on this machine and could not be fetched, so DRAWN SHAPES stand in for it, "
             "and these results say nothing about CIFAR-10. To use it, name the folder with its files as "
-            f"`--data FOLDER` or in $THIRTYTWO_DATA. What went wrong: {reason}"
+            f"--data FOLDER or in $THIRTYTWO_DATA. What went wrong: {reason}"
         )
 
 
@@ -159,13 +159,10 @@ def from_arrays(
             )
     largest = max(int(labels.max()) for _, labels in given.values())
     names = tuple(map(str, range(largest + 1) if classes is None else classes))
-    if len(names) < 2 or len(set(names)) < len(names):
-        found = "one class" if len(names) == 1 else f"classes {', '.join(names)}" if names else "no classes"
-        raise DataError(f"{name}: {found}; expected two or more, of different names; check labels and class names")
-    if largest >= len(names):
+    if len(names) <= max(largest, 1) or len(set(names)) < len(names):
         raise DataError(
-            f"{name}: labels up to {largest}; expected 0 to {len(names) - 1} for {len(names)} classes; "
-            "check labels and class names"
+            f"{name}: {len(names)} class names ({', '.join(names)}) and labels up to {largest}; expected two classes "
+            "or more, of different names, one for each label from 0 on; check labels and class names"
         )
     images = {split: Images(pixels, labels, names, name) for split, (pixels, labels) in given.items()}
 

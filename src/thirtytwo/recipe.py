@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -120,8 +121,9 @@ class Recipe(Settings):
         settings = self.fewer_images
         factor = max(settings.reference_images / max(images, 1), 1.0) ** settings.exponent
         epochs = min(round(self.epochs * min(factor, settings.maximum_factor)), MOST_EPOCHS)
-        trained = int(images * (1 - self.validation))
-        batch_size = min(self.batch_size, max(trained // settings.minimum_steps, SMALLEST_BATCH))
+        trained, batch_size = int(images * (1 - self.validation)), self.batch_size
+        if math.ceil(trained / batch_size) < settings.minimum_steps:
+            batch_size = min(batch_size, max(trained // settings.minimum_steps, SMALLEST_BATCH))
         done = settings.model_copy(update={"exponent": 0.0, "minimum_steps": 1})
         return self.model_copy(update={"epochs": epochs, "batch_size": batch_size, "fewer_images": done})
 

@@ -193,10 +193,25 @@ def test_a_plateau_lowers_the_rate_and_resumes_as_if_never_interrupted(small_ima
     assert rows(whole) == rows(again)
 
 
+@pytest.mark.parametrize("overrides", [[], ["checkpoint_minutes=0.0001"]])
+def test_a_device_that_is_asked_now_and_then_counts_the_same(
+    small_images: Images, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = train(small(*overrides), source(small_images))
+    asked.finish()
+    monkeypatch.setattr(environment, "is_queue", lambda device: True)
+    queued = train(small(*overrides), source(small_images))
+    queued.finish()
+    assert same(weights(asked), weights(queued))
+    assert rows(asked) == rows(queued)
+
+
+@pytest.mark.parametrize("queued", [False, True])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(
-    small_images: Images, value: float
+    small_images: Images, value: float, queued: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(environment, "is_queue", lambda device: queued)
     exploding = True
 
     class Exploding(nn.Module):

@@ -49,6 +49,11 @@ def device(name: str = "auto") -> torch.device:
     return chosen
 
 
+def is_queue(chosen: torch.device) -> bool:
+    """Whether a device works off what it is given later, so that asking it for a number means to wait for it."""
+    return chosen.type == "cuda"
+
+
 def has_bfloat16(chosen: torch.device) -> bool:
     """Whether a device computes in bfloat16 by itself, faster than in float32; emulated, it would be slower."""
     if chosen.type == "cuda":

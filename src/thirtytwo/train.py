@@ -40,7 +40,7 @@ from thirtytwo.recipe import Recipe
 from thirtytwo.recipe import load as load_recipe
 from thirtytwo.run import Run, remove_leftovers
 from thirtytwo.settings import CustomModel, Muon
-from thirtytwo.state import State
+from thirtytwo.state import Progress, State
 
 INITIALISATION, NOISE = 3, 4  # purposes of random streams, beside the loader's
 
@@ -237,36 +237,46 @@ class Training:
         """The steps of the epoch under way, from where it is."""
         progress, loader = self._state.progress, self._loader
         self.network.train()
+        tally = _Tally(progress, self._device)
         last_checkpoint = last_report = time.monotonic()
         started, seen_before = time.perf_counter(), progress.seen
         seconds_before = (progress.train_seconds, progress.epoch_seconds)
         paused = 0.0  # time that the caller and checkpoints took
-        for inputs, labels in loader.epoch(progress.epoch, progress.step, self._sizes[progress.epoch]):
-            factor = self._factor(progress.step)
-            self._step(inputs, labels, factor)
+
+        def settle() -> float:
+            """Wait for the device, take down what it has counted, and return the seconds that steps took here."""
+            self._settle(tally)
             seconds = time.perf_counter() - started - paused
             progress.train_seconds, progress.epoch_seconds = (before + seconds for before in seconds_before)
+            return seconds
+
+        for inputs, labels in loader.epoch(progress.epoch, progress.step, self._sizes[progress.epoch]):
+            factor = self._factor(progress.step)
+            self._step(inputs, labels, factor, tally)
             if self._stop:
-                return
+                break
             now = time.monotonic()
             if now - last_report >= 0.1:
                 last_report = now
+                seconds = settle()
                 pause = time.perf_counter()
                 yield self._report(factor, (progress.seen - seen_before) / seconds)
                 paused += time.perf_counter() - pause
             if progress.step < loader.steps and now - last_checkpoint >= 60 * self.recipe.checkpoint_minutes > 0:
                 last_checkpoint = now
+                settle()
                 pause = time.perf_counter()
                 progress.elapsed_seconds = clock.seconds
                 self._checkpoint()
                 paused += time.perf_counter() - pause
+        settle()
 
     def _factor(self, step: int) -> float:
         """What the schedule says of a step of the epoch under way."""
         losses = [loss for loss in self._state.validation_losses if loss is not None]
         return self._schedule(self._state.progress.epoch * self._loader.steps + step, losses)
 
-    def _step(self, inputs: Tensor, labels: Tensor, factor: float) -> None:
+    def _step(self, inputs: Tensor, labels: Tensor, factor: float, tally: _Tally) -> None:
         """One update of the weights, at this factor of the peak rates."""
         progress, optimizers, loss = self._state.progress, self._state.optimizers, self.recipe.loss
         done = (progress.epoch + progress.step / self._loader.steps) / self.recipe.epochs
@@ -279,17 +289,21 @@ class Training:
             objective = cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction=loss.reduction)
             self.network.zero_grad(set_to_none=True)
             objective.backward()  # type: ignore[no-untyped-call]
-        if not math.isfinite(value := float(objective.detach())):
-            rate = self.recipe.optimizer.learning_rate * factor
-            raise self._diverged(f"step {progress.step + 1}: the loss is {value} at rate {rate:.3g}")
+        tally.add(scores, labels, objective)
+        if not environment.is_queue(self._device):  # others are asked now and then, about all steps since
+            self._settle(tally)
         for optimizer in optimizers:
             optimizer.step()
-        with torch.no_grad():
-            progress.loss_sum += float(cross_entropy(scores, labels, reduction="sum"))
-            progress.correct += int((scores.argmax(1) == labels).sum())
         progress.step += 1
         progress.seen += len(labels)
         progress.flops += len(labels) * self._flops((inputs.shape[2], inputs.shape[3]))
+
+    def _settle(self, tally: _Tally) -> None:
+        """Take down what has been counted; stop if some loss was not finite."""
+        if (failed := tally.settle()) is not None:
+            step, loss = failed
+            rate = self.recipe.optimizer.learning_rate * self._factor(step)
+            raise self._diverged(f"step {step + 1}: the loss is {loss} at rate {rate:.3g}")
 
     def _flops(self, size: tuple[int, int]) -> float:
         """Floating-point operations of a step, per image, for images of this size and the weights trained now."""
@@ -392,6 +406,33 @@ class Training:
             "parameters": self._parameters,
             "peak_memory_bytes": environment.peak_memory_bytes(self._device),
         }
+
+
+class _Tally:
+    """Counts of the epoch under way, kept on the device until they are wanted, since a GPU has to be waited for.
+
+    They are sums from the epoch's first step on, so that it does not matter when, or how often, they are taken down.
+    """
+
+    def __init__(self, progress: Progress, device: torch.device) -> None:
+        self._progress = progress
+        self._sums = torch.tensor([progress.loss_sum, progress.correct], dtype=torch.float64, device=device)
+        self._failed = torch.tensor([-1.0, 0.0], dtype=torch.float64, device=device)  # first such step, and its loss
+
+    @torch.no_grad()
+    def add(self, scores: Tensor, labels: Tensor, objective: Tensor) -> None:
+        """Count the step under way."""
+        loss, correct = cross_entropy(scores, labels, reduction="sum"), (scores.argmax(1) == labels).sum()
+        self._sums += torch.stack([loss.double(), correct.double()])
+        step = torch.full_like(self._failed[0], self._progress.step)
+        first = (self._failed[0] < 0) & ~objective.isfinite()
+        self._failed = torch.where(first, torch.stack([step, objective.double()]), self._failed)
+
+    def settle(self) -> tuple[int, float] | None:
+        """Write the counts into the progress; returns the first step whose loss was not finite, and that loss."""
+        loss_sum, correct, step, loss = torch.cat([self._sums, self._failed]).tolist()
+        self._progress.loss_sum, self._progress.correct = loss_sum, int(correct)
+        return (int(step), loss) if step >= 0 else None
 
 
 class _Clock:

@@ -20,23 +20,9 @@ from pydantic import BaseModel
 
 from thirtytwo import recipe as recipes
 from thirtytwo.cli import app
+from thirtytwo.planner import newest
 
 ROOT = Path(__file__).parent.parent
-MEASURED = ROOT / "src" / "thirtytwo" / "measured.json"
-
-
-def measured() -> list[dict[str, Any]]:
-    """Every benchmark result, oldest first."""
-    return json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else []
-
-
-def newest(kind: str, recipe: str) -> dict[str, Any] | None:
-    """The latest result of a kind for a recipe on CIFAR-10; a single run, or changed code, only for want of others."""
-    found = [
-        entry for entry in measured() if (entry["kind"], entry["recipe"], entry["data"]) == (kind, recipe, "cifar10")
-    ]
-    found.sort(key=lambda entry: entry["n"] > 1 and not str(entry["commit"]).endswith("+"))  # stable: newest last
-    return found[-1] if found else None
 
 
 def percent(value: float) -> str:

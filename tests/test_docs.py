@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -19,6 +18,7 @@ from docs import generate
 from nbclient import NotebookClient
 from PIL import Image
 
+from thirtytwo import planner
 from thirtytwo import recipe as recipes
 
 ROOT = Path(__file__).parent.parent
@@ -181,11 +181,10 @@ SPREAD = {"n": 3, "mean": 0.5, "standard_deviation": 0.1, "interval": [0.25, 0.7
     "race", [measured("race", ratio=SPREAD), measured("race", ratio=None, lost_seeds=[1])], ids=["won", "lost"]
 )
 def test_a_measured_number_comes_with_its_n_machine_and_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, race: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, race: dict[str, Any]
 ) -> None:
     numbers = {"accuracy": SPREAD, "train_seconds": SPREAD, "parameters": 5, "flops": 1e12}
-    (tmp_path / "measured.json").write_text(json.dumps([measured("training", **numbers), race]), encoding="utf-8")
-    monkeypatch.setattr(generate, "MEASURED", tmp_path / "measured.json")
+    monkeypatch.setattr(planner, "measured", lambda: (measured("training", **numbers), race))
     assert re.search(r"\| 50\.00% ± 10\.00% \| 3 \|.* a machine \| `0123456789ab\+` \|", generate.recipe_table())
     for text in (generate.race_sentence(), generate.recipe_header("classic")):
         assert re.search(r"n = 3\b.*a machine.*commit `?0123456789ab\+", text, re.DOTALL)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from thirtytwo import models
+from thirtytwo import models, planner
 from thirtytwo.data import Images, Source
 from thirtytwo.events import Epoch, Step
 from thirtytwo.report.wording import duration, plural
@@ -105,6 +105,8 @@ class Screen:
         )
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
+        if known := planner.expected(recipe, facts["name"], facts["images"]):
+            self.say(f"expected, as measured: {_measured(known)}")
         table = Table("layer", "kind", "output", "parameters", box=None, pad_edge=False)
         table.columns[3].justify = "right"
         for layer in models.summary(training.network, training.classifier.size):
@@ -169,6 +171,14 @@ class Screen:
                 escape(", ".join(rest)),
             )
         self.console.print(table)
+
+
+def _measured(entry: dict[str, Any]) -> str:
+    """One line about an entry of kind ``training``."""
+    accuracy, deviation = entry["accuracy"]["mean"], entry["accuracy"]["standard_deviation"]
+    spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
+    seconds = duration(entry["train_seconds"]["mean"])
+    return f"{100 * accuracy:.2f}{spread}% of test images (n = {entry['n']}) after {seconds} on {entry['machine']}"
 
 
 class TrainingDisplay:

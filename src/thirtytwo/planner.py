@@ -1,0 +1,44 @@
+"""What a training will come to, before its first step: from what the recipe's benchmark has measured."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from thirtytwo import recipe as recipes
+from thirtytwo.recipe import Recipe
+
+
+@cache
+def measured() -> tuple[dict[str, Any], ...]:
+    """Every benchmark result inside the package, oldest first."""
+    return tuple(json.loads((resources.files("thirtytwo") / "measured.json").read_text(encoding="utf-8")))
+
+
+def newest(kind: str, recipe: str) -> dict[str, Any] | None:
+    """The latest result of a kind for a recipe on CIFAR-10; a single run, or changed code, only for want of others."""
+    found = [
+        entry for entry in measured() if (entry["kind"], entry["recipe"], entry["data"]) == (kind, recipe, "cifar10")
+    ]
+    found.sort(key=lambda entry: entry["n"] > 1 and not str(entry["commit"]).endswith("+"))  # stable: newest last
+    return found[-1] if found else None
+
+
+def expected(recipe: Recipe, data: str, images: int) -> dict[str, Any] | None:
+    """The measured result of a shipped recipe, if this training is to be one of its kind.
+
+    Args:
+        recipe: as it will be trained.
+        data: the data set's name.
+        images: number of its training images, validation part included.
+
+    Returns:
+        An entry of kind ``training`` in measured.json; None if the recipe was changed, is nobody's, has not been
+        measured, or was measured on other data.
+    """
+    if data != "cifar10" or recipe.name not in recipes.names():
+        return None
+    shipped = recipes.load(recipe.name)
+    return newest("training", recipe.name) if recipe in (shipped, shipped.for_images(images)) else None

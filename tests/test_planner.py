@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from thirtytwo import planner
+from thirtytwo import recipe as recipes
+
+
+def entry(n: int, commit: str, data: str = "cifar10", kind: str = "training") -> dict[str, object]:
+    return {"kind": kind, "recipe": "classic", "data": data, "n": n, "commit": commit}
+
+
+def test_the_newest_of_several_runs_of_a_commit_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    older, newer, single = entry(3, "a"), entry(3, "b"), entry(1, "c")
+    changed, other, race = entry(3, "d+"), entry(3, "e", "shapes"), entry(3, "f", kind="race")
+    monkeypatch.setattr(planner, "measured", lambda: (older, newer, single, changed, other, race))
+    assert planner.newest("training", "classic") is newer
+    monkeypatch.setattr(planner, "measured", lambda: (single, changed, other))
+    assert planner.newest("training", "classic") is changed
+    monkeypatch.setattr(planner, "measured", lambda: (other, race))
+    assert planner.newest("training", "classic") is None
+
+
+def test_only_an_unchanged_recipe_on_the_same_data_promises_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "measured", lambda: (entry(3, "a"),))
+    recipe = recipes.load("classic")
+    assert planner.expected(recipe, "cifar10", 50_000) is not None
+    assert planner.expected(recipe.for_images(50_000), "cifar10", 50_000) is not None
+    assert planner.expected(recipe, "shapes", 5000) is None
+    assert planner.expected(recipe.replace("epochs=3"), "cifar10", 50_000) is None
+    assert planner.expected(recipe.replace("name=mine"), "cifar10", 50_000) is None
+    assert planner.expected(recipes.load("airbench94"), "cifar10", 50_000) is None
+
+
+def test_everything_measured_says_what_it_is() -> None:
+    for found in planner.measured():
+        assert found["n"] >= 1
+        assert found["recipe"] in recipes.names()
+        assert len(str(found["commit"]).removesuffix("+")) == 40

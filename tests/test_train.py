@@ -482,6 +482,57 @@ def test_steps_compute_in_half_precision_where_the_device_is_made_for_it(
     assert same(weights(whole), weights(again))
 
 
+SELECTIVE = ("selection.drop=0.5", "selection.begin=0.25", "selection.end=0.75", "epochs=8")
+
+
+class Counting(nn.Linear):
+    """Counts the images that it is trained on."""
+
+    def __init__(self) -> None:
+        super().__init__(192, 4)
+        self.images = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.images += len(images) if self.training else 0
+        return super().forward(images.flatten(1))
+
+
+def test_easy_images_are_left_out_in_the_middle_of_the_training(small_images: Images) -> None:
+    network = Counting()
+    training = train(small(*SELECTIVE), source(small_images), network=network)
+    network.images, counts = 0, []
+    for event in training:
+        if isinstance(event, Epoch):
+            counts.append(network.images)
+            network.images = 0
+    assert counts[:2] == counts[6:] == [160, 160]
+    assert all(80 < count < 160 for count in counts[2:6])  # half of those that are easier than the mean
+    assert training.run.result["flops"] == pytest.approx(sum(counts) * 2 * (2 * 192 * 4))
+
+
+def test_a_training_that_leaves_out_images_is_resumed_to_the_bit(small_images: Images) -> None:
+    recipe = small(*SELECTIVE, "batch_size=8")
+    whole = train(recipe, source(small_images))
+    whole.finish()
+    assert (whole.history[-1].validation_accuracy or 0) > 0.9
+    for stop in (45, 60):  # in the third epoch, which leaves out images, and in the fourth
+        part, steps = train(recipe, source(small_images)), 0
+
+        def count(*_: object) -> None:
+            nonlocal steps
+            steps += part.network.training  # noqa: B023
+            if steps == stop:  # noqa: B023
+                part.interrupt()  # noqa: B023
+
+        part.network.register_forward_hook(count)
+        part.finish()
+        assert part.interrupted
+        again = resume(part.run, source(small_images))
+        again.finish()
+        assert same(weights(whole), weights(again))
+        assert rows(whole) == rows(again)
+
+
 class AnySize(nn.Module):
     """Takes images of any size, and remembers which it was trained on."""
 

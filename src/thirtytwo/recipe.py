@@ -35,6 +35,7 @@ from thirtytwo.settings import (
     Loss,
     NotNegative,
     Pixels,
+    Selection,
     Settings,
     Sgd,
     Views,
@@ -76,6 +77,8 @@ class Recipe(Settings):
     """How the learning rate changes over the training."""
     augmentation: Augmentation = Augmentation()
     """Random changes to the training images."""
+    selection: Selection = Selection()
+    """Which training images an epoch leaves out."""
     loss: Loss = Loss()
     """What is minimised."""
     early_stopping: EarlyStopping = EarlyStopping()
@@ -137,6 +140,11 @@ class Recipe(Settings):
         left = (self.epochs - 1 - epoch) * len(self.image_sizes) // self.epochs
         scale = self.image_sizes[-1 - left] / min(size)
         return round(size[0] * scale), round(size[1] * scale)
+
+    def selects_images(self, epoch: int) -> bool:
+        """Whether an epoch, counted from 0, leaves out some of the easy training images; see `selection`."""
+        begin, end = (round(share * self.epochs) for share in (self.selection.begin, self.selection.end))
+        return self.selection.drop > 0 and max(begin, 1) <= epoch < end
 
     def replace(self, *overrides: str) -> Recipe:
         """The recipe with overrides such as ``"epochs=2"`` applied; see `load`.

@@ -239,6 +239,19 @@ class Loss(Settings):
     """How the losses of a batch become the number that is minimised; results always show the mean."""
 
 
+class Selection(Settings):
+    """Which training images an epoch leaves out: some of those that the network finds easy (InfoBatch, Qin et al. 2024,
+    arXiv 2303.04947). Easy is an image whose loss, when it was last seen, was below the mean."""
+
+    drop: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    """Probability with which an easy image is left out of an epoch; those that stay count 1 / (1 - drop) times, so that
+    the gradient keeps its mean. 0 uses every image in every epoch."""
+    begin: Fraction = 0.25
+    """Share of the epochs after which images are left out."""
+    end: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.875
+    """Share of the epochs after which all images are used again."""
+
+
 class EarlyStopping(Settings):
     """When to give up, and which weights to keep: those of the epoch with the lowest validation loss."""
 

@@ -45,6 +45,9 @@ class Progress:
         self.loss_sum = self.epoch_seconds = 0.0
 
 
+_LOSSES = ("losses", "losses_before")
+
+
 @dataclass(eq=False)
 class State:
     """Weights, what the optimisers remember, the best weights so far, and the epochs so far."""
@@ -55,6 +58,10 @@ class State:
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     """The network's state after the epoch that would be kept; empty if there is none, or none is selected."""
+    losses: Tensor | None = None
+    """float32 (n,): the loss of each training image when it was last seen, infinite before; None if nobody asks."""
+    losses_before: Tensor | None = None
+    """The same when the epoch under way began."""
 
     @property
     def validation_losses(self) -> list[float | None]:
@@ -74,6 +81,7 @@ class State:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(self.optimizers).items()}
+        tensors |= {name: getattr(self, name) for name in _LOSSES if getattr(self, name) is not None}
         header = {"progress": asdict(self.progress), "history": [asdict(epoch) for epoch in self.history]}
         write_tensors(path, tensors, header)
 
@@ -92,6 +100,8 @@ class State:
             self.network.load_state_dict(_within(tensors, "network."))
             self.best = {name: tensor.to(device) for name, tensor in _within(tensors, "best.").items()}
             optim.restore_state(self.optimizers, _within(tensors, "optimizer."))
+            for name in _LOSSES:
+                setattr(self, name, tensors[name].to(device) if name in tensors else None)
         except (KeyError, TypeError, RuntimeError) as error:
             raise RunError(
                 f"{path}: does not fit this run's network ({error}); expected the checkpoint that this run wrote, and "

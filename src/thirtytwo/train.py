@@ -42,7 +42,7 @@ from thirtytwo.run import Run, remove_leftovers
 from thirtytwo.settings import CustomModel, Muon
 from thirtytwo.state import Progress, State
 
-INITIALISATION, NOISE = 3, 4  # purposes of random streams, beside the loader's
+INITIALISATION, NOISE, SELECTION = 3, 4, 9  # purposes of random streams, beside the loader's
 
 
 class Training:
@@ -106,6 +106,8 @@ class Training:
         self._validation = on_device(images.take(held_out), self._device) if len(held_out) else None
         self._state.progress.elapsed_seconds = time.perf_counter() - started
         self._schedule = optim.build_schedule(recipe.schedule, epochs=recipe.epochs, steps_per_epoch=self._loader.steps)
+        self._batches: tuple[Tensor, ...] = ()  # of the epoch under way: which images each step takes
+        self._weights: Tensor | None = None  # of each image in the epoch under way; None if all weigh the same
         self._final: dict[str, Any] = {}
 
     @property
@@ -250,9 +252,10 @@ class Training:
             progress.train_seconds, progress.epoch_seconds = (before + seconds for before in seconds_before)
             return seconds
 
-        for inputs, labels in loader.epoch(progress.epoch, progress.step, self._sizes[progress.epoch]):
-            factor = self._factor(progress.step)
-            self._step(inputs, labels, factor, tally)
+        self._batches = loader.plan(progress.epoch, self._left_out())
+        for step in range(progress.step, len(self._batches)):
+            factor = self._factor(step)
+            self._step(self._batches[step], factor, tally)
             if self._stop:
                 break
             now = time.monotonic()
@@ -262,7 +265,7 @@ class Training:
                 pause = time.perf_counter()
                 yield self._report(factor, (progress.seen - seen_before) / seconds)
                 paused += time.perf_counter() - pause
-            if progress.step < loader.steps and now - last_checkpoint >= 60 * self.recipe.checkpoint_minutes > 0:
+            if progress.step < len(self._batches) and now - last_checkpoint >= 60 * self.recipe.checkpoint_minutes > 0:
                 last_checkpoint = now
                 settle()
                 pause = time.perf_counter()
@@ -274,22 +277,55 @@ class Training:
     def _factor(self, step: int) -> float:
         """What the schedule says of a step of the epoch under way."""
         losses = [loss for loss in self._state.validation_losses if loss is not None]
-        return self._schedule(self._state.progress.epoch * self._loader.steps + step, losses)
+        # An epoch that leaves out images has fewer steps; it moves the schedule on as far as any other.
+        share = step * self._loader.steps // len(self._batches)
+        return self._schedule(self._state.progress.epoch * self._loader.steps + share, losses)
 
-    def _step(self, inputs: Tensor, labels: Tensor, factor: float, tally: _Tally) -> None:
-        """One update of the weights, at this factor of the peak rates."""
-        progress, optimizers, loss = self._state.progress, self._state.optimizers, self.recipe.loss
-        done = (progress.epoch + progress.step / self._loader.steps) / self.recipe.epochs
+    def _left_out(self) -> Tensor | None:
+        """The images that the epoch under way does without: bool (n,); None if it uses all."""
+        state, epoch = self._state, self._state.progress.epoch
+        if self.recipe.selection.drop == 0:
+            return None
+        if state.losses is None:
+            state.losses = torch.full((len(self._loader.labels),), math.inf, device=self._device)
+        if state.progress.step == 0:
+            state.losses_before = state.losses.clone()
+        assert state.losses_before is not None
+        if not self.recipe.selects_images(epoch):
+            self._weights = None
+            return None
+        drop, losses = self.recipe.selection.drop, state.losses_before.cpu()
+        easy = losses < losses[losses.isfinite()].mean()
+        self._weights = torch.where(easy, 1 / (1 - drop), 1.0).to(self._device)
+        return easy & (torch.rand(len(easy), generator=seeded(self.seed, SELECTION, epoch)) < drop)
+
+    def _objective(self, scores: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+        """What a step minimises."""
+        loss = self.recipe.loss
+        if self._weights is None:
+            return cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction=loss.reduction)
+        each = cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction="none")
+        weighted = each * self._weights[chosen]
+        return weighted.sum() if loss.reduction == "sum" else weighted.mean()
+
+    def _step(self, chosen: Tensor, factor: float, tally: _Tally) -> None:
+        """One update of the weights, at this factor of the peak rates, on these images."""
+        progress, optimizers = self._state.progress, self._state.optimizers
+        inputs, labels = self._loader.batch(progress.epoch, progress.step, chosen, self._sizes[progress.epoch])
+        done = (progress.epoch + progress.step / len(self._batches)) / self.recipe.epochs
         optim.set_rates(optimizers, factor, done)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             # Dropout draws from the global generator; seeded for every step, it needs no place in a checkpoint.
             torch.manual_seed(seeded(self.seed, NOISE, progress.epoch, progress.step).initial_seed())
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 scores = self.network(inputs).float()  # (batch, classes)
-            objective = cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction=loss.reduction)
+            objective = self._objective(scores, labels, chosen)
             self.network.zero_grad(set_to_none=True)
             objective.backward()  # type: ignore[no-untyped-call]
-        tally.add(scores, labels, objective)
+        losses = cross_entropy(scores.detach(), labels, reduction="none")
+        if self._state.losses is not None:
+            self._state.losses[chosen] = losses
+        tally.add(losses, scores.argmax(1) == labels, objective)
         if not environment.is_queue(self._device):  # others are asked now and then, about all steps since
             self._settle(tally)
         for optimizer in optimizers:
@@ -313,10 +349,10 @@ class Training:
         return self._flops_per_image[kind]
 
     def _report(self, factor: float, images_per_second: float) -> Step:
-        progress, steps = self._state.progress, self._loader.steps
+        progress, steps = self._state.progress, len(self._batches)
         # Epochs of smaller images are quicker: what is left is counted in work, as images of the epoch under way.
-        work = [self._flops(size) for size in self._sizes[progress.epoch :]]
-        left = self._loader.images * sum(work) / work[0] - progress.seen if work[0] else 0.0
+        now, *later = (self._flops(size) for size in self._sizes[progress.epoch :])
+        left = sum(map(len, self._batches[progress.step :])) + (self._loader.images * sum(later) / now if now else 0.0)
         return Step(
             epoch=progress.epoch + 1,
             epochs=self.recipe.epochs,
@@ -342,7 +378,7 @@ class Training:
                 raise self._diverged("the validation loss is nan")
         epoch = Epoch(
             epoch=progress.epoch + 1,
-            learning_rate=self.recipe.optimizer.learning_rate * self._factor(self._loader.steps - 1),
+            learning_rate=self.recipe.optimizer.learning_rate * self._factor(len(self._batches) - 1),
             train_loss=progress.loss_sum / progress.seen,
             train_accuracy=progress.correct / progress.seen,
             validation_loss=validation_loss,
@@ -420,10 +456,9 @@ class _Tally:
         self._failed = torch.tensor([-1.0, 0.0], dtype=torch.float64, device=device)  # first such step, and its loss
 
     @torch.no_grad()
-    def add(self, scores: Tensor, labels: Tensor, objective: Tensor) -> None:
-        """Count the step under way."""
-        loss, correct = cross_entropy(scores, labels, reduction="sum"), (scores.argmax(1) == labels).sum()
-        self._sums += torch.stack([loss.double(), correct.double()])
+    def add(self, losses: Tensor, correct: Tensor, objective: Tensor) -> None:
+        """Count the step under way: (batch,) and (batch,), and what was minimised."""
+        self._sums += torch.stack([losses.sum().double(), correct.sum().double()])
         step = torch.full_like(self._failed[0], self._progress.step)
         first = (self._failed[0] < 0) & ~objective.isfinite()
         self._failed = torch.where(first, torch.stack([step, objective.double()]), self._failed)

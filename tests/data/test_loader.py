@@ -21,12 +21,18 @@ def loader(images: Images, batch_size: int = 32, seed: int = 0) -> Loader:
     return Loader(images, batch_size=batch_size, seed=seed, standardise=Standardise())
 
 
+def epoch_of(made: Loader, epoch: int, start: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of an epoch from a step on."""
+    plan = made.plan(epoch)
+    return [made.batch(epoch, step, plan[step]) for step in range(start, len(plan))]
+
+
 @settings(deadline=None)
 @given(batch_size=st.integers(1, 300), epoch=st.integers(0, 5))
 def test_an_epoch_shows_every_image_once_in_batches_that_differ_by_one_at_most(batch_size: int, epoch: int) -> None:
     labels = np.arange(200, dtype=np.int64) % 4
     images = numbered(Images(np.zeros((200, 2, 2, 3), np.uint8), labels, ("a", "b", "c", "d"), "made"))
-    batches = list(loader(images, batch_size).epoch(epoch))
+    batches = epoch_of(loader(images, batch_size), epoch)
     seen = torch.cat([(inputs[:, 0, 0, 0] * 255).round().long() for inputs, _ in batches])
     assert sorted(seen.tolist()) == list(range(200))
     assert torch.equal(torch.cat([part for _, part in batches]), torch.from_numpy(labels)[seen])
@@ -38,7 +44,9 @@ def test_an_epoch_shows_every_image_once_in_batches_that_differ_by_one_at_most(b
 def test_order_is_a_function_of_seed_and_epoch(small_images: Images) -> None:
     def order(seed: int, epoch: int) -> list[float]:
         return [
-            float(v) for inputs, _ in loader(numbered(small_images), seed=seed).epoch(epoch) for v in inputs[:, 0, 0, 0]
+            float(v)
+            for inputs, _ in epoch_of(loader(numbered(small_images), seed=seed), epoch)
+            for v in inputs[:, 0, 0, 0]
         ]
 
     assert order(1, 2) == order(1, 2)
@@ -51,7 +59,7 @@ def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_batches(small_ima
         augment = Augment(rotation_degrees=10, horizontal_flip=True)
         return Loader(small_images, batch_size=32, seed=3, standardise=Standardise(), augment=augment)
 
-    whole, rest = list(make().epoch(4)), list(make().epoch(4, start=3))
+    whole, rest = epoch_of(make(), 4), epoch_of(make(), 4, start=3)
     assert len(rest) == len(whole) - 3
     for (inputs, labels), (inputs_again, labels_again) in zip(whole[3:], rest, strict=True):
         assert torch.equal(inputs, inputs_again)
@@ -95,7 +103,7 @@ def test_dropping_the_last_batch_makes_all_of_one_size_and_leaves_out_others_eac
     assert (made.steps, made.images, made.smallest_batch) == (3, 180, 60)
     epochs = []
     for epoch in range(2):
-        batches = list(made.epoch(epoch))
+        batches = epoch_of(made, epoch)
         assert [len(labels) for _, labels in batches] == [60, 60, 60]
         seen = torch.cat([(inputs[:, 0, 0, 0] * 255).round().long() for inputs, _ in batches]).tolist()
         assert len(set(seen)) == 180
@@ -113,9 +121,26 @@ def test_two_epochs_of_alternating_flips_show_each_image_both_ways(small_images:
     made = Loader(images, batch_size=32, seed=0, standardise=Standardise(), alternating_flip=True)
     ways = []
     for epoch in range(3):
-        inputs = torch.cat([inputs for inputs, _ in made.epoch(epoch)])
+        inputs = torch.cat([inputs for inputs, _ in epoch_of(made, epoch)])
         order = (inputs[:, 0, 1, 0] * 255).round().long().argsort()
         ways.append(inputs[order, 0, 0, 0] == 1.0)
     assert torch.equal(ways[0], ~ways[1])
     assert torch.equal(ways[0], ways[2])
     assert 70 < int(ways[0].sum()) < 130
+
+
+@settings(deadline=None)
+@given(share=st.floats(0, 1), drop_last=st.booleans(), batch_size=st.integers(1, 100))
+def test_what_is_left_out_is_in_no_batch_and_the_rest_as_before(share: float, drop_last: bool, batch_size: int) -> None:
+    labels = np.arange(200, dtype=np.int64) % 4
+    images = Images(np.zeros((200, 2, 2, 3), np.uint8), labels, ("a", "b", "c", "d"), "made")
+    made = Loader(images, batch_size=batch_size, seed=0, standardise=Standardise(), drop_last=drop_last)
+    left_out = torch.rand(200, generator=seeded(1)) < share
+    kept = torch.cat(made.plan(2, left_out)).tolist()
+    whole = [place for place in torch.cat(made.plan(2)).tolist() if not left_out[place]]
+    everything = int((~left_out).sum())
+    both = min(len(kept), len(whole))
+    assert kept[:both] == whole[:both]  # in the same order
+    assert len(set(kept)) == len(kept)
+    assert not left_out[kept].any()
+    assert len(kept) == (min(everything, max(everything // batch_size, 1) * batch_size) if drop_last else everything)

@@ -7,7 +7,7 @@ interrupted needs no loader state to go on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,13 +107,12 @@ class Loader:
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
-        images = len(self.labels)
-        return images // self.batch_size if self.drop_last else math.ceil(images / self.batch_size)
+        """Batches in an epoch that leaves out no image on purpose."""
+        return self._steps(len(self.labels))
 
     @property
     def images(self) -> int:
-        """Images in an epoch."""
+        """Images in such an epoch."""
         return self.steps * self.batch_size if self.drop_last else len(self.labels)
 
     @property
@@ -125,25 +124,43 @@ class Loader:
         """The first images of the set as a network sees them, unchanged: float32 (number, 3, height, width)."""
         return self.standardise(self.pixels[:number])
 
-    def epoch(self, epoch: int, start: int = 0, size: tuple[int, int] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch, from step `start` on.
+    def plan(self, epoch: int, left_out: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Which images each step of an epoch takes.
 
         Args:
             epoch: counted from 0.
-            start: first step.
-            size: (height, width) that images are scaled down to, after they were changed; None leaves them as they are.
+            left_out: bool (n,), images that this epoch does without; None uses all.
 
-        Yields:
-            inputs float32 (batch, 3, height, width) and labels int64 (batch,). No image comes twice in an epoch.
-            Batches differ in size by one image at most: a small last one would be a noisy step, and one of a single
-            image would make batch normalisation fail.
+        Returns:
+            For each step, int64 (batch,) on the device. No image comes twice. Batches differ in size by one image at
+            most: a small last one would be a noisy step, and one of a single image would make batch normalisation fail.
         """
         order = torch.randperm(len(self.labels), generator=seeded(self.seed, self.ORDER, epoch))
-        batches = order[: self.images].tensor_split(self.steps)
-        for step in range(start, self.steps):
-            chosen = batches[step].to(self.labels.device)
-            pixels = self._taken(chosen, epoch, step)
-            yield self.standardise(pixels, self._change(epoch, step, size)), self.labels[chosen]
+        if left_out is not None:
+            order = order[~left_out.cpu()[order]]
+        steps = max(self._steps(len(order)), 1)
+        kept = order[: steps * self.batch_size] if self.drop_last else order
+        return kept.to(self.labels.device).tensor_split(steps)
+
+    def batch(
+        self, epoch: int, step: int, chosen: Tensor, size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What a step trains on.
+
+        Args:
+            epoch: counted from 0.
+            step: counted from 0; with the epoch it decides what is changed in the images.
+            chosen: int64 (batch,), from `plan`.
+            size: (height, width) that images are scaled down to, after they were changed; None leaves them as they are.
+
+        Returns:
+            inputs float32 (batch, 3, height, width) and labels int64 (batch,).
+        """
+        pixels = self._taken(chosen, epoch, step)
+        return self.standardise(pixels, self._change(epoch, step, size)), self.labels[chosen]
+
+    def _steps(self, images: int) -> int:
+        return images // self.batch_size if self.drop_last else math.ceil(images / self.batch_size)
 
     def _taken(self, chosen: Tensor, epoch: int, step: int) -> Tensor:
         """uint8 (batch, 3, height, width): what needs no arithmetic is done while pixels are bytes."""

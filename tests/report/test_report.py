@@ -52,9 +52,11 @@ def make_run(
     evaluated: bool = True,
     data: dict[str, Any] | None = None,
     network: str = "",
+    overrides: Sequence[str] = (),
 ) -> Run:
     """A run folder with the files of a real one, and made-up numbers."""
-    recipe = recipes.load("classic", [] if validation else ["validation=0", "early_stopping.patience=0"])
+    unselected = [] if validation else ["validation=0", "early_stopping.patience=0"]
+    recipe = recipes.load("classic", [*unselected, *overrides])
     if network:
         recipe = recipe.model_copy(update={"model": CustomModel(module=network)})
     facts = {
@@ -616,3 +618,13 @@ def test_at_either_end_of_the_interval_what_was_seen_is_just_believable(number: 
     assert seen - 1e-12 <= high <= 1
     for rate in (low, high):  # what was seen lies 1.96 standard deviations from it: Wilson's definition
         assert (seen - rate) ** 2 == pytest.approx(1.959964**2 * rate * (1 - rate) / number, rel=1e-3, abs=1e-12)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_what_makes_the_curves_strange_is_said(tmp_path: Path, validation: bool) -> None:
+    plain = rendered(make_run(tmp_path / "plain", validation=validation)).text
+    words = ("image_sizes=[20, 24, 32]", "selection.drop=0.5")
+    strange = rendered(make_run(tmp_path / "strange", validation=validation, overrides=words)).text
+    assert ("Training images grow from 20 to 32 pixels" in strange) > ("Training images grow" in plain)
+    assert ("leave out images that the network finds easy" in strange) > ("leave out images" in plain)
+    assert ("validation, at full size, looks worse" in strange) == validation

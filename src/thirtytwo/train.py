@@ -25,6 +25,7 @@ from thirtytwo import early_stopping, environment, metrics, models, optim
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, augmenter, find, standardiser
 from thirtytwo.data.loader import Loader, on_device, seeded
+from thirtytwo.data.selection import select
 from thirtytwo.errors import (
     DataError,
     DeviceError,
@@ -294,10 +295,10 @@ class Training:
         if not self.recipe.selects_images(epoch):
             self._weights = None
             return None
-        drop, losses = self.recipe.selection.drop, state.losses_before.cpu()
-        easy = losses < losses[losses.isfinite()].mean()
-        self._weights = torch.where(easy, 1 / (1 - drop), 1.0).to(self._device)
-        return easy & (torch.rand(len(easy), generator=seeded(self.seed, SELECTION, epoch)) < drop)
+        generator = seeded(self.seed, SELECTION, epoch)
+        left_out, weights = select(state.losses_before.cpu(), self.recipe.selection.drop, generator)
+        self._weights = weights.to(self._device)
+        return left_out
 
     def _objective(self, scores: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
         """What a step minimises."""

@@ -1,7 +1,7 @@
 """Which training images an epoch can do without.
 
-InfoBatch (Qin et al. 2024, arXiv 2303.04947): of the images that the network finds easy some are left out at random, and
-those that stay weigh so much more that the mean gradient is what it would have been with all of them.
+InfoBatch (Qin et al. 2024, arXiv 2303.04947): of the images that the network finds easy some are left out at random,
+and those that stay weigh so much more that the mean gradient is what it would have been with all of them.
 """
 
 from __future__ import annotations

@@ -70,13 +70,13 @@ def adapted(text: str, half: bool) -> str:
 
 def store(folder: Path, images: np.lib.npyio.NpzFile) -> None:
     """Write the two files that the script reads."""
-    for name, part in (("train", "train"), ("test", "test")):
+    for part in ("train", "test"):
         content = {
             "images": torch.from_numpy(images[f"x_{part}"]),
             "labels": torch.from_numpy(images[f"y_{part}"]),
             "classes": [str(label) for label in range(10)],
         }
-        torch.save(content, folder / f"{name}.pt")
+        torch.save(content, folder / f"{part}.pt")
 
 
 def main() -> None:

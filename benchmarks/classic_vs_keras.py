@@ -32,15 +32,12 @@ in which ours never got to Keras's accuracy, has `seconds` null and the best acc
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 import venv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import measured
 import runs
@@ -49,7 +46,6 @@ from measured import Refused
 from runs import Runs
 from thirtytwo import Images, Run, find, open_training
 from thirtytwo import recipe as recipes
-from thirtytwo.run import write_atomic
 
 RECIPE = "classic"
 TENSORFLOW = "tensorflow-cpu==2.21.0"
@@ -59,8 +55,8 @@ TENSORFLOW = "tensorflow-cpu==2.21.0"
 
 
 def order(seed: int) -> tuple[str, str]:
-    """Who goes first, and who second: what drifts in a machine over hours then helps each as often as the other."""
-    return ("keras", RECIPE) if seed % 2 == 0 else (RECIPE, "keras")
+    """Who goes first, and who second."""
+    return series.in_turn("keras", RECIPE, seed)
 
 
 def rival_python(lock: int) -> Path:
@@ -80,15 +76,15 @@ def store_images(folder: Path, images: Images) -> None:
     if path.exists():
         return
     kept, held_out = images.split(recipes.load(RECIPE).validation)
-    content = io.BytesIO()
-    np.savez(
-        content,
-        x_train=images.pixels[kept],
-        y_train=images.labels[kept],
-        x_validation=images.pixels[held_out],
-        y_validation=images.labels[held_out],
+    series.store_arrays(
+        path,
+        {
+            "x_train": images.pixels[kept],
+            "y_train": images.labels[kept],
+            "x_validation": images.pixels[held_out],
+            "y_validation": images.labels[held_out],
+        },
     )
-    write_atomic(path, content.getvalue())
 
 
 def run_rival(folder: Path, seed: int, sources: Path, lock: int) -> None:

@@ -18,7 +18,6 @@ averaged. Results go to measured.json as an entry of kind `ruler`.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 import tempfile
@@ -35,7 +34,6 @@ from measured import Refused
 from thirtytwo import Images, environment, evaluate, find, open_training, train
 from thirtytwo import recipe as recipes
 from thirtytwo.data import from_arrays
-from thirtytwo.run import write_atomic
 
 RECIPE = "airbench94"
 ORIGINAL = "airbench94_muon.py"
@@ -43,7 +41,7 @@ ORIGINAL = "airbench94_muon.py"
 
 def order(seed: int) -> tuple[str, str]:
     """Who goes first, and who second."""
-    return ("original", "ours") if seed % 2 == 0 else ("ours", "original")
+    return series.in_turn("original", "ours", seed)
 
 
 def run_ours(images: Path, seed: int) -> dict[str, Any]:
@@ -68,15 +66,15 @@ def store_images(folder: Path, images: Images, number: int) -> Path:
     path = folder / f"images-{number}.npz"
     if not path.exists():
         kept, held_out = images.split(0.1)
-        content = io.BytesIO()
-        np.savez(
-            content,
-            x_train=images.pixels[kept[:number]],
-            y_train=images.labels[kept[:number]],
-            x_test=images.pixels[held_out],
-            y_test=images.labels[held_out],
+        series.store_arrays(
+            path,
+            {
+                "x_train": images.pixels[kept[:number]],
+                "y_train": images.labels[kept[:number]],
+                "x_test": images.pixels[held_out],
+                "y_test": images.labels[held_out],
+            },
         )
-        write_atomic(path, content.getvalue())
     return path
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shlex
@@ -21,6 +22,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 import measured
 from measured import REPOSITORY, Refused
@@ -125,6 +129,18 @@ def alone() -> Iterator[int]:
                 "to run, since that would falsify both; wait for its end"
             ) from None
         yield file.fileno()
+
+
+def in_turn(first: str, second: str, seed: int) -> tuple[str, str]:
+    """Two rivals in the order in which a seed runs them, so that what drifts in a machine helps each as often."""
+    return (first, second) if seed % 2 == 0 else (second, first)
+
+
+def store_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an .npz file, as a whole or not at all."""
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_atomic(path, content.getvalue())
 
 
 def command(measure: Callable[[int], int]) -> int:

@@ -38,7 +38,7 @@ def order(recipe: str, rival: str | None, seed: int) -> list[str]:
     """Who is run for a seed, and in which order."""
     if rival is None:
         return [recipe]
-    return [recipe, rival] if seed % 2 == 0 else [rival, recipe]
+    return list(series.in_turn(recipe, rival, seed))
 
 
 def clock(run: Run) -> float:

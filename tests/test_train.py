@@ -332,6 +332,12 @@ def test_shifts_as_large_as_the_image_are_refused_at_once(small_images: Images, 
     train(small(f"{key}=7", "epochs=1"), source(small_images)).finish()
 
 
+def test_a_cutout_larger_than_the_image_is_refused_at_once(small_images: Images) -> None:
+    with pytest.raises(RecipeError, match=r"augmentation.cutout_pixels: found 9; expected at most 8"):
+        train(small("augmentation.cutout_pixels=9"), source(small_images))
+    train(small("augmentation.cutout_pixels=8", "epochs=1"), source(small_images)).finish()
+
+
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**70])
 def test_a_seed_out_of_range_is_refused_at_once(small_images: Images, seed: int) -> None:
     with pytest.raises(InputError, match="expected a whole number from 0"):

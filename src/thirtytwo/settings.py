@@ -228,6 +228,12 @@ class Augmentation(Settings):
     """Mirror each image in every other epoch instead, half of the images in the first (Jordan 2024)."""
     translate_pixels: Annotated[int, Field(ge=0, le=1000)] = 0
     """Shift by whole pixels, up to this many in either direction; the border is reflected, nothing is resampled."""
+    brightness: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """Added to all values of an image, which run from 0 to 1: drawn evenly from ± this."""
+    contrast: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """Distances from an image's mean are multiplied by a factor drawn evenly from 1 ± this."""
+    cutout_pixels: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Side of a square somewhere in the image that is painted over with `pixels.mean` (DeVries & Taylor 2017)."""
 
 
 class Loss(Settings):

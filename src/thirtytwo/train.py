@@ -71,7 +71,7 @@ class Training:
         self._device = torch.device(facts["device"])
         kept, held_out = images.split(recipe.validation)
         _check_parts(images, recipe, len(kept), len(held_out))
-        _check_shifts(recipe, images.size)
+        _check_augmentation(recipe, images.size)
         self._classes, self._size = images.classes, images.size
         with torch.random.fork_rng():  # the caller's random numbers stay as they are
             torch.manual_seed(seeded(self.seed, INITIALISATION).initial_seed())
@@ -93,7 +93,7 @@ class Training:
             batch_size=recipe.batch_size,
             seed=self.seed,
             standardise=standardiser(recipe.pixels),
-            augment=augmenter(recipe.augmentation),
+            augment=augmenter(recipe.augmentation, recipe.pixels),
             alternating_flip=recipe.augmentation.alternating_flip,
             translate_pixels=recipe.augmentation.translate_pixels,
             drop_last=recipe.drop_last,
@@ -514,7 +514,13 @@ def _check_sizes(sizes: list[tuple[int, int]], network: nn.Module, classes: int,
             ) from None
 
 
-def _check_shifts(recipe: Recipe, size: tuple[int, int]) -> None:
+def _check_augmentation(recipe: Recipe, size: tuple[int, int]) -> None:
+    """That shifts and cutout fit the images."""
+    if (side := recipe.augmentation.cutout_pixels) > min(size):
+        raise RecipeError(
+            f"augmentation.cutout_pixels: found {side}; expected at most {min(size)}, since the square lies inside of "
+            f"images of {size[0]} × {size[1]} pixels; choose a smaller one"
+        )
     shifts = {
         "augmentation.translate_pixels": recipe.augmentation.translate_pixels,
         "views.translate_pixels": recipe.views.translate_pixels,

@@ -78,6 +78,43 @@ def test_values_stay_between_zero_and_one_though_bicubic_weights_overshoot() -> 
     assert changed.max() <= 1
 
 
+def test_brightness_shifts_and_contrast_scales_every_image_by_its_own_amount() -> None:
+    grey = 0.4 + 0.2 * torch.rand((400, 3, 8, 8), generator=seeded(2))
+    shifted = (Augment(brightness=0.2)(grey, seeded(0)) - grey).flatten(1)
+    assert torch.allclose(shifted, shifted[:, :1].expand_as(shifted), atol=1e-6)
+    assert -0.2 <= shifted.min() < -0.19
+    assert 0.19 < shifted.max() <= 0.2 + 1e-6
+
+    scaled = Augment(contrast=0.5)(grey, seeded(0))
+    mean = grey.mean((1, 2, 3), keepdim=True)
+    assert torch.allclose(scaled.mean((1, 2, 3), keepdim=True), mean, atol=1e-6)
+    factors = ((scaled - mean) / (grey - mean)).flatten(1).median(1).values
+    assert torch.allclose(scaled - mean, (grey - mean) * factors[:, None, None, None], atol=1e-5)
+    assert 0.5 - 1e-3 <= factors.min() < 0.52
+    assert 1.48 < factors.max() <= 1.5 + 1e-3
+
+
+@pytest.mark.parametrize("side", [1, 5, 12])
+def test_cutout_paints_one_square_inside_each_image_and_nothing_else(images: Tensor, side: int) -> None:
+    fill = (2.0, 3.0, 4.0)  # no pixel has such a colour
+    painted = Augment(cutout_pixels=side, fill=fill)(images, seeded(0))
+    covered = painted == torch.tensor(fill)[:, None, None]
+    assert torch.equal(covered, covered[:, :1].expand_as(covered))
+    assert torch.equal(painted[~covered], images[~covered])
+    for square in covered[:, 0]:
+        rows, columns = square.any(1).nonzero(), square.any(0).nonzero()
+        assert int(square.sum()) == side**2
+        assert int(rows.max() - rows.min()) == int(columns.max() - columns.min()) == side - 1
+    if side == 1:  # 64 places among 16 × 12
+        assert len({tuple(square.nonzero()[0].tolist()) for square in covered[:, 0]}) > 40
+
+
+def test_one_change_leaves_the_randomness_of_the_others_alone(images: Tensor) -> None:
+    flipped = Augment(horizontal_flip=True)(images, seeded(0))
+    both = Augment(horizontal_flip=True, cutout_pixels=4, fill=(2.0, 2.0, 2.0))(images, seeded(0))
+    assert torch.equal(both[both != 2.0], flipped[both != 2.0])
+
+
 @pytest.mark.parametrize("mirror", [False, True])
 def test_moving_agrees_with_reflect_padding_and_cropping(mirror: bool) -> None:
     images = torch.randint(0, 256, (30, 3, 9, 7), dtype=torch.uint8, generator=seeded(1))

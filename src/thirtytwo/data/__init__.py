@@ -71,8 +71,8 @@ def load_data(name: str | None = None) -> tuple[Arrays, Arrays]:
     return _arrays(training), _arrays(test)
 
 
-def augmenter(settings: Augmentation) -> Augment:
-    """The augmentation that a recipe's `augmentation` section describes."""
+def augmenter(settings: Augmentation, pixels: Pixels) -> Augment:
+    """The augmentation that a recipe's `augmentation` section describes; cutout paints with the mean of `pixels`."""
     from thirtytwo.data.augment import Augment
 
     return Augment(
@@ -80,6 +80,10 @@ def augmenter(settings: Augmentation) -> Augment:
         width_shift=settings.width_shift,
         height_shift=settings.height_shift,
         horizontal_flip=settings.horizontal_flip,
+        brightness=settings.brightness,
+        contrast=settings.contrast,
+        cutout_pixels=settings.cutout_pixels,
+        fill=pixels.mean,
     )
 
 

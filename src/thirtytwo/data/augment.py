@@ -16,33 +16,48 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 @dataclass(frozen=True)
 class Augment:
-    """Rotation, shift and mirroring in one resampling, so that a picture is resampled at most once.
+    """Rotation, shift and mirroring in one resampling, so that pictures are resampled at most once; colours; cutout.
 
     Attributes:
         rotation_degrees: angles are drawn evenly from ± this.
         width_shift: horizontal shifts are drawn evenly from ± this share of the width.
         height_shift: vertical shifts are drawn evenly from ± this share of the height.
         horizontal_flip: mirror left and right with probability one half.
+        brightness: added to all values, drawn evenly from ± this.
+        contrast: distances from the image's own mean are multiplied by a factor drawn evenly from 1 ± this.
+        cutout_pixels: side of the square that is painted over, anywhere inside the image; at most height and width.
+        fill: what it is painted with: red, green, blue in [0, 1].
     """
 
     rotation_degrees: float = 0.0
     width_shift: float = 0.0
     height_shift: float = 0.0
     horizontal_flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    cutout_pixels: int = 0
+    fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change each image on its own.
 
         Args:
             images: float (batch, channels, height, width), values in [0, 1].
-            generator: CPU generator; the batch advances it by 4 × batch draws, whatever the settings.
+            generator: CPU generator; the batch advances it by 8 × batch draws, whatever the settings.
 
         Returns:
             The same shape, dtype and device. What is shifted in from outside is the image reflected at its border.
         """
-        batch, _, height, width = images.shape
         # One draw of everything: turning one kind of change off leaves the others' randomness as it was.
-        draws = torch.rand((4, batch), generator=generator)
+        draws = torch.rand((8, len(images)), generator=generator)
+        images = self._moved(images, draws[:4])
+        if self.brightness or self.contrast:
+            images = coloured(images, (2 * draws[4] - 1) * self.brightness, 1 + (2 * draws[5] - 1) * self.contrast)
+        return cut_out(images, self.cutout_pixels, self.fill, draws[6:]) if self.cutout_pixels else images
+
+    def _moved(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Rotated, shifted and mirrored, as four numbers per image in [0, 1) say."""
+        batch, _, height, width = images.shape
         flipped = draws[3] < 0.5 if self.horizontal_flip else torch.zeros(batch, dtype=torch.bool)
         if not (self.rotation_degrees or self.width_shift or self.height_shift):
             if not self.horizontal_flip:
@@ -68,6 +83,43 @@ class Augment:
         # pictures softer than those that it is to judge. It can overshoot at edges, hence the clamp.
         changed = grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
         return changed.clamp_(0.0, 1.0)
+
+
+def coloured(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """Brighter or darker, harder or softer, each image on its own.
+
+    Args:
+        images: float (batch, channels, height, width), values in [0, 1].
+        brightness: (batch,), added to every value.
+        contrast: (batch,), factor of every value's distance from the mean of its image.
+
+    Returns:
+        The same shape; what leaves [0, 1] is set to its nearer end.
+    """
+    mean = images.mean((1, 2, 3), keepdim=True)
+    brightness, contrast = (one.to(images)[:, None, None, None] for one in (brightness, contrast))
+    return torch.addcmul(mean + brightness, images - mean, contrast).clamp_(0.0, 1.0)
+
+
+def cut_out(images: Tensor, side: int, fill: tuple[float, float, float], places: Tensor) -> Tensor:
+    """Paint a square over each image (cutout, DeVries & Taylor 2017, arXiv 1708.04552), wholly inside of it.
+
+    Args:
+        images: float (batch, 3, height, width).
+        side: of the square in pixels, at most height and width.
+        fill: its colour.
+        places: float (2, batch) in [0, 1), how far down and right it lies.
+
+    Returns:
+        The same shape, dtype and device.
+    """
+    covered = [
+        (torch.arange(length) - (place * (length - side + 1)).long()[:, None]).to(images.device)
+        for length, place in zip(images.shape[2:], places, strict=True)
+    ]
+    rows, columns = ((distance >= 0) & (distance < side) for distance in covered)  # (batch, height), (batch, width)
+    square = rows[:, None, :, None] & columns[:, None, None, :]
+    return torch.where(square, images.new_tensor(fill)[:, None, None], images)
 
 
 def shifts(pixels: int, batch: int, generator: torch.Generator) -> Tensor:

@@ -185,6 +185,20 @@ def test_a_stored_model_keeps_its_views(classifier: Classifier, tmp_path: Path) 
     assert Classifier.load(tmp_path / "model.safetensors").views == views
 
 
+def test_half_the_space_answers_nearly_as_before(classifier: Classifier, images: np.ndarray, tmp_path: Path) -> None:
+    classifier.save(tmp_path / "whole")
+    classifier.save(tmp_path / "half", half=True)
+    (whole, _), (half, _) = read_tensors(tmp_path / "whole"), read_tensors(tmp_path / "half")
+    assert {name for name, tensor in half.items() if tensor.dtype == torch.float16} == {
+        name for name, tensor in whole.items() if tensor.ndim > 1
+    }
+    again = Classifier.load(tmp_path / "half")
+    assert {parameter.dtype for parameter in again.network.parameters()} == {torch.float32}
+    assert again(images) == pytest.approx(classifier(images), abs=2e-3)
+    again.save(tmp_path / "again", half=True)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "half").read_bytes()
+
+
 def test_a_model_file_cut_short_is_refused(classifier: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     classifier.save(path)

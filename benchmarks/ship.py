@@ -3,14 +3,13 @@
     python benchmarks/ship.py RUN
 
 Which run that is has to be settled before its score is known, such as the first seed of a series: the best of several
-would promise more than it keeps. Kernels are stored as float16, and it is the stored weights that are scored on the test
-set, once and counted; their header carries that score, the recipe, the seed and the fingerprint of the training images.
+would promise more than it keeps. Kernels are stored as float16, and it is the stored weights that are scored on the test set, once and
+counted; their header carries that score, the recipe, the seed and the fingerprint of the training images.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -59,7 +58,7 @@ def ship(run: Run, source: Source, name: str, path: Path) -> Classifier:
         summary = scored.summary()
         stored.facts = {**stored.facts, "test": {key: summary[key] for key in ("images", "accuracy", "loss", "ece")}}
         stored.save(file, half=True)  # float16 numbers are float16 numbers: the weights stay what was scored
-        os.replace(file, path)
+        file.replace(path)
     return Classifier.load(path)
 
 

@@ -3,8 +3,8 @@
     python benchmarks/ship.py RUN
 
 Which run that is has to be settled before its score is known, such as the first seed of a series: the best of several
-would promise more than it keeps. Kernels are stored as float16, and it is the stored weights that are scored on the test set, once and
-counted; their header carries that score, the recipe, the seed and the fingerprint of the training images.
+would promise more than it keeps. Kernels are stored as float16, and the stored weights are what is scored on the test
+set, once and counted. The file's header carries that score, the recipe, the seed and the fingerprint of the images.
 """
 
 from __future__ import annotations

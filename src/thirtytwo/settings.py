@@ -48,7 +48,7 @@ class ClassicModel(Settings):
 
 class SpeedModel(Settings):
     """The network of the fast recipes (cifar10-airbench, Jordan 2024, arXiv 2404.00498): a whitened first layer, then
-    groups of two convolutions."""
+    groups of convolutions."""
 
     name: Literal["speed"] = "speed"
     """Kind of network."""
@@ -57,7 +57,9 @@ class SpeedModel(Settings):
     whitening_images: Count = 5000
     """Training images whose patches it is computed from."""
     widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (64, 256, 256)
-    """Output channels of each group; each group halves height and width."""
+    """Output channels of each group; each group halves height and width, after its first convolution."""
+    depth: Annotated[int, Field(ge=1, le=8)] = 2
+    """Convolutions of each group. With three or more, those after the first are added to what the first gives."""
     batch_norm_momentum: Fraction = 0.6
     """Share of the running averages that a step keeps."""
     batch_norm_epsilon: NotNegative = 1e-12

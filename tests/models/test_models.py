@@ -102,8 +102,22 @@ def test_a_fresh_convolution_of_the_speed_network_hands_its_input_on() -> None:
     network = models.build(SpeedModel(), 10)
     assert isinstance(network, SpeedNet)
     inputs = torch.rand(2, 64, 6, 6)
-    handed_on = network.groups[1].get_submodule("convolution1")(inputs)[:, :64]
+    handed_on = network.groups[1].get_submodule("convolutions.0")(inputs)[:, :64]
     assert torch.allclose(handed_on, inputs, atol=1e-6)
+
+
+def test_the_depth_of_the_speed_network_is_convolutions_for_each_group_and_deep_ones_add_their_input() -> None:
+    for depth in (1, 2, 3, 4):
+        network = models.build(SpeedModel(widths=(8, 16), depth=depth), 10).eval()
+        assert isinstance(network, SpeedNet)
+        kernels = [module for module in network.groups.modules() if isinstance(module, nn.Conv2d)]
+        assert len(kernels) == 2 * depth
+        group = network.groups[0]
+        with torch.no_grad():
+            kernels[0].weight.fill_(0.01)  # so that what is added cannot be cancelled
+            kernels[depth - 1].weight.zero_()
+            inputs = torch.rand(2, 24, 8, 8)
+            assert (group(inputs).abs().max() > 0) == (depth > 2)
 
 
 def test_the_speed_network_takes_images_of_other_sizes() -> None:

@@ -30,6 +30,7 @@ def _speed(settings: SpeedModel, classes: int, size: tuple[int, int]) -> nn.Modu
     return speed.build(
         whitening_kernel=settings.whitening_kernel,
         widths=settings.widths,
+        depth=settings.depth,
         batch_norm_momentum=settings.batch_norm_momentum,
         batch_norm_epsilon=settings.batch_norm_epsilon,
         classes=classes,

@@ -1,4 +1,4 @@
-"""The network of the fast recipes: a whitened first layer, three pairs of convolutions, one dense layer.
+"""The network of the fast recipes: a whitened first layer, groups of convolutions, one dense layer.
 
 After cifar10-airbench (K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, arXiv 2404.00498), which
 descends from hlb-CIFAR10 (T. Balsam 2023) and "How to train your ResNet" (D. Page 2019). What makes it learn fast:
@@ -24,6 +24,7 @@ def build(
     *,
     whitening_kernel: int,
     widths: Sequence[int],
+    depth: int,
     batch_norm_momentum: float,
     batch_norm_epsilon: float,
     classes: int,
@@ -40,7 +41,7 @@ def build(
             f"model.widths: {len(widths)} groups halve a {size[0]} × {size[1]} image to nothing; expected at most "
             f"{max(smallest.bit_length() - 1, 0)}"
         )
-    return SpeedNet(whitening_kernel, widths, batch_norm_momentum, batch_norm_epsilon, classes)
+    return SpeedNet(whitening_kernel, widths, depth, batch_norm_momentum, batch_norm_epsilon, classes)
 
 
 class SpeedNet(nn.Module):
@@ -51,7 +52,7 @@ class SpeedNet(nn.Module):
     """
 
     def __init__(
-        self, whitening_kernel: int, widths: Sequence[int], momentum: float, epsilon: float, classes: int
+        self, whitening_kernel: int, widths: Sequence[int], depth: int, momentum: float, epsilon: float, classes: int
     ) -> None:
         """See `build`."""
         super().__init__()
@@ -61,7 +62,7 @@ class SpeedNet(nn.Module):
         self.activation = nn.GELU()
         groups = []
         for width in widths:
-            groups.append(_Group(channels, width, momentum, epsilon))
+            groups.append(_Group(channels, width, depth, momentum, epsilon))
             channels = width
         self.groups = nn.Sequential(*groups)
         self.head = nn.Linear(channels, classes, bias=False)
@@ -93,21 +94,31 @@ class SpeedNet(nn.Module):
 
 
 class _Group(nn.Module):
-    """(batch, inputs, h, w) -> (batch, width, h / 2, w / 2)."""
+    """(batch, inputs, h, w) -> (batch, width, h / 2, w / 2).
 
-    def __init__(self, inputs: int, width: int, momentum: float, epsilon: float) -> None:
+    From the third convolution on, those after the first are a residual branch (Jordan 2024, airbench96).
+    """
+
+    def __init__(self, inputs: int, width: int, depth: int, momentum: float, epsilon: float) -> None:
         super().__init__()
-        self.convolution1 = _convolution(inputs, width)
+        sides = [(inputs, width), *[(width, width)] * (depth - 1)]
+        self.convolutions = nn.ModuleList(_convolution(*side) for side in sides)
+        self.normalisations = nn.ModuleList(_batch_norm(width, momentum, epsilon) for _ in sides)
         self.pool = nn.MaxPool2d(2)
-        self.normalise1 = _batch_norm(width, momentum, epsilon)
-        self.convolution2 = _convolution(width, width)
-        self.normalise2 = _batch_norm(width, momentum, epsilon)
         self.activation = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.activation(self.normalise1(self.pool(self.convolution1(x))))
-        y: Tensor = self.activation(self.normalise2(self.convolution2(x)))
-        return y
+        depth = len(self.convolutions)
+        trunk = None
+        for number, (convolution, normalise) in enumerate(zip(self.convolutions, self.normalisations, strict=True)):
+            x = convolution(x)
+            x = normalise(x if number else self.pool(x))
+            if trunk is not None and number == depth - 1:
+                x = x + trunk
+            x = self.activation(x)
+            if number == 0 and depth > 2:
+                trunk = x
+        return x
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Conv2d:

@@ -232,8 +232,10 @@ def test_any_overrides_are_applied_or_a_clear_error(overrides: list[str]) -> Non
 
 
 @given(epochs=st.integers(1, 60), parts=st.lists(st.integers(4, 32), min_size=1, max_size=8, unique=True))
-def test_each_image_size_has_an_equal_part_of_the_epochs_and_the_last_comes_last(epochs: int, parts: list[int]) -> None:
-    recipe = recipes.load("classic", [f"epochs={epochs}", f"image_sizes={parts}"])
+def test_each_image_scale_has_an_equal_part_of_the_epochs_and_the_last_comes_last(
+    epochs: int, parts: list[int]
+) -> None:
+    recipe = recipes.load("classic", [f"epochs={epochs}", f"image_scales={[part / 32 for part in parts]}"])
     sizes = [recipe.image_size(epoch, (32, 64)) for epoch in range(epochs)]
     assert all(width == 2 * height for height, width in sizes)
     turns = [parts.index(height) for height, _ in sizes]

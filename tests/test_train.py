@@ -556,7 +556,7 @@ class AnySize(nn.Module):
 
 def test_training_images_grow_and_everything_else_sees_them_whole(small_images: Images) -> None:
     network = AnySize()
-    training = train(small("epochs=4", "image_sizes=[4, 8]"), source(small_images), network=network)
+    training = train(small("epochs=4", "image_scales=[0.5, 1]"), source(small_images), network=network)
     network.seen.clear()
     events = list(training)
     assert network.seen == [4] * 10 + [8] * 10  # steps of two epochs each
@@ -567,7 +567,7 @@ def test_training_images_grow_and_everything_else_sees_them_whole(small_images: 
 
 
 def test_a_training_on_growing_images_is_resumed_to_the_bit(small_images: Images) -> None:
-    recipe = small("epochs=4", "image_sizes=[4, 6, 8]")
+    recipe = small("epochs=4", "image_scales=[0.5, 0.75, 1]")
     whole, part = (train(recipe, source(small_images), network=AnySize()) for _ in range(2))
     part.network.load_state_dict(weights(whole))
     whole.finish()
@@ -581,14 +581,17 @@ def test_a_training_on_growing_images_is_resumed_to_the_bit(small_images: Images
 
 
 @pytest.mark.parametrize(
-    ("sizes", "found"),
-    [("[8, 16]", r"image_sizes: found 16; expected at most 8"), ("[1, 8]", r"image_sizes: found 1; expected sizes")],
+    ("scales", "found"),
+    [
+        ("[1, 2]", r"image_scales.1: found 2, expected less than"),
+        ("[0.01, 1]", r"image_scales: make images of 8 × 8 pixels 1 × 1"),
+    ],
 )
-def test_image_sizes_that_cannot_be_trained_on_are_refused_at_once(
-    small_images: Images, sizes: str, found: str, tmp_path: Path
+def test_image_scales_that_cannot_be_trained_on_are_refused_at_once(
+    small_images: Images, scales: str, found: str, tmp_path: Path
 ) -> None:
     with pytest.raises(RecipeError, match=found):
-        train(small(f"image_sizes={sizes}"), source(small_images))
+        train(small(f"image_scales={scales}"), source(small_images))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -59,9 +59,12 @@ class Recipe(Settings):
     """Most images in a step; an epoch is divided into as few steps as that allows, of equal size but for one image."""
     drop_last: bool = False
     """All batches have `batch_size` images; those that are left over come in another epoch, at random."""
-    image_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=10_000)], ...], Field(max_length=1000)] = ()
-    """Progressive resizing (Howard 2018): the shorter side, in pixels, that training images are scaled down to, one for
-    each equal part of the epochs; empty trains on images as they are. Validation and the rest always see full size."""
+    image_scales: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)], ...], Field(max_length=1000)
+    ] = ()
+    """Progressive resizing (Howard 2018): the part of their height and width that training images are scaled down to, one
+    for each equal part of the epochs; empty trains on images as they are. Validation and the rest always see full size.
+    """
     precision: Literal["float32", "half"] = "float32"
     """What steps compute with: `half` is bfloat16 on devices that are made for it, and float32 on others. Weights, and
     everything but steps, are float32 always."""
@@ -135,11 +138,11 @@ class Recipe(Settings):
 
         Parts are counted from the end: a training of fewer epochs than parts leaves out early ones.
         """
-        if not self.image_sizes:
+        if not self.image_scales:
             return size
-        left = (self.epochs - 1 - epoch) * len(self.image_sizes) // self.epochs
-        scale = self.image_sizes[-1 - left] / min(size)
-        return round(size[0] * scale), round(size[1] * scale)
+        left = (self.epochs - 1 - epoch) * len(self.image_scales) // self.epochs
+        scale = self.image_scales[-1 - left]
+        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
     def selects_images(self, epoch: int) -> bool:
         """Whether an epoch, counted from 0, leaves out some of the easy training images; see `selection`."""

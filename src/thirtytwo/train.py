@@ -500,17 +500,12 @@ def _check_parts(images: Images, recipe: Recipe, kept: int, held_out: int) -> No
 def _check_sizes(sizes: list[tuple[int, int]], network: nn.Module, classes: int, size: tuple[int, int]) -> None:
     """That a network trains on scaled images, too."""
     for scaled in sorted(set(sizes) - {size}):
-        if min(scaled) > min(size):
-            raise RecipeError(
-                f"image_sizes: found {min(scaled)}; expected at most {min(size)}, the shorter side of the images; "
-                "choose smaller ones"
-            )
         try:
             models.check(network, classes, scaled)
         except ModelError as error:
             raise RecipeError(
-                f"image_sizes: found {min(scaled)}; expected sizes that the network can take; choose larger ones, or a "
-                f"network that takes images of any size ({error})"
+                f"image_scales: make images of {size[0]} × {size[1]} pixels {scaled[0]} × {scaled[1]}; expected a size "
+                f"that the network can take; choose larger ones, or a network that takes images of any size ({error})"
             ) from None
 
 

@@ -623,8 +623,8 @@ def test_at_either_end_of_the_interval_what_was_seen_is_just_believable(number: 
 @pytest.mark.parametrize("validation", [True, False])
 def test_what_makes_the_curves_strange_is_said(tmp_path: Path, validation: bool) -> None:
     plain = rendered(make_run(tmp_path / "plain", validation=validation)).text
-    words = ("image_sizes=[20, 24, 32]", "selection.drop=0.5")
+    words = ("image_scales=[0.625, 0.75, 1]", "selection.drop=0.5")
     strange = rendered(make_run(tmp_path / "strange", validation=validation, overrides=words)).text
-    assert ("Training images grow from 20 to 32 pixels" in strange) > ("Training images grow" in plain)
+    assert ("Training images grow from 62.5% to 100%" in strange) > ("Training images grow" in plain)
     assert ("leave out images that the network finds easy" in strange) > ("leave out images" in plain)
     assert ("validation, at full size, looks worse" in strange) == validation

@@ -62,9 +62,8 @@ class Recipe(Settings):
     image_scales: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)], ...], Field(max_length=1000)
     ] = ()
-    """Progressive resizing (Howard 2018): the part of their height and width that training images are scaled down to, one
-    for each equal part of the epochs; empty trains on images as they are. Validation and the rest always see full size.
-    """
+    """Progressive resizing (Howard 2018): the share of their height and width that training images are scaled down to,
+    one for each equal part of the epochs; empty trains on images as they are. All but training sees full size."""
     precision: Literal["float32", "half"] = "float32"
     """What steps compute with: `half` is bfloat16 on devices that are made for it, and float32 on others. Weights, and
     everything but steps, are float32 always."""

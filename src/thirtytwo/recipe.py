@@ -144,7 +144,7 @@ class Recipe(Settings):
         return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
     def selects_images(self, epoch: int) -> bool:
-        """Whether an epoch, counted from 0, leaves out some of the easy training images; see `selection`."""
+        """Whether an epoch, counted from 0, leaves out the easiest training images; see `selection`."""
         begin, end = (round(share * self.epochs) for share in (self.selection.begin, self.selection.end))
         return self.selection.drop > 0 and max(begin, 1) <= epoch < end
 

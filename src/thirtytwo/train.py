@@ -25,7 +25,7 @@ from thirtytwo import early_stopping, environment, metrics, models, optim
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, augmenter, find, standardiser
 from thirtytwo.data.loader import Loader, on_device, seeded
-from thirtytwo.data.selection import select
+from thirtytwo.data.selection import easiest
 from thirtytwo.errors import (
     DataError,
     DeviceError,
@@ -43,7 +43,7 @@ from thirtytwo.run import Run, remove_leftovers
 from thirtytwo.settings import CustomModel, Muon
 from thirtytwo.state import Progress, State
 
-INITIALISATION, NOISE, SELECTION = 3, 4, 9  # purposes of random streams, beside the loader's
+INITIALISATION, NOISE = 3, 4  # purposes of random streams, beside the loader's
 
 
 class Training:
@@ -108,7 +108,6 @@ class Training:
         self._state.progress.elapsed_seconds = time.perf_counter() - started
         self._schedule = optim.build_schedule(recipe.schedule, epochs=recipe.epochs, steps_per_epoch=self._loader.steps)
         self._batches: tuple[Tensor, ...] = ()  # of the epoch under way: which images each step takes
-        self._weights: Tensor | None = None  # of each image in the epoch under way; None if all weigh the same
         self._final: dict[str, Any] = {}
 
     @property
@@ -292,22 +291,7 @@ class Training:
         if state.progress.step == 0:
             state.losses_before = state.losses.clone()
         assert state.losses_before is not None
-        if not self.recipe.selects_images(epoch):
-            self._weights = None
-            return None
-        generator = seeded(self.seed, SELECTION, epoch)
-        left_out, weights = select(state.losses_before.cpu(), self.recipe.selection.drop, generator)
-        self._weights = weights.to(self._device)
-        return left_out
-
-    def _objective(self, scores: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
-        """What a step minimises."""
-        loss = self.recipe.loss
-        if self._weights is None:
-            return cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction=loss.reduction)
-        each = cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction="none")
-        weighted = each * self._weights[chosen]
-        return weighted.sum() if loss.reduction == "sum" else weighted.mean()
+        return easiest(state.losses_before, self.recipe.selection.drop) if self.recipe.selects_images(epoch) else None
 
     def _step(self, chosen: Tensor, factor: float, tally: _Tally) -> None:
         """One update of the weights, at this factor of the peak rates, on these images."""
@@ -320,7 +304,8 @@ class Training:
             torch.manual_seed(seeded(self.seed, NOISE, progress.epoch, progress.step).initial_seed())
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 scores = self.network(inputs).float()  # (batch, classes)
-            objective = self._objective(scores, labels, chosen)
+            loss = self.recipe.loss
+            objective = cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction=loss.reduction)
             self.network.zero_grad(set_to_none=True)
             objective.backward()  # type: ignore[no-untyped-call]
         losses = cross_entropy(scores.detach(), labels, reduction="none")
@@ -351,9 +336,14 @@ class Training:
 
     def _report(self, factor: float, images_per_second: float) -> Step:
         progress, steps = self._state.progress, len(self._batches)
-        # Epochs of smaller images are quicker: what is left is counted in work, as images of the epoch under way.
-        now, *later = (self._flops(size) for size in self._sizes[progress.epoch :])
-        left = sum(map(len, self._batches[progress.step :])) + (self._loader.images * sum(later) / now if now else 0.0)
+        # Epochs of fewer or smaller images are quicker: what is left is counted in work, as images of the present epoch.
+        now = self._flops(self._sizes[progress.epoch])
+        later = sum(
+            self._flops(size) * (1 - self.recipe.selection.drop * self.recipe.selects_images(epoch))
+            for epoch, size in enumerate(self._sizes)
+            if epoch > progress.epoch
+        )
+        left = sum(map(len, self._batches[progress.step :])) + (self._loader.images * later / now if now else 0.0)
         return Step(
             epoch=progress.epoch + 1,
             epochs=self.recipe.epochs,

@@ -626,5 +626,5 @@ def test_what_makes_the_curves_strange_is_said(tmp_path: Path, validation: bool)
     words = ("image_scales=[0.625, 0.75, 1]", "selection.drop=0.5")
     strange = rendered(make_run(tmp_path / "strange", validation=validation, overrides=words)).text
     assert ("Training images grow from 62.5% to 100%" in strange) > ("Training images grow" in plain)
-    assert ("leave out images that the network finds easy" in strange) > ("leave out images" in plain)
+    assert ("leave out the images that the network finds easiest" in strange) > ("leave out the images" in plain)
     assert ("validation, at full size, looks worse" in strange) == validation

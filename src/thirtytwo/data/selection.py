@@ -1,7 +1,10 @@
 """Which training images an epoch can do without.
 
-InfoBatch (Qin et al. 2024, arXiv 2303.04947): of the images that the network finds easy some are left out at random,
-and those that stay weigh so much more that the mean gradient is what it would have been with all of them.
+What a network has understood teaches it little more. Images are ranked by the loss they had when a step last saw them,
+which costs nothing (online batch selection, Loshchilov & Hutter 2015, arXiv 1511.06343), and the easiest are left out.
+A network that trains on the hardest half of each batch, as a small one beside it ranks them, brought cifar10-airbench
+to 96% with less than half of the arithmetic (airbench96_faster, Jordan 2024). One that is left out keeps its loss while
+those of the others fall, so in time it comes back.
 """
 
 from __future__ import annotations
@@ -10,17 +13,16 @@ import torch
 from torch import Tensor
 
 
-def select(losses: Tensor, drop: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Leave out some of the easy images: those whose loss is below the mean.
+def easiest(losses: Tensor, drop: float) -> Tensor:
+    """The images that an epoch leaves out.
 
     Args:
-        losses: float32 (n,) on the CPU: of each image, when it was last seen; infinite for those that never were.
-        drop: probability with which an easy image is left out, in [0, 1).
-        generator: CPU generator; advanced by n draws.
+        losses: float32 (n,): of each image, when it was last seen; infinite for those that never were.
+        drop: share of the images to leave out, in [0, 1).
 
     Returns:
-        Which images are left out, bool (n,), and how much each counts if it is not, float32 (n,).
+        bool (n,): those with the smallest losses, of equal ones the first; none that was never seen.
     """
-    easy = losses < losses[losses.isfinite()].mean()
-    left_out = easy & (torch.rand(len(losses), generator=generator) < drop)
-    return left_out, torch.where(easy, 1 / (1 - drop), 1.0)
+    left_out = torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
+    left_out[losses.argsort(stable=True)[: round(drop * len(losses))]] = True
+    return left_out & losses.isfinite()

@@ -336,7 +336,7 @@ class Training:
 
     def _report(self, factor: float, images_per_second: float) -> Step:
         progress, steps = self._state.progress, len(self._batches)
-        # Epochs of fewer or smaller images are quicker: what is left is counted in work, as images of the one under way.
+        # Epochs of fewer or smaller images are quicker: what is left is counted in work, in images of the epoch now.
         now = self._flops(self._sizes[progress.epoch])
         later = sum(
             self._flops(size) * (1 - self.recipe.selection.drop * self.recipe.selects_images(epoch))

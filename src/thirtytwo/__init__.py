@@ -3,7 +3,7 @@
     import thirtytwo
 
     (x_train, y_train), (x_test, y_test) = thirtytwo.load_data("cifar10")
-    classifier = thirtytwo.train("classic", "cifar10").finish()
+    classifier = thirtytwo.train("fast94", "cifar10").finish()
     probabilities = classifier(x_test[:5])
 
 Names are loaded when they are first used: importing the package loads neither torch nor numpy.

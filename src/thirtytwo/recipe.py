@@ -41,6 +41,8 @@ from thirtytwo.settings import (
     Views,
 )
 
+DEFAULT = "fast94"
+"""What is trained where no recipe is named."""
 MOST_EPOCHS = 100_000
 SMALLEST_BATCH = 8
 """That batches shrink to, for few images."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from thirtytwo import early_stopping, environment, metrics, models, optim
+from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, augmenter, find, standardiser
 from thirtytwo.data.loader import Loader, on_device, seeded
@@ -38,7 +39,6 @@ from thirtytwo.errors import (
 )
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
-from thirtytwo.recipe import load as load_recipe
 from thirtytwo.run import Run, remove_leftovers
 from thirtytwo.settings import CustomModel, Muon
 from thirtytwo.state import Progress, State
@@ -518,7 +518,7 @@ def _check_augmentation(recipe: Recipe, size: tuple[int, int]) -> None:
 
 
 def train(
-    recipe: Recipe | str | Path = "classic",
+    recipe: Recipe | str | Path = recipes.DEFAULT,
     data: Source | str | None = None,
     *,
     seed: SupportsIndex = 0,
@@ -541,7 +541,7 @@ def train(
     Raises:
         InputError: one of its kinds, for anything that cannot be used; nothing has been written then.
     """
-    settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    settings = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
     number = operator.index(seed)
     if not 0 <= number < 2**63:
         raise InputError(f"seed {number}: expected a whole number from 0 to 2**63 - 1")

@@ -100,7 +100,7 @@ def data_command(
 def train_command(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file. Without it: classic."),
+        typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file. Without it: fast94."),
     ] = None,
     data: DataOption = None,
     seed: Annotated[
@@ -147,7 +147,7 @@ def train_command(
         if epochs is not None and any(word.partition("=")[0].strip() == "epochs" for word in overrides or []):
             raise InputError("--epochs and --set epochs: both found; expected one of them; leave one out")
         words = [*(overrides or []), *([f"epochs={epochs}"] if epochs is not None else [])]
-        settings = recipes.load(recipe or "classic", words)
+        settings = recipes.load(recipe or recipes.DEFAULT, words)
         if out is not None and (out / "environment.json").exists():  # said before anything is downloaded or computed
             raise RunError(
                 f"{out}: holds a run already; `thirtytwo train --resume {out}` goes on with it, or choose another --out"

@@ -80,7 +80,7 @@ def test_train_prints_the_network_the_epochs_and_the_result(program: Program) ->
 
 
 def test_train_json_is_one_object_with_everything_promised(program: Program) -> None:
-    answer = program("train", "--data", SHAPES, "--epochs", "1", *SMALL, "--json", "--out", "here")
+    answer = program("train", "classic", "--data", SHAPES, "--epochs", "1", *SMALL, "--json", "--out", "here")
     assert answer.code == 0, answer.err
     promised = (
         "recipe seed data images epochs train_seconds cold_seconds flops parameters peak_memory_bytes test_opening "
@@ -173,8 +173,8 @@ MISTAKES = {
     "unknown recipe": (["train", "clasic"], "Did you mean classic"),
     "recipe file that is not there": (["train", "mine.toml"], "no such file"),
     "mistyped key": (["train", "--set", "optimizer.learning_rat=1"], "did you mean optimizer.learning_rate"),
-    "value out of range": (["train", "--set", "model.dropout=1.5"], "found 1.5, expected less than 1"),
-    "several problems": (["train", "--set", "model.dropout=1.5", "--epochs", "0"], "2 problems"),
+    "value out of range": (["train", "classic", "--set", "model.dropout=1.5"], "found 1.5, expected less than 1"),
+    "several problems": (["train", "classic", "--set", "model.dropout=1.5", "--epochs", "0"], "2 problems"),
     "no key": (["train", "--set", "epochs"], "expected key=value"),
     "unknown data": (["train", "--data", "cifar11"], "cifar10"),
     "unknown device": (["train", "--data", SHAPES, "--device", "abacus"], "expected auto, cpu or cuda"),
@@ -183,14 +183,17 @@ MISTAKES = {
     "unknown command": (["tarin"], "tarin"),
     "seed too large": (["train", "--data", SHAPES, "--seed", str(2**64)], "from 0 to 2**63 - 1"),
     "batches of one": (["train", "--data", SHAPES, "--set", "batch_size=1"], "choose a larger batch_size"),
-    "key of another kind": (["train", "--set", "optimizer.momentum=0.8"], "--set optimizer.name=sgd"),
+    "key of another kind": (["train", "classic", "--set", "optimizer.momentum=0.8"], "--set optimizer.name=sgd"),
     "resume what is not there": (["train", "--resume", "nowhere"], "no such folder"),
     "resume with other settings": (["train", "classic", "--resume", "x", "--seed", "0"], "RECIPE, --seed"),
     "epochs said twice": (["train", "--epochs", "1", "--set", "epochs=2"], "expected one of them"),
     "model that is not there": (["predict", "nowhere", "x.png"], "No such file"),
     "evaluate what is no run": (["evaluate", "."], "not a run folder"),
     "report of what is no run": (["report", "."], "not a run folder"),
-    "too many stages": (["train", "--data", SHAPES, "--set", "model.stages=[[4],[4],[4],[4],[4],[4]]"], "at most 5"),
+    "too many stages": (
+        ["train", "classic", "--data", SHAPES, "--set", "model.stages=[[4],[4],[4],[4],[4],[4]]"],
+        "at most 5",
+    ),
 }
 
 
@@ -208,7 +211,7 @@ def test_a_mistake_is_answered_with_what_was_found_and_what_to_do(
 
 def test_a_file_in_the_way_of_the_run_folder_is_a_clear_error(program: Program, tmp_path: Path) -> None:
     (tmp_path / "here").write_text("mine")
-    answer = program("train", "--data", SHAPES, *SMALL, "--epochs", "1", "--out", tmp_path / "here")
+    answer = program("train", "classic", "--data", SHAPES, *SMALL, "--epochs", "1", "--out", tmp_path / "here")
     assert answer.code == 2
     assert "choose another --out" in answer.err
     assert (tmp_path / "here").read_text() == "mine"
@@ -216,7 +219,7 @@ def test_a_file_in_the_way_of_the_run_folder_is_a_clear_error(program: Program, 
 
 def test_images_that_a_model_was_trained_on_are_not_scored_as_validation(program: Program) -> None:
     words = ["--set", "validation=0", "--set", "early_stopping.patience=0", "--epochs", "1", "--out", "all"]
-    assert program("train", "--data", SHAPES, *SMALL, *words).code == 0
+    assert program("train", "classic", "--data", SHAPES, *SMALL, *words).code == 0
     answer = program("evaluate", "all", "--split", "validation")
     assert answer.code == 2
     assert "trained on all training images" in answer.err
@@ -228,7 +231,7 @@ def test_images_that_a_model_was_trained_on_are_not_scored_as_validation(program
 
 def test_a_folder_that_holds_a_run_is_left_alone(program: Program, trained: Path) -> None:
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-    answer = program("train", "--data", SHAPES, *SMALL, "--out", trained)
+    answer = program("train", "classic", "--data", SHAPES, *SMALL, "--out", trained)
     assert answer.code == 2
     assert f"--resume {trained}" in answer.err
     assert before == {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}

@@ -280,7 +280,17 @@ def test_of_two_runs_in_one_folder_one_trains_and_the_other_says_why_not(tmp_pat
 
 def test_out_of_memory_is_a_clear_error(tmp_path: Path) -> None:
     words = ["--set", "batch_size=4000", "--set", "model.stages=[[256]]", "--out", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "thirtytwo", "train", "--data", "shapes:training=4000,test=20", "--epochs", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "thirtytwo",
+        "train",
+        "classic",
+        "--data",
+        "shapes:training=4000,test=20",
+        "--epochs",
+        "1",
+    ]
     limited = ["sh", "-c", 'ulimit -v 3500000; exec "$@"', "sh", *command, *words]
     done = subprocess.run(limited, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr

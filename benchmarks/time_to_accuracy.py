@@ -69,6 +69,8 @@ def comparison(ours: Path, rival: Path, recipe: str, against: str) -> dict[str, 
             "rival_seconds": clock(second.scored[seed]),
             "test_accuracy": first.scored[seed].result["test"]["accuracy"],
             "rival_test_accuracy": second.scored[seed].result["test"]["accuracy"],
+            "cold_seconds": first.scored[seed].result["cold_seconds"],
+            "rival_cold_seconds": second.scored[seed].result["cold_seconds"],
         }
         for seed in both
     ]

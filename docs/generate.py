@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any, get_origin
 
 import typer
@@ -79,6 +80,33 @@ def race_sentence() -> str:
         f"**{ratio['mean']:.2f}** of the notebook's time (mean of n = {ratio['n']} pairs, one training of each "
         f"with the same seed, from {low:.2f} to {high:.2f}; {where})."
     )
+
+
+def speed_table() -> str:
+    """One row for each recipe made for speed and each kind of device: its time beside the rival's."""
+    lines = [
+        "| recipe | device | time against `airbench94` (mean, lowest to highest) | pairs n | seconds | `airbench94`'s "
+        "| test accuracy of both | cold seconds of both | machine | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in ("fast94", "fast95", "fast96"):
+        for device, title in (("cpu", "CPU"), ("cuda", "GPU")):
+            entry = newest("comparison", name, device)
+            if entry is None:
+                lines.append(f"| `{name}` | {title} | not yet measured | | | | | | | |")
+                continue
+            pairs, ratios = entry["pairs"], entry["ratio"]["values"]
+
+            def both(key: str, form: Any, pairs: list[dict[str, Any]] = pairs) -> list[str]:
+                return [form(fmean(pair[prefix + key] for pair in pairs)) for prefix in ("", "rival_")]
+
+            lines.append(
+                f"| `{name}` | {title} | **{entry['ratio']['mean']:.2f}** ({min(ratios):.2f} to {max(ratios):.2f}) "
+                f"| {entry['n']} | {' | '.join(both('seconds', '{:,.0f}'.format))} "
+                f"| {', '.join(both('test_accuracy', percent))} | {', '.join(both('cold_seconds', '{:,.0f}'.format))} "
+                f"| {entry['device_name'] + ', ' if device == 'cuda' else ''}{entry['machine']} | `{commit(entry)}` |"
+            )
+    return "\n".join(lines)
 
 
 def recipe_header(name: str) -> str:
@@ -168,7 +196,8 @@ def between(text: str, name: str, content: str) -> str:
 def outputs() -> dict[Path, str]:
     """Every generated file with its content."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    readme = between(between(readme, "recipes", recipe_table()), "race", race_sentence())
+    for name, content in (("recipes", recipe_table()), ("race", race_sentence()), ("speed", speed_table())):
+        readme = between(readme, name, content)
     files = {
         ROOT / "docs" / "commands.md": commands(),
         ROOT / "docs" / "settings.md": settings(),

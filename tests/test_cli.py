@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from thirtytwo import recipe
 from thirtytwo.cli import main
 from thirtytwo.data import find
 from thirtytwo.run import Run
@@ -77,6 +78,12 @@ def test_train_prints_the_network_the_epochs_and_the_result(program: Program) ->
     assert f"Report: {run.path}/report.html" in answer.out
     assert run.environment["seed"] == 3
     assert "\x1b" not in answer.out  # plain lines where the output is no terminal
+
+
+def test_without_a_recipe_the_default_is_trained(program: Program) -> None:
+    answer = program("train", "--data", SHAPES, "--epochs", "1", "--set", "model.widths=[4, 8]")
+    assert answer.code == 0, answer.err
+    assert Run.open("runs/fast94-1").recipe.name == recipe.DEFAULT == "fast94"
 
 
 def test_train_json_is_one_object_with_everything_promised(program: Program) -> None:

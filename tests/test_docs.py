@@ -191,6 +191,17 @@ def test_a_measured_number_comes_with_its_n_machine_and_commit(
     assert ("lost" in generate.race_sentence()) is (race["ratio"] is None)
 
 
+def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = ("seconds", "rival_seconds", "test_accuracy", "rival_test_accuracy", "cold_seconds", "rival_cold_seconds")
+    pairs = [dict(zip(keys, (10 * n, 20 * n, 0.94, 0.93, 30 * n, 40 * n), strict=True)) for n in (1, 2, 3)]
+    entry = measured("comparison", ratio=SPREAD, pairs=pairs, device="cuda", device_name="a card") | {"recipe": "fast94"}
+    monkeypatch.setattr(planner, "measured", lambda: (entry,))
+    rows = generate.speed_table().splitlines()
+    assert len([row for row in rows if "not yet measured" in row]) == len(rows) - 3
+    assert rows[3].startswith("| `fast94` | GPU | **0.50** (0.40 to 0.60) | 3 | 20 | 40 | 94.00%, 93.00% | 60, 80 |")
+    assert "a card, a machine | `0123456789ab+` |" in rows[3]
+
+
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_opens_with_its_measured_result(name: str) -> None:
     text = text_of(f"src/thirtytwo/recipes/{name}.toml")

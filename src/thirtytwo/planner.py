@@ -17,10 +17,19 @@ def measured() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads((resources.files("thirtytwo") / "measured.json").read_text(encoding="utf-8")))
 
 
-def newest(kind: str, recipe: str) -> dict[str, Any] | None:
-    """The latest result of a kind for a recipe on CIFAR-10; a single run, or changed code, only for want of others."""
+def newest(kind: str, recipe: str, device: str | None = None) -> dict[str, Any] | None:
+    """The latest result of a kind for a recipe on CIFAR-10; a single run, or changed code, only for want of others.
+
+    Args:
+        kind: such as ``training``.
+        recipe: its name.
+        device: ``cpu`` or ``cuda``; None takes what was measured on any.
+    """
     found = [
-        entry for entry in measured() if (entry["kind"], entry["recipe"], entry["data"]) == (kind, recipe, "cifar10")
+        entry
+        for entry in measured()
+        if (entry["kind"], entry["recipe"], entry["data"]) == (kind, recipe, "cifar10")
+        and device in (None, entry["device"])
     ]
     found.sort(key=lambda entry: entry["n"] > 1 and not str(entry["commit"]).endswith("+"))  # stable: newest last
     return found[-1] if found else None

@@ -165,6 +165,8 @@ def measured(kind: str, **more: Any) -> dict[str, Any]:
         "recipe": "classic",
         "n": 3,
         "data": "cifar10",
+        "device": "cpu",
+        "device_name": "a processor",
         "machine": "a machine",
         "commit": "0123456789abcdef+",
         "command": "a command",
@@ -194,7 +196,9 @@ def test_a_measured_number_comes_with_its_n_machine_and_commit(
 def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = ("seconds", "rival_seconds", "test_accuracy", "rival_test_accuracy", "cold_seconds", "rival_cold_seconds")
     pairs = [dict(zip(keys, (10 * n, 20 * n, 0.94, 0.93, 30 * n, 40 * n), strict=True)) for n in (1, 2, 3)]
-    entry = measured("comparison", ratio=SPREAD, pairs=pairs, device="cuda", device_name="a card") | {"recipe": "fast94"}
+    entry = measured("comparison", ratio=SPREAD, pairs=pairs, device="cuda", device_name="a card") | {
+        "recipe": "fast94"
+    }
     monkeypatch.setattr(planner, "measured", lambda: (entry,))
     rows = generate.speed_table().splitlines()
     assert len([row for row in rows if "not yet measured" in row]) == len(rows) - 3

@@ -21,6 +21,13 @@ def test_the_newest_of_several_runs_of_a_commit_is_quoted(monkeypatch: pytest.Mo
     assert planner.newest("training", "classic") is None
 
 
+def test_results_are_found_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor, card = entry(3, "a") | {"device": "cpu"}, entry(3, "b") | {"device": "cuda"}
+    monkeypatch.setattr(planner, "measured", lambda: (card, processor))
+    assert planner.newest("training", "classic", "cuda") is card
+    assert planner.newest("training", "classic", "cpu") is planner.newest("training", "classic") is processor
+
+
 def test_only_an_unchanged_recipe_on_the_same_data_promises_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "measured", lambda: (entry(3, "a"),))
     recipe = recipes.load("classic")

@@ -29,7 +29,7 @@ def newest(kind: str, recipe: str, device: str | None = None) -> dict[str, Any] 
         entry
         for entry in measured()
         if (entry["kind"], entry["recipe"], entry["data"]) == (kind, recipe, "cifar10")
-        and device in (None, entry["device"])
+        and (device is None or entry["device"] == device)
     ]
     found.sort(key=lambda entry: entry["n"] > 1 and not str(entry["commit"]).endswith("+"))  # stable: newest last
     return found[-1] if found else None

@@ -503,6 +503,12 @@ class Counting(nn.Linear):
         return super().forward(images.flatten(1))
 
 
+def test_leaving_out_all_but_one_image_is_refused_where_a_network_normalises_batches(small_images: Images) -> None:
+    with pytest.raises(RecipeError, match=r"selection.drop: 0.999 leaves 1 of 160"):
+        train(small("epochs=2", "selection.drop=0.999"), source(small_images))
+    train(small("epochs=2", "selection.drop=0.999"), source(small_images), network=Counting()).finish()
+
+
 def test_easy_images_are_left_out_in_the_middle_of_the_training(small_images: Images) -> None:
     network = Counting()
     training = train(small(*SELECTIVE), source(small_images), network=network)

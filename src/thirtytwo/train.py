@@ -104,6 +104,14 @@ class Training:
                 f"batch_size: {recipe.batch_size} divides {len(kept)} images into batches of as few as "
                 f"{self._loader.smallest_batch}, but batch normalisation needs at least 2; choose a larger batch_size"
             )
+        if any(map(recipe.selects_images, range(recipe.epochs))) and models.has_batch_norm(self.network):
+            left_out = easiest(torch.zeros(len(kept)), recipe.selection.drop)
+            if (fewest := min(map(len, self._loader.plan(0, left_out)))) < 2:
+                raise RecipeError(
+                    f"selection.drop: {recipe.selection.drop} leaves {int((~left_out).sum())} of {len(kept)} "
+                    f"images, in batches of as few as {fewest}, but batch normalisation needs at least 2; choose a "
+                    "smaller one"
+                )
         self._validation = on_device(images.take(held_out), self._device) if len(held_out) else None
         self._state.progress.elapsed_seconds = time.perf_counter() - started
         self._schedule = optim.build_schedule(recipe.schedule, epochs=recipe.epochs, steps_per_epoch=self._loader.steps)

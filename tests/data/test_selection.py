@@ -15,6 +15,11 @@ def test_what_is_left_out_is_that_share_and_no_harder_than_what_stays(drop: floa
     assert not drop or losses[left_out].max() < losses[~left_out].min()
 
 
+@pytest.mark.parametrize("number", [1, 2, 10, 100])
+def test_something_always_stays(number: int) -> None:
+    assert not easiest(torch.zeros(number), 0.999).all()
+
+
 def test_of_equal_images_the_first_are_left_out_and_none_that_was_never_seen() -> None:
     assert easiest(torch.zeros(100), 0.3).nonzero().flatten().tolist() == list(range(30))
     infinite = float("inf")

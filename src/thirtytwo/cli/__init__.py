@@ -190,7 +190,7 @@ def train_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, a model file, or `pretrained`.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model file.")],
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="SPEC", help="Other data than the model was trained on; see `train`."),
@@ -225,7 +225,7 @@ def evaluate_command(
 
 @app.command("predict")
 def predict_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, a model file, or `pretrained`.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model file.")],
     images: Annotated[
         list[Path],
         typer.Argument(

@@ -21,8 +21,8 @@ def easiest(losses: Tensor, drop: float) -> Tensor:
         drop: share of the images to leave out, in [0, 1).
 
     Returns:
-        bool (n,): those with the smallest losses, of equal ones the first; none that was never seen.
+        bool (n,): those with the smallest losses, of equal ones the first; none that was never seen, and never all.
     """
     left_out = torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
-    left_out[losses.argsort(stable=True)[: round(drop * len(losses))]] = True
+    left_out[losses.argsort(stable=True)[: int(drop * len(losses))]] = True
     return left_out & losses.isfinite()

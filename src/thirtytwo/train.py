@@ -564,6 +564,8 @@ def train(
         settings = settings.model_copy(update={"model": module})
     facts = {
         **environment.describe(chosen, _precision(settings, chosen)),
+        "freed_memory": environment.keep_memory(),
+        "convolution": models.convolution(settings.model, chosen, _precision(settings, chosen)),
         "seed": number,
         "data": {
             "spec": source.spec,
@@ -632,6 +634,7 @@ def resume(
             f"{images.fingerprint[:12]}, expected {fingerprint[:12]}); give the same ones with --data, or start anew"
         )
     torch.set_num_threads(threads)
+    environment.keep_memory()
     training = Training(recipe, source, images, network, facts)
     training.run = run
     return training

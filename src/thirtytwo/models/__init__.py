@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.errors import ModelError, RecipeError
-from thirtytwo.models import classic, speed
+from thirtytwo.models import classic, speed, winograd
 from thirtytwo.settings import AnyModel, ClassicModel, CustomModel, SpeedModel
 
 
@@ -31,6 +31,7 @@ def _speed(settings: SpeedModel, classes: int, size: tuple[int, int]) -> nn.Modu
         whitening_kernel=settings.whitening_kernel,
         widths=settings.widths,
         depth=settings.depth,
+        winograd=settings.convolution == "winograd",
         batch_norm_momentum=settings.batch_norm_momentum,
         batch_norm_epsilon=settings.batch_norm_epsilon,
         classes=classes,
@@ -63,6 +64,16 @@ def build(settings: AnyModel, classes: int, size: tuple[int, int] = (32, 32)) ->
     network = MODELS[settings.name](settings, classes, size)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stubs lack this one
     return network
+
+
+def convolution(settings: AnyModel, device: torch.device, precision: str) -> str:
+    """How steps compute convolutions, for the record: ``winograd`` or ``direct``, with the reason if not as asked."""
+    if not isinstance(settings, SpeedModel) or settings.convolution == "direct":
+        return "direct"
+    if device.type != "cpu" or precision != "float32":
+        return f"direct (winograd is for float32 on a CPU, this is {precision} on {device.type})"
+    problem = winograd.problem()
+    return "winograd" if problem is None else f"direct (no winograd: {problem})"
 
 
 def initialise(settings: AnyModel, network: nn.Module, images: Callable[[int], torch.Tensor]) -> None:
@@ -160,12 +171,16 @@ def has_batch_norm(network: nn.Module) -> bool:
 def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32)) -> float:
     """Floating-point operations of one training step, forward and backward, per image: counted by torch, not estimated.
 
+    Convolutions count as direct ones, however they are computed, so that the number says the same on every machine.
     Weights, gradients, running averages and the caller's random numbers are left as they were.
     """
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
     frozen = [module for module in network.modules() if not module.training]
+    indirect = [part for part in network.modules() if isinstance(part, winograd.Convolution) and not part.direct]
     network.train()
+    for convolution in indirect:
+        convolution.direct = True
     try:
         with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:  # dropout draws
             network(_black_images(network, 2, size)).sum().backward()
@@ -177,6 +192,8 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32)) -> flo
             parameter.grad = gradient
         for module in frozen:
             module.training = False
+        for convolution in indirect:
+            convolution.direct = False
     return float(counter.get_total_flops() / 2)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from thirtytwo.errors import RecipeError
+from thirtytwo.models.winograd import Convolution
 
 
 def build(
@@ -25,6 +26,7 @@ def build(
     whitening_kernel: int,
     widths: Sequence[int],
     depth: int,
+    winograd: bool,
     batch_norm_momentum: float,
     batch_norm_epsilon: float,
     classes: int,
@@ -41,7 +43,7 @@ def build(
             f"model.widths: {len(widths)} groups halve a {size[0]} × {size[1]} image to nothing; expected at most "
             f"{max(smallest.bit_length() - 1, 0)}"
         )
-    return SpeedNet(whitening_kernel, widths, depth, batch_norm_momentum, batch_norm_epsilon, classes)
+    return SpeedNet(whitening_kernel, widths, depth, winograd, batch_norm_momentum, batch_norm_epsilon, classes)
 
 
 class SpeedNet(nn.Module):
@@ -52,7 +54,14 @@ class SpeedNet(nn.Module):
     """
 
     def __init__(
-        self, whitening_kernel: int, widths: Sequence[int], depth: int, momentum: float, epsilon: float, classes: int
+        self,
+        whitening_kernel: int,
+        widths: Sequence[int],
+        depth: int,
+        winograd: bool,
+        momentum: float,
+        epsilon: float,
+        classes: int,
     ) -> None:
         """See `build`."""
         super().__init__()
@@ -62,7 +71,7 @@ class SpeedNet(nn.Module):
         self.activation = nn.GELU()
         groups = []
         for width in widths:
-            groups.append(_Group(channels, width, depth, momentum, epsilon))
+            groups.append(_Group(channels, width, depth, winograd, momentum, epsilon))
             channels = width
         self.groups = nn.Sequential(*groups)
         self.head = nn.Linear(channels, classes, bias=False)
@@ -99,10 +108,10 @@ class _Group(nn.Module):
     From the third convolution on, those after the first are a residual branch (Jordan 2024, airbench96).
     """
 
-    def __init__(self, inputs: int, width: int, depth: int, momentum: float, epsilon: float) -> None:
+    def __init__(self, inputs: int, width: int, depth: int, winograd: bool, momentum: float, epsilon: float) -> None:
         super().__init__()
         sides = [(inputs, width), *[(width, width)] * (depth - 1)]
-        self.convolutions = nn.ModuleList(_convolution(*side) for side in sides)
+        self.convolutions = nn.ModuleList(_convolution(*side, winograd) for side in sides)
         self.normalisations = nn.ModuleList(_batch_norm(width, momentum, epsilon) for _ in sides)
         self.pool = nn.MaxPool2d(2)
         self.activation = nn.GELU()
@@ -121,8 +130,8 @@ class _Group(nn.Module):
         return x
 
 
-def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    layer = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+def _convolution(inputs: int, outputs: int, winograd: bool) -> Convolution:
+    layer = Convolution(inputs, outputs, direct=not winograd)
     with torch.no_grad():
         nn.init.dirac_(layer.weight[:inputs])
     return layer

@@ -32,10 +32,18 @@ def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices  # the products below are then of the smaller side
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # Frobenius: no singular value is larger than 1
-    for _ in range(steps):
-        square = x @ x.mT
-        x = linear * x + (cubic * square + quintic * square @ square) @ x
-    orthogonal: Tensor = x.mT if tall else x
+    # Each step multiplies x by a polynomial of x xᵀ, and x xᵀ by its square, all of which commute: so the steps are taken
+    # on the smaller x xᵀ and their product is applied at the end. For kernels, nine times as wide as high, that is half
+    # of the arithmetic.
+    square = x @ x.mT
+    factor = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
+    for step in range(steps):
+        polynomial = quintic * (square @ square) + cubic * square
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(linear)
+        factor = polynomial @ factor if step else polynomial
+        if step < steps - 1:
+            square = polynomial @ square @ polynomial
+    orthogonal: Tensor = ((factor @ x).mT if tall else factor @ x).contiguous()
     return orthogonal
 
 

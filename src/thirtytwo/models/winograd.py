@@ -1,0 +1,294 @@
+"""Convolution with a third of the multiplications, for training on a CPU (Winograd 1980; Lavin & Gray 2016).
+
+A 3 × 3 convolution of a tile of m × m outputs reads (m + 2) × (m + 2) inputs. As polynomials, evaluated at m + 2 points
+along each dimension (Toom & Cook), it is one multiplication for each of those (m + 2)² points and pair of channels, in
+place of 9 m²: 36 for 144 with m = 4. So a layer becomes (m + 2)² matrix products, between a transform of the images and
+one of the results; its gradients are the same three steps backwards (arXiv 1509.09308; gradients after Lavin & Gray).
+
+The products are torch's. The transforms would cost in torch what the products save, so they are C (`winograd.c`),
+compiled once for the processor at hand and kept in the user's cache folder. Where that is impossible — no compiler, not
+Linux — and for shapes that it is not made for, the convolution is torch's own; `problem` says why. Both round
+differently, by about 1e-6 of the largest result.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import conv2d
+
+SIDES = (2, 3, 4, 5, 6)
+"""Sides of tiles. Larger ones multiply less and round more."""
+LANES = 8
+"""Channels that are transformed at once; layers have multiples of it."""
+MOST_CHANNELS = 4096
+POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
+"""Where polynomials are evaluated, besides at infinity: small numbers, which round least."""
+
+Matrix = list[list[Fraction]]
+
+
+class Convolution(nn.Conv2d):
+    """A 3 × 3 convolution that keeps height and width, float (batch, inputs, h, w) -> (batch, outputs, h, w).
+
+    In training, on a CPU and in float32, it is Winograd's where that is possible and `direct` is false.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, direct: bool) -> None:
+        super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.direct = direct
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        # Trained models answer with torch's convolution, the same on every machine.
+        if self.direct or not self.training or not fits(images, self.weight):
+            return super().forward(images)
+        return convolve(images, self.weight)
+
+
+def fits(images: Tensor, weights: Tensor) -> bool:
+    """Whether `convolve` can take them here."""
+    outputs, inputs = weights.shape[:2]
+    return (
+        images.device.type == "cpu"
+        and images.dtype == weights.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and inputs % LANES == outputs % LANES == 0
+        and max(inputs, outputs) <= MOST_CHANNELS
+        and images.numel() > 0
+        and problem() is None
+    )
+
+
+def convolve(images: Tensor, weights: Tensor, side: int | None = None) -> Tensor:
+    """Convolve float32 (batch, inputs, h, w), padded by one zero, with (outputs, inputs, 3, 3).
+
+    Args:
+        images: on a CPU; any memory format, channels-last is read as it lies.
+        weights: channels in multiples of `LANES`.
+        side: of the tiles, one of `SIDES`; None takes what needs fewest multiplications.
+
+    Returns:
+        (batch, outputs, h, w), channels-last.
+    """
+    result: Tensor = _Convolve.apply(images, weights, side or best_side(images.shape[2], images.shape[3]))
+    return result
+
+
+def best_side(height: int, width: int) -> int:
+    """Of the tiles: what needs fewest multiplications for images of this size; the smaller one if in doubt."""
+    return min(SIDES, key=lambda side: (side + 2) ** 2 * -(-height // side) * -(-width // side))
+
+
+@functools.cache
+def problem() -> str | None:
+    """Why there is no Winograd convolution here; None if there is. Compiles it at the first call."""
+    if sys.platform != "linux":
+        return "made for Linux only"
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
+    if compiler is None:
+        return "no C compiler found"
+    try:
+        library = _library(compiler)
+    except subprocess.CalledProcessError as error:
+        return f"{compiler} failed: {error.stderr.strip() or error.returncode}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{compiler}: {error}"
+    for side in SIDES:
+        _KERNELS[side] = {name: _kernel(library, name, side) for name in _NAMES}
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((1, LANES, 7, 7), generator=generator)
+    weights = torch.randn((LANES, LANES, 3, 3), generator=generator)
+    expected = conv2d(images, weights, padding=1)
+    if not all(torch.allclose(convolve(images, weights, side), expected, atol=1e-3) for side in SIDES):
+        return f"what {compiler} made of it computes wrongly"
+    return None
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weights: Tensor, side: int) -> Tensor:
+        batch, inputs, height, width = images.shape
+        outputs, points = len(weights), (side + 2) ** 2
+        tiles = batch * -(-height // side) * -(-width // side)
+        kernels = _KERNELS[side]
+        images = images.contiguous(memory_format=torch.channels_last)
+        transformed = images.new_empty(points, tiles, inputs)
+        kernels["input"](images.data_ptr(), transformed.data_ptr(), batch, height, width, inputs)
+        of_weights = _weight_transform(side) @ weights.permute(2, 3, 1, 0).reshape(9, -1)
+        of_weights = of_weights.view(points, inputs, outputs)
+        products = torch.bmm(transformed, of_weights)  # (points, tiles, outputs)
+        result = torch.empty((batch, outputs, height, width), memory_format=torch.channels_last)
+        kernels["output"](products.data_ptr(), result.data_ptr(), batch, height, width, outputs)
+        ctx.save_for_backward(transformed, of_weights)
+        ctx.side, ctx.shape = side, images.shape
+        return result
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        transformed, of_weights = ctx.saved_tensors
+        points, inputs, outputs = of_weights.shape
+        batch, _, height, width = ctx.shape
+        kernels = _KERNELS[ctx.side]
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        products = gradient.new_empty(points, transformed.shape[1], outputs)
+        kernels["output_back"](gradient.data_ptr(), products.data_ptr(), batch, height, width, outputs)
+        for_images = for_weights = None
+        if ctx.needs_input_grad[1]:
+            flat = torch.bmm(transformed.transpose(1, 2), products).view(points, -1)
+            for_weights = _weight_transform(ctx.side).T @ flat
+            for_weights = for_weights.view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
+        if ctx.needs_input_grad[0]:
+            back = torch.bmm(products, of_weights.transpose(1, 2))
+            for_images = torch.empty((batch, inputs, height, width), memory_format=torch.channels_last)
+            kernels["input_back"](back.data_ptr(), for_images.data_ptr(), batch, height, width, inputs)
+        return for_images, for_weights, None
+
+
+def matrices(side: int) -> tuple[Matrix, Matrix, Matrix]:
+    """Exact transforms along one dimension, for `side` outputs.
+
+    Returns:
+        A (side + 2, side), G (side + 2, 3) and B (side + 2, side + 2), such that for an input d and weights g the output
+        is Aᵀ ((G g) ⊙ (Bᵀ d)).
+    """
+    count = side + 2
+    # The product of two polynomials, of `side` and 3 coefficients, is known from its values at `count` points. Read
+    # backwards (transposed), that product is the correlation wanted.
+    interpolation = _inverse(_values(count, count))
+    b = interpolation  # B^T is its transpose
+    g, a = _values(count, 3), _values(count, side)
+    for point in range(count):
+        # Whole numbers in B, so that the transform of images rounds least; G makes up for it.
+        scale = Fraction(1)
+        for row in b:
+            scale *= (row[point] * scale).denominator
+        for row in b:
+            row[point] *= scale
+        g[point] = [value / scale for value in g[point]]
+    return a, g, b
+
+
+def _values(count: int, coefficients: int) -> Matrix:
+    """Values of a polynomial at the first points and at infinity, as a matrix (count, coefficients)."""
+    finite = [[Fraction(point) ** power for power in range(coefficients)] for point in POINTS[: count - 1]]
+    return [*finite, [Fraction(int(power == coefficients - 1)) for power in range(coefficients)]]
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    """Gauss & Jordan, exactly."""
+    size = len(matrix)
+    rows = [[*row, *(Fraction(int(i == j)) for j in range(size))] for i, row in enumerate(matrix)]
+    for i in range(size):
+        pivot = next(k for k in range(i, size) if rows[k][i])
+        rows[i], rows[pivot] = rows[pivot], rows[i]
+        rows[i] = [value / rows[i][i] for value in rows[i]]
+        for k in range(size):
+            if k != i:
+                rows[k] = [value - rows[k][i] * other for value, other in zip(rows[k], rows[i], strict=True)]
+    return [row[size:] for row in rows]
+
+
+@functools.cache
+def _weight_transform(side: int) -> Tensor:
+    """G along both dimensions: float32 ((side + 2)², 9)."""
+    g = torch.tensor([[float(value) for value in row] for row in matrices(side)[1]], dtype=torch.float64)
+    return torch.kron(g, g).float()
+
+
+_NAMES = ("input", "input_back", "output", "output_back")
+_KERNELS: dict[int, dict[str, Any]] = {}  # by side of the tiles
+
+
+def _kernel(library: ctypes.CDLL, name: str, side: int) -> Any:
+    kernel = getattr(library, f"{name}_{side}")
+    kernel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_long] * 4]
+    kernel.restype = None
+    return kernel
+
+
+def _library(compiler: str) -> ctypes.CDLL:
+    """Compile, unless that has been done before by the same compiler for the same processor, and load."""
+    # Nothing is linked: what it calls is in the process already, above all torch's OpenMP. A second OpenMP would have
+    # threads of its own, which would compete with torch's for the processor.
+    command = [compiler, "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-nostdlib", "-x", "c", "-"]
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    source = _source()
+    key = hashlib.sha256("\0".join([source, version, *command, _processor()]).encode()).hexdigest()[:16]
+    path = Path(platformdirs.user_cache_dir("thirtytwo")) / f"winograd-{key}.so"
+    if not path.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / path.name
+            subprocess.run(
+                [*command, "-o", made], input=source, capture_output=True, text=True, check=True, timeout=300
+            )
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Under its own name only when it is whole: another process may be looking for it.
+                copy = Path(shutil.copy(made, path.with_suffix(f".{os.getpid()}")))
+                copy.replace(path)
+            except OSError:  # no such folder: this process alone shall have it
+                return ctypes.CDLL(str(made))
+    return ctypes.CDLL(str(path))
+
+
+def _processor() -> str:
+    """What the compiler made it for: a cache folder may be shared between machines."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return "\n".join(
+        sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    )
+
+
+def _source() -> str:
+    parts = [
+        f"#define LANES {LANES}",
+        f"#define MOST_CHANNELS {MOST_CHANNELS}",
+        "typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));",
+        "#define LOAD(address) (*(const vector *)(address))",
+        "#define STORE(address, value) (*(vector *)(address) = (value))",
+        "static const float zeros[MOST_CHANNELS];",
+    ]
+    body = Path(__file__).with_suffix(".c").read_text(encoding="utf-8")
+    for side in SIDES:
+        a, _, b = matrices(side)
+        parts += [
+            f"#undef M\n#undef SIDE\n#undef NAME\n#define M {side}\n#define SIDE {side + 2}\n#define NAME(f) f##_{side}",
+            _one_dimension(f"input_1d_{side}", _transposed(b)),
+            _one_dimension(f"input_1d_back_{side}", b),
+            _one_dimension(f"output_1d_{side}", _transposed(a)),
+            _one_dimension(f"output_1d_back_{side}", a),
+            body,
+        ]
+    return "\n".join(parts)
+
+
+def _one_dimension(name: str, matrix: Matrix) -> str:
+    """A C function that multiplies by the matrix, written out."""
+    sums = [
+        " + ".join(f"{float(value)!r}f * d[{j} * s]" for j, value in enumerate(row) if value) for row in matrix
+    ]  # d[...] * 1.0f is d[...]: the compiler sees to that
+    lines = [f"  const vector r{i} = {terms};" for i, terms in enumerate(sums)]
+    lines += [f"  o[{i} * t] = r{i};" for i in range(len(sums))]
+    head = f"static inline void {name}(const vector *restrict d, int s, vector *restrict o, int t) {{"
+    return "\n".join([head, *lines, "}"])
+
+
+def _transposed(matrix: Sequence[Sequence[Fraction]]) -> Matrix:
+    return [list(column) for column in zip(*matrix, strict=True)]

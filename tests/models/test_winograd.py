@@ -195,7 +195,7 @@ def test_a_network_learns_the_same(depth: int, size: tuple[int, int]) -> None:
     for kind in ("direct", "winograd"):
         torch.manual_seed(0)
         network = models.build(SpeedModel(widths=(16, 24), depth=depth, convolution=kind), 10)
-        nn.functional.cross_entropy(network(images), labels).backward()
+        nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
         gradients.append([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
     for direct, other in zip(*gradients, strict=True):
         assert (direct - other).norm() <= 1e-3 * direct.norm()

@@ -86,7 +86,8 @@ def convolve(images: Tensor, weights: Tensor, side: int | None = None) -> Tensor
     Returns:
         (batch, outputs, h, w), channels-last.
     """
-    result: Tensor = _Convolve.apply(images, weights, side or best_side(images.shape[2], images.shape[3]))
+    side = side or best_side(images.shape[2], images.shape[3])
+    result: Tensor = _Convolve.apply(images, weights, side)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -140,7 +141,7 @@ class _Convolve(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         transformed, of_weights = ctx.saved_tensors
         points, inputs, outputs = of_weights.shape
@@ -165,8 +166,8 @@ def matrices(side: int) -> tuple[Matrix, Matrix, Matrix]:
     """Exact transforms along one dimension, for `side` outputs.
 
     Returns:
-        A (side + 2, side), G (side + 2, 3) and B (side + 2, side + 2), such that for an input d and weights g the output
-        is Aᵀ ((G g) ⊙ (Bᵀ d)).
+        A (side + 2, side), G (side + 2, 3) and B (side + 2, side + 2), such that for an input d and weights g the
+        output is Aᵀ ((G g) ⊙ (Bᵀ d)).
     """
     count = side + 2
     # The product of two polynomials, of `side` and 3 coefficients, is known from its values at `count` points. Read
@@ -269,7 +270,8 @@ def _source() -> str:
     for side in SIDES:
         a, _, b = matrices(side)
         parts += [
-            f"#undef M\n#undef SIDE\n#undef NAME\n#define M {side}\n#define SIDE {side + 2}\n#define NAME(f) f##_{side}",
+            "#undef M\n#undef SIDE\n#undef NAME",
+            f"#define M {side}\n#define SIDE {side + 2}\n#define NAME(f) f##_{side}",
             _one_dimension(f"input_1d_{side}", _transposed(b)),
             _one_dimension(f"input_1d_back_{side}", b),
             _one_dimension(f"output_1d_{side}", _transposed(a)),

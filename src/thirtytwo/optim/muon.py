@@ -32,9 +32,9 @@ def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices  # the products below are then of the smaller side
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # Frobenius: no singular value is larger than 1
-    # Each step multiplies x by a polynomial of x xᵀ, and x xᵀ by its square, all of which commute: so the steps are taken
-    # on the smaller x xᵀ and their product is applied at the end. For kernels, nine times as wide as high, that is half
-    # of the arithmetic.
+    # Each step multiplies x by a polynomial of x xᵀ, and x xᵀ by its square, all of which commute: so the steps are
+    # taken on the smaller x xᵀ, and their product at the end. For kernels, nine times as wide as high, that is
+    # half of the arithmetic.
     square = x @ x.mT
     factor = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
     for step in range(steps):

@@ -5,13 +5,14 @@
  *   input_1d     SIDE -> SIDE, B^T        input_1d_back   SIDE -> SIDE, B
  *   output_1d    SIDE -> M,    A^T        output_1d_back  M -> SIDE,    A
  *
- * Images are float (images, height, width, channels); transformed ones float (SIDE * SIDE, images * tiles, channels).
+ * Images are float (images, height, width, channels); transformed ones float (SIDE * SIDE, images * tiles, channels),
+ * `plane` numbers apart in the first dimension.
  * Pixels that a tile has beyond its image are zeros when read, and forgotten when written. Channels come in LANES.
  */
 
 void NAME(input)(const float *restrict image, float *restrict transformed, long images, long height, long width,
-                 long channels) {
-  const long down = (height + M - 1) / M, across = (width + M - 1) / M, plane = images * down * across * channels;
+                 long channels, long plane) {
+  const long down = (height + M - 1) / M, across = (width + M - 1) / M;
 #pragma omp parallel for collapse(2) schedule(static)
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)
@@ -35,8 +36,8 @@ void NAME(input)(const float *restrict image, float *restrict transformed, long 
 }
 
 void NAME(input_back)(const float *restrict transformed, float *restrict image, long images, long height, long width,
-                      long channels) {
-  const long down = (height + M - 1) / M, across = (width + M - 1) / M, plane = images * down * across * channels;
+                      long channels, long plane) {
+  const long down = (height + M - 1) / M, across = (width + M - 1) / M;
 #pragma omp parallel for schedule(static)
   for (long n = 0; n < images; n++) { /* tiles overlap: one thread adds up all of an image's */
     float *first = image + n * height * width * channels;
@@ -65,8 +66,8 @@ void NAME(input_back)(const float *restrict transformed, float *restrict image, 
 }
 
 void NAME(output)(const float *restrict transformed, float *restrict image, long images, long height, long width,
-                  long channels) {
-  const long down = (height + M - 1) / M, across = (width + M - 1) / M, plane = images * down * across * channels;
+                  long channels, long plane) {
+  const long down = (height + M - 1) / M, across = (width + M - 1) / M;
 #pragma omp parallel for collapse(2) schedule(static)
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)
@@ -91,8 +92,8 @@ void NAME(output)(const float *restrict transformed, float *restrict image, long
 }
 
 void NAME(output_back)(const float *restrict image, float *restrict transformed, long images, long height, long width,
-                       long channels) {
-  const long down = (height + M - 1) / M, across = (width + M - 1) / M, plane = images * down * across * channels;
+                       long channels, long plane) {
+  const long down = (height + M - 1) / M, across = (width + M - 1) / M;
 #pragma omp parallel for collapse(2) schedule(static)
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)

@@ -38,8 +38,8 @@ LANES = 8
 """Channels that are transformed at once; layers have multiples of it."""
 MOST_CHANNELS = 4096
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2), Fraction(3, 4), Fraction(-3, 4))
-"""Where polynomials are evaluated, besides at infinity. Small numbers round least; the last two were found by trying: the
-largest tiles err by 4e-5 of the result with them, by 25e-5 with 4 and −4 (64 channels; the smallest by 0.02e-5)."""
+"""Where polynomials are evaluated, besides at infinity. Small numbers round least; the last two were found by trying:
+the largest tiles err by 4e-5 of the result with them, by 25e-5 with 4 and −4 (64 channels; the smallest by 0.02e-5)."""
 
 Matrix = list[list[Fraction]]
 

@@ -79,6 +79,8 @@ class Training:
                 network if network is not None else models.build(recipe.model, len(self._classes), self._size)
             )
         self.network.to(self._device)
+        if self.convolution != "winograd":  # stays so when it is resumed where a compiler has been installed
+            models.make_direct(self.network)
         models.check(self.network, len(self._classes), self._size)
         self._sizes = [recipe.image_size(epoch, self._size) for epoch in range(recipe.epochs)]
         _check_sizes(self._sizes, self.network, len(self._classes), self._size)
@@ -148,6 +150,11 @@ class Training:
     def precision(self) -> str:
         """What steps compute with: ``float32`` or ``bfloat16``."""
         return str(self._facts["precision"])
+
+    @property
+    def convolution(self) -> str:
+        """How steps compute convolutions: ``winograd`` or ``direct``, with the reason where it is not as asked."""
+        return str(self._facts["convolution"])
 
     @property
     def classifier(self) -> Classifier:
@@ -594,8 +601,8 @@ def resume(
 ) -> Training:
     """Prepare to go on with a training that was interrupted; see `train` for what to do with it.
 
-    It goes on with the device and the number of threads that it began with (torch's number of threads is set for this
-    process), since other ones would round differently.
+    It goes on with the device, the number of threads and the kind of convolution that it began with (torch's number of
+    threads is set for this process), since other ones would round differently.
 
     Args:
         run: the run folder.
@@ -611,7 +618,7 @@ def resume(
     try:
         began_with, threads = facts["data"], int(facts["threads"])
         spec, fingerprint, chosen = began_with["spec"], began_with["fingerprint"], str(facts["device"])
-        int(facts["seed"]), str(facts["precision"])
+        int(facts["seed"]), str(facts["precision"]), str(facts["convolution"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.path / 'environment.json'}: {error!r} is missing or damaged; start a new run") from None
     try:
@@ -621,6 +628,12 @@ def resume(
             f"{run.path}: was begun on {chosen}, which this machine lacks; expected to go on with the same kind of "
             "device; go on where there is one, or start a new run"
         ) from None
+    now = models.convolution(recipe.model, environment.device(chosen), str(facts["precision"]))
+    if facts["convolution"] == "winograd" and now != "winograd":
+        raise RunError(
+            f"{run.path}: was begun with Winograd's convolution, which this machine lacks: {now}; expected the same, "
+            "since another rounds differently; install a C compiler such as gcc, or start a new run"
+        )
     if isinstance(recipe.model, CustomModel) and network is None:
         raise RunError(
             f"{run.path}: trains a network of its owner's ({recipe.model.module}); "

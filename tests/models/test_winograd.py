@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from thirtytwo import models, train
+from thirtytwo import models, resume, train
 from thirtytwo import recipe as recipes
+from thirtytwo.errors import RunError
 from thirtytwo.models import winograd
 from thirtytwo.models.winograd import SIDES, Convolution, best_side, convolve, matrices
 from thirtytwo.settings import ClassicModel, SpeedModel
@@ -154,15 +155,41 @@ def test_the_record_says_which() -> None:
     assert "float32 on cuda" in models.convolution(asked, torch.device("cuda"), "float32")
 
 
+@compiled
 @pytest.mark.usefixtures("anew")
 def test_without_a_compiler_training_is_direct_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipes.load("fast94", ["epochs=2", "model.widths=[8, 8]", "views.mirror=false"])
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        patch.delenv("CC", raising=False)
+        winograd.problem.cache_clear()
+        training = train(recipe, "shapes:training=40,test=20", out=tmp_path / "run")
+        next(iter(training))
+        training.interrupt()
+        training.finish()
+    assert training.interrupted
+    assert training.convolution == "direct (no winograd: no C compiler found)"
+    # Resumed where there is a compiler, it stays what it was.
+    winograd.problem.cache_clear()
+    resumed = resume(tmp_path / "run")
+    assert not any(convolves_indirectly(part) for part in resumed.network.modules())
+    assert train(recipe, "shapes:training=40,test=20", out=tmp_path / "other").convolution == "winograd"
+
+
+def convolves_indirectly(part: nn.Module) -> bool:
+    return isinstance(part, Convolution) and not part.direct
+
+
+@compiled
+@pytest.mark.usefixtures("anew")
+def test_begun_with_a_compiler_it_does_not_go_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipes.load("fast94", ["epochs=2", "model.widths=[8, 8]", "views.mirror=false"])
+    train(recipe, "shapes:training=40,test=20", out=tmp_path / "run")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    recipe = recipes.load("fast94", ["epochs=1", "model.widths=[8, 8]", "views.mirror=false"])
-    training = train(recipe, "shapes:training=40,test=20", out=tmp_path / "run")
-    assert training.run.environment["convolution"] == "direct (no winograd: no C compiler found)"
-    training.finish()
-    assert training.run.result["epochs"] == 1
+    winograd.problem.cache_clear()
+    with pytest.raises(RunError, match=r"no C compiler found.*install a C compiler"):
+        resume(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("anew")

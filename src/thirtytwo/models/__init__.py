@@ -76,6 +76,13 @@ def convolution(settings: AnyModel, device: torch.device, precision: str) -> str
     return "winograd" if problem is None else f"direct (no winograd: {problem})"
 
 
+def make_direct(network: nn.Module) -> None:
+    """Let a network compute its convolutions as torch does, whatever it was built for."""
+    for part in network.modules():
+        if isinstance(part, winograd.Convolution):
+            part.direct = True
+
+
 def initialise(settings: AnyModel, network: nn.Module, images: Callable[[int], torch.Tensor]) -> None:
     """Give a network those weights that are not drawn but computed from training images, if it has any.
 

@@ -134,7 +134,7 @@ class _Convolve(torch.autograd.Function):
         of_weights = _weight_transform(side) @ weights.permute(2, 3, 1, 0).reshape(9, -1)
         of_weights = of_weights.view(points, inputs, outputs)
         products = torch.bmm(transformed, of_weights, out=_planes(points, tiles, outputs))
-        result = torch.empty((batch, outputs, height, width), memory_format=torch.channels_last)
+        result = _images(batch, outputs, height, width)
         _run("output", side, products, result)
         ctx.save_for_backward(transformed, of_weights)
         ctx.side, ctx.shape = side, images.shape
@@ -155,9 +155,13 @@ class _Convolve(torch.autograd.Function):
             for_weights = for_weights.view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
         if ctx.needs_input_grad[0]:
             back = torch.bmm(products, of_weights.mT, out=_planes(points, tiles, inputs))
-            for_images = torch.empty(ctx.shape, memory_format=torch.channels_last)
+            for_images = _images(*ctx.shape)
             _run("input_back", ctx.side, back, for_images)
         return for_images, for_weights, None
+
+
+def _images(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
 
 
 def _planes(points: int, tiles: int, channels: int) -> Tensor:
@@ -168,7 +172,8 @@ def _planes(points: int, tiles: int, channels: int) -> Tensor:
     """
     line = 16
     plane = (-(-tiles * channels // line) | 1) * line
-    return torch.empty(points * plane).as_strided((points, tiles, channels), (plane, channels, 1))
+    numbers = torch.empty(points * plane, dtype=torch.float32, device="cpu")
+    return numbers.as_strided((points, tiles, channels), (plane, channels, 1))
 
 
 def _run(name: str, side: int, source: Tensor, target: Tensor) -> None:

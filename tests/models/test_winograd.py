@@ -77,6 +77,8 @@ def test_it_is_the_convolution(
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     weights = torch.randn((outputs, inputs, 3, 3), generator=generator)
+    if channels_last:
+        weights = weights.contiguous(memory_format=torch.channels_last)
     gradient = torch.randn((batch, outputs, height, width), generator=generator)
     exact = results(images.double(), weights.double(), gradient, 0)
     for found, expected in zip(results(images, weights, gradient, side), exact, strict=True):

@@ -1,19 +1,61 @@
-/* The four transforms of Winograd's convolution, for tiles of M x M outputs; see winograd.py, which puts in front of
- * this file what depends on M: SIDE = M + 2, the number of pixels along a tile's input; the name of each function; and
- * the transforms along one dimension, each from `d` (steps of `s` vectors) to `o` (steps of `t`):
+/* Winograd's convolution of tiles of M x M outputs; see winograd.py, which puts in front of this file what depends on
+ * M: SIDE = M + 2, the number of pixels along a tile's input; the name of each function; and the transforms along one
+ * dimension, each from `d` (steps of `s` vectors) to `o` (steps of `t`):
  *
  *   input_1d     SIDE -> SIDE, B^T        input_1d_back   SIDE -> SIDE, B
  *   output_1d    SIDE -> M,    A^T        output_1d_back  M -> SIDE,    A
+ *   weights_1d   3 -> SIDE,    G
  *
  * Images are float (images, height, width, channels); transformed ones float (SIDE * SIDE, images * tiles, channels),
  * `plane` numbers apart in the first dimension.
  * Pixels that a tile has beyond its image are zeros when read, and forgotten when written. Channels come in LANES.
+ *
+ * Threads take groups of so few images that what they compute with stays in the cache.
  */
 
-void NAME(input)(const float *restrict image, float *restrict transformed, long images, long height, long width,
-                 long channels, long plane) {
+#ifndef ROWS
+#define ROWS 6 /* by PANEL sums, two vectors by which they grow, and a factor: 15 of the 16 registers that there are */
+#define PANEL (2 * LANES)
+
+/* c (rows, columns) = a (rows, inner) b, for so few rows that their sums are kept in registers. Of b, and of c, it is
+ * one panel; `whole` is false if only the first half of it exists in c. */
+static inline __attribute__((always_inline)) void panel(int rows, const float *restrict a, const float *restrict b,
+                                                        float *restrict c, long inner, long columns, int whole) {
+  vector sum[ROWS][2];
+#pragma GCC unroll 6
+  for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = (vector){0};
+  for (long k = 0; k < inner; k++) {
+    const vector left = LOAD(b + k * PANEL), right = LOAD(b + k * PANEL + LANES);
+#pragma GCC unroll 6
+    for (int i = 0; i < rows; i++) {
+      sum[i][0] += a[i * inner + k] * left;
+      sum[i][1] += a[i * inner + k] * right;
+    }
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < rows; i++) {
+    STORE(c + i * columns, sum[i][0]);
+    if (whole) STORE(c + i * columns + LANES, sum[i][1]);
+  }
+}
+
+/* c (rows, columns) = a (rows, inner) b, where b lies in panels: (columns / PANEL, rounded up; inner; PANEL). */
+static void multiply(const float *restrict a, const float *restrict b, float *restrict c, long rows, long inner,
+                     long columns) {
+  for (long n = 0; n < columns; n += PANEL, b += inner * PANEL) {
+    const int whole = columns - n >= PANEL;
+    long m = 0;
+    for (; m + ROWS <= rows; m += ROWS) panel(ROWS, a + m * inner, b, c + m * columns + n, inner, columns, whole);
+    for (; m < rows; m++) panel(1, a + m * inner, b, c + m * columns + n, inner, columns, whole);
+  }
+}
+
+int omp_get_thread_num(void);
+#endif
+
+static void NAME(input)(const float *restrict image, float *restrict transformed, long images, long height, long width,
+                        long channels, long plane) {
   const long down = (height + M - 1) / M, across = (width + M - 1) / M;
-#pragma omp parallel for collapse(2) schedule(static)
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)
       for (long x = 0; x < across; x++) {
@@ -35,10 +77,9 @@ void NAME(input)(const float *restrict image, float *restrict transformed, long 
       }
 }
 
-void NAME(input_back)(const float *restrict transformed, float *restrict image, long images, long height, long width,
-                      long channels, long plane) {
+static void NAME(input_back)(const float *restrict transformed, float *restrict image, long images, long height,
+                             long width, long channels, long plane) {
   const long down = (height + M - 1) / M, across = (width + M - 1) / M;
-#pragma omp parallel for schedule(static)
   for (long n = 0; n < images; n++) { /* tiles overlap: one thread adds up all of an image's */
     float *first = image + n * height * width * channels;
     for (long i = 0; i < height * width * channels; i++) first[i] = 0;
@@ -65,10 +106,9 @@ void NAME(input_back)(const float *restrict transformed, float *restrict image, 
   }
 }
 
-void NAME(output)(const float *restrict transformed, float *restrict image, long images, long height, long width,
-                  long channels, long plane) {
+static void NAME(output)(const float *restrict transformed, float *restrict image, long images, long height, long width,
+                         long channels, long plane) {
   const long down = (height + M - 1) / M, across = (width + M - 1) / M;
-#pragma omp parallel for collapse(2) schedule(static)
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)
       for (long x = 0; x < across; x++) {
@@ -91,10 +131,9 @@ void NAME(output)(const float *restrict transformed, float *restrict image, long
       }
 }
 
-void NAME(output_back)(const float *restrict image, float *restrict transformed, long images, long height, long width,
-                       long channels, long plane) {
+static void NAME(output_back)(const float *restrict image, float *restrict transformed, long images, long height,
+                              long width, long channels, long plane) {
   const long down = (height + M - 1) / M, across = (width + M - 1) / M;
-#pragma omp parallel for collapse(2) schedule(static)
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)
       for (long x = 0; x < across; x++) {
@@ -114,4 +153,70 @@ void NAME(output_back)(const float *restrict image, float *restrict transformed,
           for (int i = 0; i < SIDE * SIDE; i++) STORE(to + i * plane + c, f[i]);
         }
       }
+}
+
+/* Weights, of which output o, input i and place p (of nine) lies at o * of_output + i * of_input + p * of_place ->
+ * SIDE * SIDE matrices of inputs x outputs, in panels as `multiply` takes them, filled up with zeros. */
+void NAME(weights)(const float *restrict weights, float *restrict panels, long inputs, long outputs, long of_output,
+                   long of_input, long of_place) {
+  const long count = (outputs + PANEL - 1) / PANEL;
+#pragma omp parallel for schedule(static)
+  for (long n = 0; n < count; n++)
+    for (long i = 0; i < inputs; i++) {
+      float gathered[9][PANEL];
+      for (long lane = 0; lane < PANEL; lane++)
+        for (long place = 0; place < 9; place++) {
+          const long o = n * PANEL + lane;
+          gathered[place][lane] = o < outputs ? weights[o * of_output + i * of_input + place * of_place] : 0;
+        }
+      for (long half = 0; half < PANEL; half += LANES) {
+        vector d[9], e[SIDE * 3], f[SIDE * SIDE];
+        for (int place = 0; place < 9; place++) d[place] = LOAD(gathered[place] + half);
+        for (int j = 0; j < 3; j++) NAME(weights_1d)(d + j, 3, e + j, 3);
+        for (int j = 0; j < SIDE; j++) NAME(weights_1d)(e + j * 3, 1, f + j * SIDE, 1);
+        for (int j = 0; j < SIDE * SIDE; j++) STORE(panels + ((j * count + n) * inputs + i) * PANEL + half, f[j]);
+      }
+    }
+}
+
+/* images (.., inputs) -> result (.., outputs), with the transformed images on the way.
+ *
+ *   weights  (SIDE * SIDE) matrices of inputs x outputs, in panels as `multiply` takes them
+ *   rooms    for each thread, SIDE * SIDE planes of `room` numbers: a group's tiles times outputs at least
+ */
+void NAME(forward)(const float *restrict image, const float *restrict weights, float *restrict transformed,
+                   float *restrict result, float *restrict rooms, long images, long height, long width, long inputs,
+                   long outputs, long plane, long room, long group) {
+  const long tiles = ((height + M - 1) / M) * ((width + M - 1) / M), pixels = height * width;
+  const long matrix = inputs * ((outputs + PANEL - 1) / PANEL * PANEL);
+#pragma omp parallel for schedule(dynamic)
+  for (long first = 0; first < images; first += group) {
+    const long some = images - first < group ? images - first : group;
+    float *products = rooms + omp_get_thread_num() * SIDE * SIDE * room, *own = transformed + first * tiles * inputs;
+    NAME(input)(image + first * pixels * inputs, own, some, height, width, inputs, plane);
+    for (long i = 0; i < SIDE * SIDE; i++)
+      multiply(own + i * plane, weights + i * matrix, products + i * room, some * tiles, inputs, outputs);
+    NAME(output)(products, result + first * pixels * outputs, some, height, width, outputs, room);
+  }
+}
+
+/* gradient (.., outputs) -> that of the products, and from there to result (.., inputs), unless that is NULL.
+ *
+ *   weights  the same matrices transposed: outputs x inputs
+ */
+void NAME(backward)(const float *restrict gradient, const float *restrict weights, float *restrict transformed,
+                    float *restrict result, float *restrict rooms, long images, long height, long width, long inputs,
+                    long outputs, long plane, long room, long group) {
+  const long tiles = ((height + M - 1) / M) * ((width + M - 1) / M), pixels = height * width;
+  const long matrix = outputs * ((inputs + PANEL - 1) / PANEL * PANEL);
+#pragma omp parallel for schedule(dynamic)
+  for (long first = 0; first < images; first += group) {
+    const long some = images - first < group ? images - first : group;
+    float *products = rooms + omp_get_thread_num() * SIDE * SIDE * room, *own = transformed + first * tiles * outputs;
+    NAME(output_back)(gradient + first * pixels * outputs, own, some, height, width, outputs, plane);
+    if (!result) continue;
+    for (long i = 0; i < SIDE * SIDE; i++)
+      multiply(own + i * plane, weights + i * matrix, products + i * room, some * tiles, outputs, inputs);
+    NAME(input_back)(products, result + first * pixels * inputs, some, height, width, inputs, room);
+  }
 }

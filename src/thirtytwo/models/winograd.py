@@ -5,10 +5,11 @@ along each dimension (Toom & Cook), it is one multiplication for each of those (
 place of 9 m²: 36 for 144 with m = 4, 100 for 576 with m = 8. So a layer becomes (m + 2)² matrix products, between a
 transform of the images and one of the results; its gradients are the same three steps backwards (arXiv 1509.09308).
 
-The products are torch's. The transforms would cost in torch what the products save, so they are C (`winograd.c`),
-compiled once for the processor at hand and kept in the user's cache folder. Where that is impossible — no compiler, not
-Linux — and for shapes that it is not made for, the convolution is torch's own; `problem` says why. They differ by
-rounding, 0.02e-5 to 4e-5 of the result: a hundredth of what bfloat16 takes away.
+In torch the transforms would cost what the products save. So both are C (`winograd.c`), which takes a few images
+through all three steps while they are in the cache; it is compiled once for the processor at hand and kept in the
+user's cache folder. Where that is impossible — no compiler, not Linux — and for shapes that it is not made for, the
+convolution is torch's own; `problem` says why. They differ by rounding, 0.02e-5 to 4e-5 of the result: a hundredth of
+what bfloat16 takes away. Gradients of weights are torch's products of what has been transformed.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ SIDES = (2, 3, 4, 5, 6, 7, 8)
 """Sides of tiles. Larger ones multiply less and round more."""
 LANES = 8
 """Channels that are transformed at once; layers have multiples of it."""
+PANEL = 2 * LANES
+"""Outputs whose weights lie together: what one step of a product takes."""
+TILES_AT_ONCE = 96
+"""That a thread takes through all steps. Fewer use weights too seldom, more do not stay in the cache."""
 MOST_CHANNELS = 4096
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2), Fraction(3, 4), Fraction(-3, 4))
 """Where polynomials are evaluated, besides at infinity. Small numbers round least; the last two were found by trying:
@@ -127,37 +132,51 @@ class _Convolve(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, weights: Tensor, side: int) -> Tensor:
         batch, inputs, height, width = images.shape
         outputs, points = len(weights), (side + 2) ** 2
-        tiles = batch * -(-height // side) * -(-width // side)
         images = images.contiguous(memory_format=torch.channels_last)
-        transformed = _planes(points, tiles, inputs)
-        _run("input", side, images, transformed)
-        of_weights = _weight_transform(side) @ weights.permute(2, 3, 1, 0).reshape(9, -1)
-        of_weights = of_weights.view(points, inputs, outputs)
-        products = torch.bmm(transformed, of_weights, out=_planes(points, tiles, outputs))
+        transformed = _planes(points, batch * _tiles(images, side), inputs)
         result = _images(batch, outputs, height, width)
-        _run("output", side, products, result)
-        ctx.save_for_backward(transformed, of_weights)
+        _run("forward", side, images, _panels(weights, side), transformed, result, (inputs, outputs))
+        ctx.save_for_backward(transformed, weights)
         ctx.side, ctx.shape = side, images.shape
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        transformed, of_weights = ctx.saved_tensors
-        points, inputs, outputs = of_weights.shape
-        tiles = transformed.shape[1]
-        products = _planes(points, tiles, outputs)
-        _run("output_back", ctx.side, gradient.contiguous(memory_format=torch.channels_last), products)
-        for_images = for_weights = None
+        transformed, weights = ctx.saved_tensors
+        outputs, inputs = weights.shape[:2]
+        for_images = for_weights = panels = None
+        if ctx.needs_input_grad[0]:
+            for_images, panels = _images(*ctx.shape), _panels(weights.transpose(0, 1), ctx.side)
+        products = _planes(len(transformed), transformed.shape[1], outputs)
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        _run("backward", ctx.side, gradient, panels, products, for_images, (inputs, outputs))
         if ctx.needs_input_grad[1]:
-            flat = torch.bmm(transformed.mT, products).view(points, -1)
+            flat = torch.bmm(transformed.mT, products).view(len(transformed), -1)
             for_weights = _weight_transform(ctx.side).T @ flat
             for_weights = for_weights.view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
-        if ctx.needs_input_grad[0]:
-            back = torch.bmm(products, of_weights.mT, out=_planes(points, tiles, inputs))
-            for_images = _images(*ctx.shape)
-            _run("input_back", ctx.side, back, for_images)
         return for_images, for_weights, None
+
+
+def _tiles(images: Tensor, side: int) -> int:
+    """Of one image."""
+    return -(-images.shape[2] // side) * -(-images.shape[3] // side)
+
+
+def _panels(weights: Tensor, side: int) -> Tensor:
+    """Weights (outputs, inputs, 3, 3), transformed, in panels of outputs.
+
+    Returns:
+        float32 (points, outputs / PANEL, inputs, PANEL), outputs filled up with zeros.
+    """
+    outputs, inputs = weights.shape[:2]
+    if weights.stride(2) != 3 * weights.stride(3):  # the nine of a channel lie evenly in either memory format
+        weights = weights.contiguous()
+    of_output, of_input, _, of_place = weights.stride()
+    panels = torch.empty(((side + 2) ** 2, -(-outputs // PANEL), inputs, PANEL), dtype=torch.float32, device="cpu")
+    kernel = _KERNELS[side]["weights"]
+    kernel(weights.data_ptr(), panels.data_ptr(), inputs, outputs, of_output, of_input, of_place)
+    return panels
 
 
 def _images(*shape: int) -> Tensor:
@@ -170,18 +189,33 @@ def _planes(points: int, tiles: int, channels: int) -> Tensor:
     A transform reads or writes all planes at one place. They lie an odd number of cache lines apart; at a power of two
     they would all compete for the same few places of the cache.
     """
-    line = 16
-    plane = (-(-tiles * channels // line) | 1) * line
+    plane = _apart(tiles * channels)
     numbers = torch.empty(points * plane, dtype=torch.float32, device="cpu")
     return numbers.as_strided((points, tiles, channels), (plane, channels, 1))
 
 
-def _run(name: str, side: int, source: Tensor, target: Tensor) -> None:
-    """One of the transforms, between images (batch, channels, h, w) and planes."""
-    images, planes = (source, target) if source.dim() == 4 else (target, source)
-    batch, channels, height, width = images.shape
-    kernel = _KERNELS[side][name]
-    kernel(source.data_ptr(), target.data_ptr(), batch, height, width, channels, planes.stride(0))
+def _apart(numbers: int) -> int:
+    line = 16
+    return (-(-numbers // line) | 1) * line
+
+
+def _run(
+    name: str,
+    side: int,
+    source: Tensor,
+    panels: Tensor | None,
+    planes: Tensor,
+    target: Tensor | None,
+    channels: tuple[int, int],
+) -> None:
+    """Forward or backward: images (batch, channels, h, w) -> planes and, unless `target` is None, on to images."""
+    batch, height, width = source.shape[0], *source.shape[2:]
+    tiles = _tiles(source, side)
+    group = max(1, TILES_AT_ONCE // tiles)
+    room = _apart(group * tiles * max(channels))  # a plane of what a thread multiplies
+    rooms = torch.empty(torch.get_num_threads() * len(planes) * room, dtype=torch.float32, device="cpu")
+    addresses = (0 if tensor is None else tensor.data_ptr() for tensor in (source, panels, planes, target, rooms))
+    _KERNELS[side][name](*addresses, batch, height, width, *channels, planes.stride(0), room, group)
 
 
 def matrices(side: int) -> tuple[Matrix, Matrix, Matrix]:
@@ -235,13 +269,14 @@ def _weight_transform(side: int) -> Tensor:
     return torch.kron(g, g).float()
 
 
-_NAMES = ("input", "input_back", "output", "output_back")
+_NAMES = {"forward": (5, 8), "backward": (5, 8), "weights": (2, 5)}  # how many addresses and numbers they take
 _KERNELS: dict[int, dict[str, Any]] = {}  # by side of the tiles
 
 
 def _kernel(library: ctypes.CDLL, name: str, side: int) -> Any:
     kernel = getattr(library, f"{name}_{side}")
-    kernel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_long] * 5]
+    addresses, numbers = _NAMES[name]
+    kernel.argtypes = [*[ctypes.c_void_p] * addresses, *[ctypes.c_long] * numbers]
     kernel.restype = None
     return kernel
 
@@ -290,7 +325,7 @@ def _source() -> str:
     ]
     body = Path(__file__).with_suffix(".c").read_text(encoding="utf-8")
     for side in SIDES:
-        a, _, b = matrices(side)
+        a, g, b = matrices(side)
         parts += [
             "#undef M\n#undef SIDE\n#undef NAME",
             f"#define M {side}\n#define SIDE {side + 2}\n#define NAME(f) f##_{side}",
@@ -298,6 +333,7 @@ def _source() -> str:
             _one_dimension(f"input_1d_back_{side}", b),
             _one_dimension(f"output_1d_{side}", _transposed(a)),
             _one_dimension(f"output_1d_back_{side}", a),
+            _one_dimension(f"weights_1d_{side}", g),
             body,
         ]
     return "\n".join(parts)

@@ -79,8 +79,8 @@ class Training:
                 network if network is not None else models.build(recipe.model, len(self._classes), self._size)
             )
         self.network.to(self._device)
-        if self.convolution != "winograd":  # stays so when it is resumed where a compiler has been installed
-            models.make_direct(self.network)
+        if self.kernels != "compiled":  # stays so when it is resumed where a compiler has been installed
+            models.use_torch(self.network)
         models.check(self.network, len(self._classes), self._size)
         self._sizes = [recipe.image_size(epoch, self._size) for epoch in range(recipe.epochs)]
         _check_sizes(self._sizes, self.network, len(self._classes), self._size)
@@ -152,9 +152,9 @@ class Training:
         return str(self._facts["precision"])
 
     @property
-    def convolution(self) -> str:
-        """How steps compute convolutions: ``winograd`` or ``direct``, with the reason where it is not as asked."""
-        return str(self._facts["convolution"])
+    def kernels(self) -> str:
+        """What computes steps: ``compiled`` or ``torch``, with the reason where it is not as asked."""
+        return str(self._facts["kernels"])
 
     @property
     def classifier(self) -> Classifier:
@@ -572,7 +572,7 @@ def train(
     facts = {
         **environment.describe(chosen, _precision(settings, chosen)),
         "freed_memory": environment.keep_memory(),
-        "convolution": models.convolution(settings.model, chosen, _precision(settings, chosen)),
+        "kernels": models.kernels(settings.model, chosen, _precision(settings, chosen)),
         "seed": number,
         "data": {
             "spec": source.spec,
@@ -601,8 +601,8 @@ def resume(
 ) -> Training:
     """Prepare to go on with a training that was interrupted; see `train` for what to do with it.
 
-    It goes on with the device, the number of threads and the kind of convolution that it began with (torch's number of
-    threads is set for this process), since other ones would round differently.
+    It goes on with the device, the number of threads and the kernels that it began with (torch's number of threads is
+    set for this process), since other ones would round differently.
 
     Args:
         run: the run folder.
@@ -618,7 +618,7 @@ def resume(
     try:
         began_with, threads = facts["data"], int(facts["threads"])
         spec, fingerprint, chosen = began_with["spec"], began_with["fingerprint"], str(facts["device"])
-        int(facts["seed"]), str(facts["precision"]), str(facts["convolution"])
+        int(facts["seed"]), str(facts["precision"]), str(facts["kernels"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.path / 'environment.json'}: {error!r} is missing or damaged; start a new run") from None
     try:
@@ -628,11 +628,11 @@ def resume(
             f"{run.path}: was begun on {chosen}, which this machine lacks; expected to go on with the same kind of "
             "device; go on where there is one, or start a new run"
         ) from None
-    now = models.convolution(recipe.model, environment.device(chosen), str(facts["precision"]))
-    if facts["convolution"] == "winograd" and now != "winograd":
+    now = models.kernels(recipe.model, environment.device(chosen), str(facts["precision"]))
+    if facts["kernels"] == "compiled" and now != "compiled":
         raise RunError(
-            f"{run.path}: was begun with Winograd's convolution, which this machine lacks: {now}; expected the same, "
-            "since another rounds differently; install a C compiler such as gcc, or start a new run"
+            f"{run.path}: was begun with compiled kernels, which this machine lacks: {now}; expected the same, since "
+            "others round differently; install a C compiler such as gcc, or start a new run"
         )
     if isinstance(recipe.model, CustomModel) and network is None:
         raise RunError(

@@ -1,39 +1,19 @@
-"""Winograd's convolution is the convolution, and says why where it cannot be."""
+"""Winograd's convolution is the convolution."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from fractions import Fraction
-from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv2d
 
-from thirtytwo import models, resume, train
-from thirtytwo import recipe as recipes
-from thirtytwo.errors import RunError
-from thirtytwo.models import winograd
-from thirtytwo.models.winograd import SIDES, Convolution, best_side, convolve, matrices
-from thirtytwo.settings import ClassicModel, SpeedModel
+from thirtytwo.models.winograd import KERNELS, SIDES, Convolution, best_side, convolve, matrices
 
-CPU = torch.device("cpu")
-compiled = pytest.mark.skipif(winograd.problem() is not None, reason=f"no Winograd here: {winograd.problem()}")
-
-
-@pytest.fixture
-def anew() -> Iterator[None]:
-    """Look for a compiler again, and once more afterwards."""
-    winograd.problem.cache_clear()
-    yield
-    winograd.problem.cache_clear()
+compiled = pytest.mark.skipif(KERNELS.problem() is not None, reason=f"no kernels here: {KERNELS.problem()}")
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -115,7 +95,7 @@ def test_tiles_save_multiplications(height: int, width: int) -> None:
 
 @compiled
 def test_a_layer_uses_it_in_training_only() -> None:
-    layer = Convolution(8, 8, direct=False)
+    layer = Convolution(8, 8, compiled=True)
     images = torch.randn(2, 8, 9, 9)
     own = conv2d(images, layer.weight, padding=1)
     assert torch.equal(layer(images), convolve(images, layer.weight))
@@ -129,103 +109,12 @@ def test_a_layer_uses_it_in_training_only() -> None:
     [(3, 8, torch.float32), (8, 10, torch.float32), (8, 8, torch.float64), (4104, 8, torch.float32)],
 )
 def test_a_layer_that_it_is_not_made_for_is_torchs(inputs: int, outputs: int, dtype: torch.dtype) -> None:
-    layer = Convolution(inputs, outputs, direct=False).to(dtype)
+    layer = Convolution(inputs, outputs, compiled=True).to(dtype)
     images = torch.randn((2, inputs, 4, 4), dtype=dtype)
     assert torch.equal(layer(images), conv2d(images, layer.weight, padding=1))
 
 
 def test_not_under_autocast() -> None:
-    layer, images = Convolution(8, 8, direct=False), torch.randn(2, 8, 4, 4)
+    layer, images = Convolution(8, 8, compiled=True), torch.randn(2, 8, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(images).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("size", [(32, 32), (20, 24)])
-def test_operations_are_counted_as_direct_ones(size: tuple[int, int]) -> None:
-    counted = [
-        models.flops_per_image(models.build(SpeedModel(widths=(8, 16), convolution=kind), 10), size)
-        for kind in ("direct", "winograd")
-    ]
-    assert counted[0] == counted[1] > 0
-
-
-def test_the_record_says_which() -> None:
-    asked = SpeedModel(convolution="winograd")
-    assert models.convolution(ClassicModel(), CPU, "float32") == "direct"
-    assert models.convolution(SpeedModel(), CPU, "float32") == "direct"
-    assert "bfloat16 on cpu" in models.convolution(asked, CPU, "bfloat16")
-    assert "float32 on cuda" in models.convolution(asked, torch.device("cuda"), "float32")
-
-
-@compiled
-@pytest.mark.usefixtures("anew")
-def test_without_a_compiler_training_is_direct_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = recipes.load("fast94", ["epochs=2", "model.widths=[8, 8]", "views.mirror=false"])
-    with monkeypatch.context() as patch:
-        patch.setenv("PATH", str(tmp_path))
-        patch.delenv("CC", raising=False)
-        winograd.problem.cache_clear()
-        training = train(recipe, "shapes:training=40,test=20", out=tmp_path / "run")
-        next(iter(training))
-        training.interrupt()
-        training.finish()
-    assert training.interrupted
-    assert training.convolution == "direct (no winograd: no C compiler found)"
-    # Resumed where there is a compiler, it stays what it was.
-    winograd.problem.cache_clear()
-    resumed = resume(tmp_path / "run")
-    assert not any(convolves_indirectly(part) for part in resumed.network.modules())
-    assert train(recipe, "shapes:training=40,test=20", out=tmp_path / "other").convolution == "winograd"
-
-
-def convolves_indirectly(part: nn.Module) -> bool:
-    return isinstance(part, Convolution) and not part.direct
-
-
-@compiled
-@pytest.mark.usefixtures("anew")
-def test_begun_with_a_compiler_it_does_not_go_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = recipes.load("fast94", ["epochs=2", "model.widths=[8, 8]", "views.mirror=false"])
-    train(recipe, "shapes:training=40,test=20", out=tmp_path / "run")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CC", raising=False)
-    winograd.problem.cache_clear()
-    with pytest.raises(RunError, match=r"no C compiler found.*install a C compiler"):
-        resume(tmp_path / "run")
-
-
-@pytest.mark.usefixtures("anew")
-@pytest.mark.parametrize("compiler", ["false", "no-such-compiler"])
-def test_a_compiler_that_fails_is_named(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", compiler)
-    assert compiler in (winograd.problem() or "")
-    images, layer = torch.randn(2, 8, 4, 4), Convolution(8, 8, direct=False)
-    assert torch.equal(layer(images), conv2d(images, layer.weight, padding=1))
-
-
-@compiled
-def test_compiled_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from thirtytwo.models import winograd; print(winograd.problem())"]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    written = []
-    for _ in range(2):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == "None"
-        written.append([(path.name, path.stat().st_mtime_ns) for path in (tmp_path / "thirtytwo").iterdir()])
-    assert len(written[0]) == 1
-    assert written[0] == written[1]
-
-
-@compiled
-@pytest.mark.parametrize(("depth", "size"), [*product([2, 3], [(32, 32), (21, 20)])])
-def test_a_network_learns_the_same(depth: int, size: tuple[int, int]) -> None:
-    images, labels = torch.randn(16, 3, *size), torch.arange(16) % 10
-    gradients = []
-    for kind in ("direct", "winograd"):
-        torch.manual_seed(0)
-        network = models.build(SpeedModel(widths=(16, 24), depth=depth, convolution=kind), 10)
-        nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
-        gradients.append([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
-    for direct, other in zip(*gradients, strict=True):
-        # Rounded otherwise, pooling takes another pixel where two are nearly equal.
-        assert (direct - other).norm() <= 2e-2 * direct.norm()

@@ -62,7 +62,7 @@ def make_run(
     facts = {
         **environment.describe(torch.device("cpu")),
         "seed": 7,
-        "convolution": "direct",
+        "kernels": "torch",
         "threads": 2,
         "data": {
             "spec": "cifar10",

@@ -105,8 +105,8 @@ class Screen:
         )
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
-        if training.convolution.startswith("direct ("):
-            self.say(f"convolutions are {training.convolution}, which takes about twice as long")
+        if training.kernels.startswith("torch (no "):
+            self.say(f"computed by {training.kernels}, which takes more than twice as long")
         if known := planner.expected(recipe, facts["name"], facts["images"]):
             self.say(f"expected, as measured: {_measured(known)}")
         table = Table("layer", "kind", "output", "parameters", box=None, pad_edge=False)

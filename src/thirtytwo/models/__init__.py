@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.errors import ModelError, RecipeError
-from thirtytwo.models import classic, speed, winograd
+from thirtytwo.models import classic, pointwise, speed, winograd
 from thirtytwo.settings import AnyModel, ClassicModel, CustomModel, SpeedModel
 
 
@@ -31,7 +31,7 @@ def _speed(settings: SpeedModel, classes: int, size: tuple[int, int]) -> nn.Modu
         whitening_kernel=settings.whitening_kernel,
         widths=settings.widths,
         depth=settings.depth,
-        winograd=settings.convolution == "winograd",
+        compiled=settings.kernels == "compiled",
         batch_norm_momentum=settings.batch_norm_momentum,
         batch_norm_epsilon=settings.batch_norm_epsilon,
         classes=classes,
@@ -66,21 +66,22 @@ def build(settings: AnyModel, classes: int, size: tuple[int, int] = (32, 32)) ->
     return network
 
 
-def convolution(settings: AnyModel, device: torch.device, precision: str) -> str:
-    """How steps compute convolutions, for the record: ``winograd`` or ``direct``, with the reason if not as asked."""
-    if not isinstance(settings, SpeedModel) or settings.convolution == "direct":
-        return "direct"
+def kernels(settings: AnyModel, device: torch.device, precision: str) -> str:
+    """What computes steps, for the record: ``compiled`` or ``torch``, with the reason if not as asked."""
+    if not isinstance(settings, SpeedModel) or settings.kernels == "torch":
+        return "torch"
     if device.type != "cpu" or precision != "float32":
-        return f"direct (winograd is for float32 on a CPU, this is {precision} on {device.type})"
-    problem = winograd.problem()
-    return "winograd" if problem is None else f"direct (no winograd: {problem})"
+        return f"torch (compiled ones are for float32 on a CPU, this is {precision} on {device.type})"
+    problem = winograd.KERNELS.problem() or pointwise.KERNELS.problem()
+    return "compiled" if problem is None else f"torch (no compiled ones: {problem})"
 
 
-def make_direct(network: nn.Module) -> None:
-    """Let a network compute its convolutions as torch does, whatever it was built for."""
-    for part in network.modules():
-        if isinstance(part, winograd.Convolution):
-            part.direct = True
+def use_torch(network: nn.Module) -> list[nn.Module]:
+    """Let torch compute all of a network, whatever it was built for; returns the parts that had other kernels."""
+    parts = [part for part in network.modules() if getattr(part, "compiled", False) is True]
+    for part in parts:
+        part.compiled = False  # type: ignore[assignment]
+    return parts
 
 
 def initialise(settings: AnyModel, network: nn.Module, images: Callable[[int], torch.Tensor]) -> None:
@@ -184,10 +185,8 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32)) -> flo
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
     frozen = [module for module in network.modules() if not module.training]
-    indirect = [part for part in network.modules() if isinstance(part, winograd.Convolution) and not part.direct]
+    compiled = use_torch(network)
     network.train()
-    for convolution in indirect:
-        convolution.direct = True
     try:
         with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:  # dropout draws
             network(_black_images(network, 2, size)).sum().backward()
@@ -199,8 +198,8 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32)) -> flo
             parameter.grad = gradient
         for module in frozen:
             module.training = False
-        for convolution in indirect:
-            convolution.direct = False
+        for part in compiled:
+            part.compiled = True  # type: ignore[assignment]
     return float(counter.get_total_flops() / 2)
 
 

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from thirtytwo.errors import RecipeError
+from thirtytwo.models import pointwise
+from thirtytwo.models.native import fits
 from thirtytwo.models.winograd import Convolution
 
 
@@ -26,7 +28,7 @@ def build(
     whitening_kernel: int,
     widths: Sequence[int],
     depth: int,
-    winograd: bool,
+    compiled: bool,
     batch_norm_momentum: float,
     batch_norm_epsilon: float,
     classes: int,
@@ -43,7 +45,7 @@ def build(
             f"model.widths: {len(widths)} groups halve a {size[0]} × {size[1]} image to nothing; expected at most "
             f"{max(smallest.bit_length() - 1, 0)}"
         )
-    return SpeedNet(whitening_kernel, widths, depth, winograd, batch_norm_momentum, batch_norm_epsilon, classes)
+    return SpeedNet(whitening_kernel, widths, depth, compiled, batch_norm_momentum, batch_norm_epsilon, classes)
 
 
 class SpeedNet(nn.Module):
@@ -58,7 +60,7 @@ class SpeedNet(nn.Module):
         whitening_kernel: int,
         widths: Sequence[int],
         depth: int,
-        winograd: bool,
+        compiled: bool,
         momentum: float,
         epsilon: float,
         classes: int,
@@ -69,9 +71,10 @@ class SpeedNet(nn.Module):
         self.whitening = nn.Conv2d(3, channels, whitening_kernel)
         self.whitening.weight.requires_grad = False
         self.activation = nn.GELU()
+        self.compiled = compiled
         groups = []
         for width in widths:
-            groups.append(_Group(channels, width, depth, winograd, momentum, epsilon))
+            groups.append(_Group(channels, width, depth, compiled, momentum, epsilon))
             channels = width
         self.groups = nn.Sequential(*groups)
         self.head = nn.Linear(channels, classes, bias=False)
@@ -96,7 +99,9 @@ class SpeedNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        x = self.groups(self.activation(self.whitening(images)))  # (batch, channels, h, w)
+        x = self.whitening(images)
+        x = pointwise.gelu(x) if _is_for_kernels(self, x) else self.activation(x)
+        x = self.groups(x)  # (batch, channels, h, w)
         x = max_pool2d(x, x.shape[2:]).flatten(1)  # (batch, channels)
         scores: Tensor = self.head(x) / x.shape[1]
         return scores
@@ -108,12 +113,13 @@ class _Group(nn.Module):
     From the third convolution on, those after the first are a residual branch (Jordan 2024, airbench96).
     """
 
-    def __init__(self, inputs: int, width: int, depth: int, winograd: bool, momentum: float, epsilon: float) -> None:
+    def __init__(self, inputs: int, width: int, depth: int, compiled: bool, momentum: float, epsilon: float) -> None:
         super().__init__()
         sides = [(inputs, width), *[(width, width)] * (depth - 1)]
-        self.convolutions = nn.ModuleList(_convolution(*side, winograd) for side in sides)
+        self.convolutions = nn.ModuleList(_convolution(*side, compiled) for side in sides)
         self.normalisations = nn.ModuleList(_batch_norm(width, momentum, epsilon) for _ in sides)
         self.pool = nn.MaxPool2d(2)
+        self.compiled = compiled
         self.activation = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,17 +127,25 @@ class _Group(nn.Module):
         trunk = None
         for number, (convolution, normalise) in enumerate(zip(self.convolutions, self.normalisations, strict=True)):
             x = convolution(x)
-            x = normalise(x if number else self.pool(x))
-            if trunk is not None and number == depth - 1:
-                x = x + trunk
-            x = self.activation(x)
+            added = trunk if number == depth - 1 else None
+            if _is_for_kernels(self, x):
+                assert isinstance(normalise, nn.BatchNorm2d)
+                x = pointwise.normalised(x, normalise, pool=number == 0, added=added)
+            else:
+                x = normalise(x if number else self.pool(x))
+                x = self.activation(x if added is None else x + added)
             if number == 0 and depth > 2:
                 trunk = x
         return x
 
 
-def _convolution(inputs: int, outputs: int, winograd: bool) -> Convolution:
-    layer = Convolution(inputs, outputs, direct=not winograd)
+def _is_for_kernels(part: SpeedNet | _Group, x: Tensor) -> bool:
+    # Trained models answer with torch's operations, the same on every machine.
+    return part.compiled and part.training and fits(x) and pointwise.KERNELS.problem() is None
+
+
+def _convolution(inputs: int, outputs: int, compiled: bool) -> Convolution:
+    layer = Convolution(inputs, outputs, compiled=compiled)
     with torch.no_grad():
         nn.init.dirac_(layer.weight[:inputs])
     return layer

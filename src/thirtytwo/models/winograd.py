@@ -6,42 +6,32 @@ place of 9 m²: 36 for 144 with m = 4, 100 for 576 with m = 8. So a layer become
 transform of the images and one of the results; its gradients are the same three steps backwards (arXiv 1509.09308).
 
 In torch the transforms would cost what the products save. So both are C (`winograd.c`), which takes a few images
-through all three steps while they are in the cache; it is compiled once for the processor at hand and kept in the
-user's cache folder. Where that is impossible — no compiler, not Linux — and for shapes that it is not made for, the
-convolution is torch's own; `problem` says why. They differ by rounding, 0.02e-5 to 4e-5 of the result: a hundredth of
+through all three steps while they are in the cache. For shapes that it is not made for, the convolution is torch's own.
+They differ by rounding, 0.02e-5 to 4e-5 of the result: a hundredth of
 what bfloat16 takes away. Gradients of weights are torch's products of what has been transformed.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d
 
+from thirtytwo.models.native import LANES, Kernels, fits, room
+
 SIDES = (2, 3, 4, 5, 6, 7, 8)
 """Sides of tiles. Larger ones multiply less and round more."""
-LANES = 8
-"""Channels that are transformed at once; layers have multiples of it."""
 PANEL = 2 * LANES
 """Outputs whose weights lie together: what one step of a product takes."""
 TILES_AT_ONCE = 96
 """That a thread takes through all steps. Fewer use weights too seldom, more do not stay in the cache."""
-MOST_CHANNELS = 4096
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2), Fraction(3, 4), Fraction(-3, 4))
 """Where polynomials are evaluated, besides at infinity. Small numbers round least; the last two were found by trying:
 the largest tiles err by 4e-5 of the result with them, by 25e-5 with 4 and −4 (64 channels; the smallest by 0.02e-5)."""
@@ -52,33 +42,20 @@ Matrix = list[list[Fraction]]
 class Convolution(nn.Conv2d):
     """A 3 × 3 convolution that keeps height and width, float (batch, inputs, h, w) -> (batch, outputs, h, w).
 
-    In training, on a CPU and in float32, it is Winograd's where that is possible and `direct` is false.
+    Attributes:
+        compiled: whether, in training, on a CPU and in float32, it is Winograd's where that is possible.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, direct: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, *, compiled: bool) -> None:
         super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
-        self.direct = direct
+        self.compiled = compiled
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         # Trained models answer with torch's convolution, the same on every machine.
-        if self.direct or not self.training or not fits(images, self.weight):
+        if not (self.compiled and self.training) or not fits(images) or len(self.weight) % LANES or KERNELS.problem():
             return super().forward(images)
         return convolve(images, self.weight)
-
-
-def fits(images: Tensor, weights: Tensor) -> bool:
-    """Whether `convolve` can take them here."""
-    outputs, inputs = weights.shape[:2]
-    return (
-        images.device.type == "cpu"
-        and images.dtype == weights.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and inputs % LANES == outputs % LANES == 0
-        and max(inputs, outputs) <= MOST_CHANNELS
-        and images.numel() > 0
-        and problem() is None
-    )
 
 
 def convolve(images: Tensor, weights: Tensor, side: int | None = None) -> Tensor:
@@ -102,31 +79,6 @@ def best_side(height: int, width: int) -> int:
     return min(SIDES, key=lambda side: (side + 2) ** 2 * -(-height // side) * -(-width // side))
 
 
-@functools.cache
-def problem() -> str | None:
-    """Why there is no Winograd convolution here; None if there is. Compiles it at the first call."""
-    if sys.platform != "linux":
-        return "made for Linux only"
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
-    if compiler is None:
-        return "no C compiler found"
-    try:
-        library = _library(compiler)
-    except subprocess.CalledProcessError as error:
-        return f"{compiler} failed: {error.stderr.strip() or error.returncode}"
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"{compiler}: {error}"
-    for side in SIDES:
-        _KERNELS[side] = {name: _kernel(library, name, side) for name in _NAMES}
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn((1, LANES, 7, 7), generator=generator)
-    weights = torch.randn((LANES, LANES, 3, 3), generator=generator)
-    expected = conv2d(images, weights, padding=1)
-    if any((convolve(images, weights, side) - expected).norm() > 1e-3 * expected.norm() for side in SIDES):
-        return f"what {compiler} made of it computes wrongly"
-    return None
-
-
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weights: Tensor, side: int) -> Tensor:
@@ -134,7 +86,7 @@ class _Convolve(torch.autograd.Function):
         outputs, points = len(weights), (side + 2) ** 2
         images = images.contiguous(memory_format=torch.channels_last)
         transformed = _planes(points, batch * _tiles(images, side), inputs)
-        result = _images(batch, outputs, height, width)
+        result = room(batch, outputs, height, width)
         _run("forward", side, images, _panels(weights, side), transformed, result, (inputs, outputs))
         ctx.save_for_backward(transformed, weights)
         ctx.side, ctx.shape = side, images.shape
@@ -147,7 +99,7 @@ class _Convolve(torch.autograd.Function):
         outputs, inputs = weights.shape[:2]
         for_images = for_weights = panels = None
         if ctx.needs_input_grad[0]:
-            for_images, panels = _images(*ctx.shape), _panels(weights.transpose(0, 1), ctx.side)
+            for_images, panels = room(*ctx.shape), _panels(weights.transpose(0, 1), ctx.side)
         products = _planes(len(transformed), transformed.shape[1], outputs)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         _run("backward", ctx.side, gradient, panels, products, for_images, (inputs, outputs))
@@ -174,13 +126,8 @@ def _panels(weights: Tensor, side: int) -> Tensor:
         weights = weights.contiguous()
     of_output, of_input, _, of_place = weights.stride()
     panels = torch.empty(((side + 2) ** 2, -(-outputs // PANEL), inputs, PANEL), dtype=torch.float32, device="cpu")
-    kernel = _KERNELS[side]["weights"]
-    kernel(weights.data_ptr(), panels.data_ptr(), inputs, outputs, of_output, of_input, of_place)
+    KERNELS.run(f"weights_{side}", weights, panels, inputs, outputs, of_output, of_input, of_place)
     return panels
-
-
-def _images(*shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
 
 
 def _planes(points: int, tiles: int, channels: int) -> Tensor:
@@ -212,10 +159,12 @@ def _run(
     batch, height, width = source.shape[0], *source.shape[2:]
     tiles = _tiles(source, side)
     group = max(1, TILES_AT_ONCE // tiles)
-    room = _apart(group * tiles * max(channels))  # a plane of what a thread multiplies
-    rooms = torch.empty(torch.get_num_threads() * len(planes) * room, dtype=torch.float32, device="cpu")
-    addresses = (0 if tensor is None else tensor.data_ptr() for tensor in (source, panels, planes, target, rooms))
-    _KERNELS[side][name](*addresses, batch, height, width, *channels, planes.stride(0), room, group)
+    plane = _apart(group * tiles * max(channels))  # of what a thread multiplies
+    rooms = torch.empty(torch.get_num_threads() * len(planes) * plane, dtype=torch.float32, device="cpu")
+    KERNELS.run(
+        f"{name}_{side}", source, panels, planes, target, rooms,
+        batch, height, width, *channels, planes.stride(0), plane, group,
+    )  # fmt: skip
 
 
 def matrices(side: int) -> tuple[Matrix, Matrix, Matrix]:
@@ -269,60 +218,16 @@ def _weight_transform(side: int) -> Tensor:
     return torch.kron(g, g).float()
 
 
-_NAMES = {"forward": (5, 8), "backward": (5, 8), "weights": (2, 5)}  # how many addresses and numbers they take
-_KERNELS: dict[int, dict[str, Any]] = {}  # by side of the tiles
-
-
-def _kernel(library: ctypes.CDLL, name: str, side: int) -> Any:
-    kernel = getattr(library, f"{name}_{side}")
-    addresses, numbers = _NAMES[name]
-    kernel.argtypes = [*[ctypes.c_void_p] * addresses, *[ctypes.c_long] * numbers]
-    kernel.restype = None
-    return kernel
-
-
-def _library(compiler: str) -> ctypes.CDLL:
-    """Compile, unless that has been done before by the same compiler for the same processor, and load."""
-    # Nothing is linked: what it calls is in the process already, above all torch's OpenMP. A second OpenMP would have
-    # threads of its own, which would compete with torch's for the processor.
-    command = [compiler, "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-nostdlib", "-x", "c", "-"]
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
-    source = _source()
-    key = hashlib.sha256("\0".join([source, version, *command, _processor()]).encode()).hexdigest()[:16]
-    path = Path(platformdirs.user_cache_dir("thirtytwo")) / f"winograd-{key}.so"
-    if not path.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder) / path.name
-            subprocess.run(
-                [*command, "-o", made], input=source, capture_output=True, text=True, check=True, timeout=300
-            )
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # Under its own name only when it is whole: another process may be looking for it.
-                copy = Path(shutil.copy(made, path.with_suffix(f".{os.getpid()}")))
-                copy.replace(path)
-            except OSError:  # no such folder: this process alone shall have it
-                return ctypes.CDLL(str(made))
-    return ctypes.CDLL(str(path))
-
-
-def _processor() -> str:
-    """What the compiler made it for: a cache folder may be shared between machines."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return "\n".join(
-        sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
-    )
+def _is_right() -> bool:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((1, LANES, 7, 7), generator=generator)
+    weights = torch.randn((LANES, LANES, 3, 3), generator=generator)
+    expected = conv2d(images, weights, padding=1)
+    return all((convolve(images, weights, side) - expected).norm() < 1e-3 * expected.norm() for side in SIDES)
 
 
 def _source() -> str:
-    parts = [
-        f"#define LANES {LANES}",
-        f"#define MOST_CHANNELS {MOST_CHANNELS}",
-        "typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));",
-        "#define LOAD(address) (*(const vector *)(address))",
-        "#define STORE(address, value) (*(vector *)(address) = (value))",
-        "static const float zeros[MOST_CHANNELS];",
-    ]
+    parts = ["static const float zeros[MOST_CHANNELS];"]
     body = Path(__file__).with_suffix(".c").read_text(encoding="utf-8")
     for side in SIDES:
         a, g, b = matrices(side)
@@ -388,3 +293,6 @@ def _sum(factors: Sequence[Fraction], names: Sequence[str] = ()) -> str:
 
 def _transposed(matrix: Sequence[Sequence[Fraction]]) -> Matrix:
     return [list(column) for column in zip(*matrix, strict=True)]
+
+
+KERNELS = Kernels("winograd", _source, _is_right)

@@ -171,7 +171,7 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
     yield "Seed", str(facts.seed)
     yield "Machine", facts.machine
     yield "Device", f"{facts.device_name} ({facts.device}), {facts.precision}"
-    yield "Convolution", facts.convolution
+    yield "Kernels", facts.kernels
     yield "Threads", str(facts.threads)
     if result is not None:
         if result.peak_memory_bytes:  # 0 where the system does not tell

@@ -63,7 +63,7 @@ class Environment(_Facts):
     device: str
     device_name: str
     precision: str
-    convolution: str
+    kernels: str
     threads: PositiveInt
     versions: dict[str, str]
     commit: str | None = None

@@ -1,0 +1,142 @@
+"""Kernels in C for training on a CPU, compiled once for the processor at hand and kept in the user's cache folder.
+
+Where that is impossible — no compiler, not Linux — there are none, and everything is torch's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from torch import Tensor
+
+LANES = 8
+"""Channels that are computed at once; layers have multiples of it."""
+MOST_CHANNELS = 4096
+
+
+HEAD = f"""
+#define LANES {LANES}
+#define MOST_CHANNELS {MOST_CHANNELS}
+typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+#define LOAD(address) (*(const vector *)(address))
+#define STORE(address, value) (*(vector *)(address) = (value))
+"""
+"""What every source begins with."""
+
+
+def fits(images: Tensor) -> bool:
+    """Whether kernels can take such images (batch, channels, h, w): float32 on a CPU, with channels that suit them."""
+    return (
+        images.device.type == "cpu"
+        and images.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and images.shape[1] % LANES == 0
+        and images.shape[1] <= MOST_CHANNELS
+        and images.numel() > 0
+    )
+
+
+def room(*shape: int) -> Tensor:
+    """For images: float32 (batch, channels, h, w), channels-last."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
+
+
+class Kernels:
+    """Functions of one C source.
+
+    Attributes:
+        name: of the source.
+    """
+
+    def __init__(self, name: str, source: Callable[[], str], check: Callable[[], bool] | None = None) -> None:
+        """Compile nothing yet.
+
+        Args:
+            name: for files in the cache folder.
+            source: gives the C source, without `HEAD`.
+            check: tells, once they are loaded, whether they compute what they should.
+        """
+        self.name, self._source, self._check = name, source, check
+        self._library: ctypes.CDLL | None = None
+        self._problem: str | None = None
+
+    def problem(self) -> str | None:
+        """Why there are none here; None if there are. Compiles them at the first call."""
+        if self._library is None and self._problem is None:
+            self._problem = self._load()
+            if self._problem is None and self._check is not None and not self._check():
+                self._problem = f"what the C compiler made of {self.name} computes wrongly"
+        return self._problem
+
+    def forget(self) -> None:
+        """Look for a compiler anew."""
+        self._library = self._problem = None
+
+    def run(self, name: str, *arguments: Tensor | float | None) -> None:
+        """Call one: tensors are addresses, None is NULL, whole numbers are long and others double."""
+        getattr(self._library, name)(*map(_argument, arguments))
+
+    def _load(self) -> str | None:
+        if sys.platform != "linux":
+            return "made for Linux only"
+        compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
+        if compiler is None:
+            return "no C compiler found"
+        try:
+            self._library = _compiled(self.name, HEAD + self._source(), compiler)
+        except subprocess.CalledProcessError as error:
+            return f"{compiler} failed: {error.stderr.strip() or error.returncode}"
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"{compiler}: {error}"
+        return None
+
+
+def _argument(value: Tensor | float | None) -> Any:
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_long(value) if isinstance(value, int) else ctypes.c_double(value)
+
+
+def _compiled(name: str, source: str, compiler: str) -> ctypes.CDLL:
+    """Compile, unless that has been done before by the same compiler for the same processor, and load."""
+    # Nothing is linked: what it calls is in the process already, above all torch's OpenMP. A second OpenMP would have
+    # threads of its own, which would compete with torch's for the processor.
+    command = [compiler, "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-nostdlib", "-x", "c", "-"]
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    key = hashlib.sha256("\0".join([source, version, *command, _processor()]).encode()).hexdigest()[:16]
+    path = Path(platformdirs.user_cache_dir("thirtytwo")) / f"{name}-{key}.so"
+    if not path.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / path.name
+            subprocess.run(
+                [*command, "-o", made], input=source, capture_output=True, text=True, check=True, timeout=300
+            )
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Under its own name only when it is whole: another process may be looking for it.
+                copy = Path(shutil.copy(made, path.with_suffix(f".{os.getpid()}")))
+                copy.replace(path)
+            except OSError:  # no such folder: this process alone shall have it
+                return ctypes.CDLL(str(made))
+    return ctypes.CDLL(str(path))
+
+
+def _processor() -> str:
+    """What the compiler made it for: a cache folder may be shared between machines."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return "\n".join(
+        sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    )

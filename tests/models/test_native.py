@@ -1,0 +1,126 @@
+"""Compiled kernels: what a network with them computes, where they are kept, and what is said where there are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import conv2d
+
+from thirtytwo import models, resume, train
+from thirtytwo import recipe as recipes
+from thirtytwo.errors import RunError
+from thirtytwo.models import pointwise, winograd
+from thirtytwo.settings import ClassicModel, SpeedModel
+
+CPU = torch.device("cpu")
+compiled = pytest.mark.skipif(
+    winograd.KERNELS.problem() is not None, reason=f"no kernels here: {winograd.KERNELS.problem()}"
+)
+
+
+def forget() -> None:
+    winograd.KERNELS.forget()
+    pointwise.KERNELS.forget()
+
+
+@pytest.fixture
+def anew() -> Iterator[None]:
+    """Look for a compiler again, and once more afterwards."""
+    forget()
+    yield
+    forget()
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 24)])
+def test_operations_are_counted_as_torchs(size: tuple[int, int]) -> None:
+    counted = [
+        models.flops_per_image(models.build(SpeedModel(widths=(8, 16), kernels=kind), 10), size)
+        for kind in ("torch", "compiled")
+    ]
+    assert counted[0] == counted[1] > 0
+
+
+def test_the_record_says_which() -> None:
+    asked = SpeedModel(kernels="compiled")
+    assert models.kernels(ClassicModel(), CPU, "float32") == "torch"
+    assert models.kernels(SpeedModel(), CPU, "float32") == "torch"
+    assert "bfloat16 on cpu" in models.kernels(asked, CPU, "bfloat16")
+    assert "float32 on cuda" in models.kernels(asked, torch.device("cuda"), "float32")
+
+
+@compiled
+@pytest.mark.usefixtures("anew")
+def test_without_a_compiler_training_is_torchs_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipes.load("fast94", ["epochs=2", "model.widths=[8, 8]", "views.mirror=false"])
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        patch.delenv("CC", raising=False)
+        forget()
+        training = train(recipe, "shapes:training=40,test=20", out=tmp_path / "run")
+        next(iter(training))
+        training.interrupt()
+        training.finish()
+    assert training.interrupted
+    assert training.kernels == "torch (no compiled ones: no C compiler found)"
+    # Resumed where there is a compiler, it stays what it was.
+    forget()
+    resumed = resume(tmp_path / "run")
+    assert not models.use_torch(resumed.network)
+    assert train(recipe, "shapes:training=40,test=20", out=tmp_path / "other").kernels == "compiled"
+
+
+@compiled
+@pytest.mark.usefixtures("anew")
+def test_begun_with_a_compiler_it_does_not_go_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipes.load("fast94", ["epochs=2", "model.widths=[8, 8]", "views.mirror=false"])
+    train(recipe, "shapes:training=40,test=20", out=tmp_path / "run")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    forget()
+    with pytest.raises(RunError, match=r"no C compiler found.*install a C compiler"):
+        resume(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("anew")
+@pytest.mark.parametrize("compiler", ["false", "no-such-compiler"])
+def test_a_compiler_that_fails_is_named(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", compiler)
+    assert compiler in (winograd.KERNELS.problem() or "")
+    images, layer = torch.randn(2, 8, 4, 4), winograd.Convolution(8, 8, compiled=True)
+    assert torch.equal(layer(images), conv2d(images, layer.weight, padding=1))
+
+
+@compiled
+def test_compiled_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from thirtytwo.models import winograd; print(winograd.KERNELS.problem())"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    written = []
+    for _ in range(2):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "None"
+        written.append([(path.name, path.stat().st_mtime_ns) for path in (tmp_path / "thirtytwo").iterdir()])
+    assert len(written[0]) == 1
+    assert written[0] == written[1]
+
+
+@compiled
+@pytest.mark.parametrize(("depth", "size"), [*product([2, 3], [(32, 32), (21, 20)])])
+def test_a_network_learns_the_same(depth: int, size: tuple[int, int]) -> None:
+    images, labels = torch.randn(16, 3, *size), torch.arange(16) % 10
+    gradients = []
+    for kind in ("torch", "compiled"):
+        torch.manual_seed(0)
+        network = models.build(SpeedModel(widths=(16, 24), depth=depth, kernels=kind), 10)
+        nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+        gradients.append([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+    for torchs, other in zip(*gradients, strict=True):
+        # Rounded otherwise, pooling takes another pixel where two are nearly equal.
+        assert (torchs - other).norm() <= 2e-2 * torchs.norm()

@@ -1,4 +1,4 @@
-"""Pooling, normalisation and activation in one go are what torch computes one after the other."""
+"""Normalisation and activation in one go are what torch computes one after the other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.functional import gelu, max_pool2d
+from torch.nn.functional import gelu
 
 from thirtytwo.models import pointwise
 
@@ -41,8 +41,8 @@ def layer_of(channels: int, generator: torch.Generator) -> nn.BatchNorm2d:
     return layer
 
 
-def one_by_one(x: Tensor, layer: nn.BatchNorm2d, *, pool: bool, added: Tensor | None) -> Tensor:
-    x = layer(max_pool2d(x, 2) if pool else x)
+def one_by_one(x: Tensor, layer: nn.BatchNorm2d, added: Tensor | None) -> Tensor:
+    x = layer(x)
     return gelu(x if added is None else x + added)
 
 
@@ -51,29 +51,27 @@ def one_by_one(x: Tensor, layer: nn.BatchNorm2d, *, pool: bool, added: Tensor | 
     channels=st.sampled_from([8, 24]),
     height=st.integers(4, 9),
     width=st.integers(4, 9),
-    pool=st.booleans(),
     adds=st.booleans(),
     offset=st.sampled_from([0.0, 1.0, -30.0]),
     channels_last=st.booleans(),
 )
 @settings(deadline=None)
-def test_it_is_pooling_normalisation_and_activation(
-    batch: int, channels: int, height: int, width: int, pool: bool, adds: bool, offset: float, channels_last: bool
+def test_it_is_normalisation_and_activation(
+    batch: int, channels: int, height: int, width: int, adds: bool, offset: float, channels_last: bool
 ) -> None:
     generator = torch.Generator().manual_seed(height * 10 + width)
     x = torch.randn((batch, channels, height, width), generator=generator) + offset
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    small = (batch, channels, height // 2, width // 2) if pool else tuple(x.shape)
-    other = torch.randn(small, generator=generator) if adds else None
-    gradient = torch.randn(small, generator=generator)
+    other = torch.randn(x.shape, generator=generator) if adds else None
+    gradient = torch.randn(x.shape, generator=generator)
     results = []
     for dtype in (torch.float32, torch.float64):
         layer = layer_of(channels, torch.Generator().manual_seed(1)).to(dtype)
         image = x.detach().to(dtype).requires_grad_()
         added = None if other is None else other.to(dtype).requires_grad_()
         compute = pointwise.normalised if dtype == torch.float32 else one_by_one
-        y = compute(image, layer, pool=pool, added=added)
+        y = compute(image, layer, added)
         wanted = [image, layer.bias, *([] if added is None else [added])]
         gradients = torch.autograd.grad(y, wanted, gradient.to(dtype))
         results.append([y.detach(), *gradients, layer.running_mean, layer.running_var])
@@ -85,34 +83,23 @@ def test_it_is_pooling_normalisation_and_activation(
         assert close(found, expected, 1e-4)
 
 
-def test_of_equal_pixels_the_first_gets_the_gradient() -> None:
-    x = torch.ones(2, 8, 2, 2)
-    x[1] = 2
-    for compute in (pointwise.normalised, one_by_one):
-        image = x.clone().requires_grad_()
-        compute(image, layer_of(8, torch.Generator()), pool=True, added=None)[0].sum().backward()  # type: ignore[no-untyped-call]
-        assert image.grad is not None
-        assert not image.grad[:, :, 0, 1].any()
-        assert not image.grad[:, :, 1].any()
-
-
 def test_nan_stays() -> None:
     x = torch.zeros(2, 8, 4, 4)
     x[0, 3, 1, 2] = torch.nan
-    y = pointwise.normalised(x, layer_of(8, torch.Generator()), pool=True)
+    y = pointwise.normalised(x, layer_of(8, torch.Generator()))
     assert y[:, 3].isnan().all()
     assert not y[:, 4].isnan().any()
     assert pointwise.gelu(x).isnan().sum() == 1
 
 
 def test_same_bits_for_any_number_of_threads() -> None:
-    x, gradient = torch.randn(7, 16, 9, 9), torch.randn(7, 16, 4, 4)
+    x, gradient = torch.randn(7, 16, 9, 9), torch.randn(7, 16, 9, 9)
     results, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             layer, image = layer_of(16, torch.Generator().manual_seed(0)), x.clone().requires_grad_()
-            y = pointwise.normalised(image, layer, pool=True)
+            y = pointwise.normalised(image, layer)
             results.append([y.detach(), *torch.autograd.grad(y, (image, layer.bias), gradient)])
     finally:
         torch.set_num_threads(before)

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, max_pool2d
 
-from thirtytwo.models.winograd import KERNELS, SIDES, Convolution, best_side, convolve, matrices
+from thirtytwo.models.winograd import KERNELS, SIDES, Convolution, best_side, convolve, matrices, tiles
 
 compiled = pytest.mark.skipif(KERNELS.problem() is not None, reason=f"no kernels here: {KERNELS.problem()}")
 
@@ -67,6 +67,38 @@ def test_it_is_the_convolution(
 
 
 @compiled
+@pytest.mark.parametrize("side", [2, 4, 6, 8])
+@given(batch=st.integers(1, 4), height=st.integers(2, 19), width=st.integers(2, 19), whole=st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_pooled_it_is_max_pooling_of_itself(side: int, batch: int, height: int, width: int, whole: bool) -> None:
+    generator = torch.Generator().manual_seed(height * 100 + width)
+    images = torch.randn((batch, 8, height, width), generator=generator)
+    weights = torch.randn((16, 8, 3, 3), generator=generator)
+    if whole:  # of equal ones among four, both take the first
+        images, weights = images.round(), torch.zeros_like(weights)
+        weights[:, 0, 1, 1] = 1
+    gradient = torch.randn((batch, 16, height // 2, width // 2), generator=generator)
+    found = []
+    for pooled in (
+        lambda x, w: convolve(x, w, side, pool=True),
+        lambda x, w: max_pool2d(convolve(x, w, side), 2),
+    ):
+        x, w = images.clone().requires_grad_(), weights.clone().requires_grad_()
+        y = pooled(x, w)  # type: ignore[no-untyped-call]
+        found.append([y.detach(), *torch.autograd.grad(y, (x, w), gradient)])
+    assert torch.equal(found[0][0], found[1][0])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() <= 1e-5 * other.norm()
+
+
+@compiled
+def test_what_is_not_a_number_stays() -> None:
+    images = torch.zeros(1, 8, 8, 8)
+    images[0, 0, 3, 3] = torch.nan
+    assert convolve(images, torch.ones(8, 8, 3, 3), 2, pool=True).isnan().any()
+
+
+@compiled
 def test_same_bits_every_time() -> None:
     images, weights, gradient = torch.randn(64, 16, 15, 15), torch.randn(32, 16, 3, 3), torch.randn(64, 32, 15, 15)
     first = results(images, weights, gradient, None)
@@ -87,7 +119,7 @@ def test_gradients_only_where_they_are_wanted() -> None:
 @given(height=st.integers(1, 64), width=st.integers(1, 64))
 def test_tiles_save_multiplications(height: int, width: int) -> None:
     side = best_side(height, width)
-    needed = (side + 2) ** 2 * -(-height // side) * -(-width // side)
+    needed = (side + 2) ** 2 * tiles(height, width, side)
     if min(height, width) > 1:
         assert needed < 9 * height * width
     assert all(needed <= (m + 2) ** 2 * -(-height // m) * -(-width // m) for m in SIDES)

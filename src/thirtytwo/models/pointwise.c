@@ -1,9 +1,8 @@
-/* Max-pooling, batch normalisation and GELU in one go; see pointwise.py. Images are float (images, height, width,
+/* Batch normalisation and GELU in one go; see pointwise.py. Images are float (images, height, width,
  * channels), channels in LANES. Sums over a batch are those of its images, added in their order: the same bits for any
  * number of threads. */
 
 typedef int whole __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef unsigned char bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 static inline vector chosen(whole which, vector yes, vector no) {
   return (vector)((which & (whole)yes) | (~which & (whole)no));
@@ -61,33 +60,6 @@ void gelu_back(const float *restrict x, const float *restrict gradient, float *r
     STORE(result + i * LANES, LOAD(gradient + i * LANES) * gelu_slope(LOAD(x + i * LANES)));
 }
 
-/* The largest of each 2 x 2 pixels of one image, and which of the four it is; of equal ones the first. */
-static void pool(const float *restrict x, float *restrict result, unsigned char *restrict which, long height, long width,
-                 long channels) {
-  for (long h = 0; h < height / 2; h++)
-    for (long w = 0; w < width / 2; w++, result += channels, which += channels) {
-      const float *from = x + (h * 2 * width + w * 2) * channels;
-      const long step[4] = {0, channels, width * channels, (width + 1) * channels};
-      for (long c = 0; c < channels; c += LANES) {
-        vector most = LOAD(from + c);
-        whole at = {0};
-        for (int i = 1; i < 4; i++) {
-          const vector other = LOAD(from + step[i] + c);
-          const whole larger = (whole)(other > most) | (whole)(other != other); /* what is not a number stays */
-          most = chosen(larger, other, most);
-          at = (larger & i) | (~larger & at);
-        }
-        STORE(result + c, most);
-        *(bytes *)(which + c) = __builtin_convertvector(at, bytes);
-      }
-    }
-}
-
-/* What no square covers where a size is odd. */
-static void empty(float *x, long numbers) {
-  for (long i = 0; i < numbers; i++) x[i] = 0;
-}
-
 /* Sums over the images, (images, channels) -> (channels). */
 static void add_up(const float *restrict of_images, double *restrict result, long images, long channels) {
   for (long c = 0; c < channels; c++) result[c] = 0;
@@ -95,26 +67,20 @@ static void add_up(const float *restrict of_images, double *restrict result, lon
     for (long c = 0; c < channels; c++) result[c] += of_images[n * channels + c];
 }
 
-/* y = GELU((p - mean) * scale + bias + added), where p is x, or x pooled if there is room for that.
+/* y = GELU((x - mean) * scale + bias + added), for `images` of so many pixels.
  *
- *   pooled, which  room for p, and for the pixels that it was taken from; NULL if x is not pooled
- *   added          like p, or NULL
+ *   added   like x, or NULL
  *   mean, variance, scale  (channels): what they are for this batch; scale is 1 / sqrt(variance + epsilon)
- *   sums           room: 2 x images x channels
+ *   sums    room: 2 x images x channels
  */
-void normalise(const float *restrict x, float *restrict pooled, unsigned char *restrict which,
-               const float *restrict added, const float *restrict bias, float *restrict mean, float *restrict variance,
-               float *restrict scale, float *restrict y, float *restrict sums, double epsilon, long images, long height,
-               long width, long channels) {
-  const long large = height * width * channels, pixels = pooled ? (height / 2) * (width / 2) : height * width;
-  const long small = pixels * channels;
-  const float *p = pooled ? pooled : x;
+void normalise(const float *restrict x, const float *restrict added, const float *restrict bias, float *restrict mean,
+               float *restrict variance, float *restrict scale, float *restrict y, float *restrict sums, double epsilon,
+               long images, long pixels, long channels) {
   float *squares = sums + images * channels;
 #pragma omp parallel for schedule(static)
-  for (long n = 0; n < images; n++) {
-    if (pooled) pool(x + n * large, pooled + n * small, which + n * small, height, width, channels);
+  for (long n = 0; n < images; n++)
     for (long c = 0; c < channels; c += LANES) {
-      const float *own = p + n * small + c;
+      const float *own = x + n * pixels * channels + c;
       vector sum = {0}, square = {0};
       for (long i = 0; i < pixels; i++) sum += LOAD(own + i * channels);
       const vector middle = sum / (float)pixels;
@@ -125,7 +91,6 @@ void normalise(const float *restrict x, float *restrict pooled, unsigned char *r
       STORE(sums + n * channels + c, sum);
       STORE(squares + n * channels + c, square);
     }
-  }
   double total[MOST_CHANNELS], spread[MOST_CHANNELS];
   add_up(sums, total, images, channels);
   add_up(squares, spread, images, channels); /* about each image's own mean, so far */
@@ -144,7 +109,7 @@ void normalise(const float *restrict x, float *restrict pooled, unsigned char *r
 #pragma omp parallel for schedule(static)
   for (long i = 0; i < images * pixels; i++)
     for (long c = 0; c < channels; c += LANES) {
-      vector z = (LOAD(p + i * channels + c) - LOAD(mean + c)) * LOAD(scale + c) + LOAD(bias + c);
+      vector z = (LOAD(x + i * channels + c) - LOAD(mean + c)) * LOAD(scale + c) + LOAD(bias + c);
       if (added) z += LOAD(added + i * channels + c);
       STORE(y + i * channels + c, gelu_of(z));
     }
@@ -152,26 +117,24 @@ void normalise(const float *restrict x, float *restrict pooled, unsigned char *r
 
 /* Its gradients.
  *
- *   p, which, added, bias, mean, scale  as above
+ *   x, added, bias, mean, scale  as above
  *   gradient   of y
- *   inner      like p: the gradient of `added`, and a step on the way
+ *   inner      like x: the gradient of `added`, and a step on the way; may be `result` if nothing is added
  *   for_bias   (channels)
  *   result     of x
  */
-void normalise_back(const float *restrict p, const unsigned char *restrict which, const float *restrict added,
-                    const float *restrict bias, const float *restrict mean, const float *restrict scale,
-                    const float *restrict gradient, float *restrict inner, float *restrict for_bias,
-                    float *restrict result, float *restrict sums, long images, long height, long width, long channels) {
-  const long large = height * width * channels, pixels = which ? (height / 2) * (width / 2) : height * width;
-  const long small = pixels * channels;
+void normalise_back(const float *restrict x, const float *restrict added, const float *restrict bias,
+                    const float *restrict mean, const float *restrict scale, const float *restrict gradient,
+                    float *inner, float *restrict for_bias, float *result, float *restrict sums, long images,
+                    long pixels, long channels) {
   float *along = sums + images * channels;
 #pragma omp parallel for schedule(static)
   for (long n = 0; n < images; n++)
     for (long c = 0; c < channels; c += LANES) {
       vector sum = {0}, product = {0};
-      for (long i = 0; i < pixels; i++) {
-        const long at = n * small + i * channels + c;
-        const vector unit = (LOAD(p + at) - LOAD(mean + c)) * LOAD(scale + c);
+      for (long i = n * pixels; i < (n + 1) * pixels; i++) {
+        const long at = i * channels + c;
+        const vector unit = (LOAD(x + at) - LOAD(mean + c)) * LOAD(scale + c);
         vector z = unit + LOAD(bias + c);
         if (added) z += LOAD(added + at);
         const vector g = LOAD(gradient + at) * gelu_slope(z);
@@ -192,23 +155,10 @@ void normalise_back(const float *restrict p, const unsigned char *restrict which
     slope[c] = (float)(share[c] / (double)(images * pixels));
   }
 #pragma omp parallel for schedule(static)
-  for (long n = 0; n < images; n++) {
-    float *to = result + n * large;
-    if (which && width % 2)
-      for (long h = 0; h < height; h++) empty(to + (h * width + width - 1) * channels, channels);
-    if (which && height % 2) empty(to + (height - 1) * width * channels, width * channels);
-    for (long i = 0; i < pixels; i++)
-      for (long c = 0; c < channels; c += LANES) {
-        const long at = n * small + i * channels + c;
-        const vector unit = (LOAD(p + at) - LOAD(mean + c)) * LOAD(scale + c);
-        const vector g = LOAD(scale + c) * (LOAD(inner + at) - LOAD(level + c) - unit * LOAD(slope + c));
-        if (which) {
-          const long across = width / 2, corner = (i / across * 2 * width + i % across * 2) * channels + c;
-          const whole taken = __builtin_convertvector(*(const bytes *)(which + at), whole);
-          for (int k = 0; k < 4; k++)
-            STORE(to + corner + (k / 2 * width + k % 2) * channels, (vector)((whole)(taken == k) & (whole)g));
-        } else
-          STORE(to + i * channels + c, g);
-      }
-  }
+  for (long i = 0; i < images * pixels; i++)
+    for (long c = 0; c < channels; c += LANES) {
+      const long at = i * channels + c;
+      const vector unit = (LOAD(x + at) - LOAD(mean + c)) * LOAD(scale + c);
+      STORE(result + at, LOAD(scale + c) * (LOAD(inner + at) - LOAD(level + c) - unit * LOAD(slope + c)));
+    }
 }

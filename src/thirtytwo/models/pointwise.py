@@ -1,8 +1,8 @@
-"""Max-pooling, batch normalisation and GELU in one go, for training on a CPU.
+"""Batch normalisation and GELU in one go, for training on a CPU.
 
-One after the other they read and write the images six times, and the error function costs as much again. Here
-(`pointwise.c`) an image is pooled and summed up while it is in the cache, normalised and passed on in one second pass,
-and the way back is two passes, too. They differ from torch's by rounding, about 2e-7.
+One after the other they read and write the images five times, and the error function costs as much again. Here
+(`pointwise.c`) it is two passes, forward and backward: one for the sums, one for the rest. They differ from torch's by
+rounding, about 2e-7.
 """
 
 from __future__ import annotations
@@ -23,21 +23,18 @@ def gelu(x: Tensor) -> Tensor:
     return result
 
 
-def normalised(x: Tensor, layer: nn.BatchNorm2d, *, pool: bool = False, added: Tensor | None = None) -> Tensor:
-    """GELU(normalise(x) + added), where each 2 × 2 pixels of x are first pooled to the largest if that is wanted.
-
-    The layer's running averages move on, as in training.
+def normalised(x: Tensor, layer: nn.BatchNorm2d, added: Tensor | None = None) -> Tensor:
+    """GELU(normalise(x) + added); the layer's running averages move on, as in training.
 
     Args:
         x: float32 (batch, channels, h, w).
         layer: has a bias, and a weight of 1 that is not trained.
-        pool: whether to.
-        added: like the result, or None.
+        added: like x, or None.
 
     Returns:
-        (batch, channels, h, w), or half the height and width, channels-last.
+        (batch, channels, h, w), channels-last.
     """
-    result, mean, variance = _Normalised.apply(x, layer.bias, added, layer.eps, pool)  # type: ignore[no-untyped-call]
+    result, mean, variance = _Normalised.apply(x, layer.bias, added, layer.eps)  # type: ignore[no-untyped-call]
     assert layer.running_mean is not None
     assert layer.running_var is not None
     assert layer.num_batches_tracked is not None
@@ -72,38 +69,33 @@ class _Gelu(torch.autograd.Function):
 class _Normalised(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, bias: Tensor, added: Tensor | None, epsilon: float, pool: bool
+        ctx: Any, x: Tensor, bias: Tensor, added: Tensor | None, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x = _lined_up(x)
+        x, added = _lined_up(x), None if added is None else _lined_up(added)
         batch, channels, height, width = x.shape
-        small = (batch, channels, height // 2, width // 2) if pool else x.shape
-        pooled = room(*small) if pool else None
-        which = torch.empty(pooled.numel(), dtype=torch.uint8) if pooled is not None else None
-        added = None if added is None else _lined_up(added)
         mean, variance, scale = torch.empty((3, channels), dtype=torch.float32)
-        result = room(*small)
         sums = torch.empty((2, batch, channels), dtype=torch.float32)
+        result = room(*x.shape)
         KERNELS.run(
-            "normalise", x, pooled, which, added, bias, mean, variance, scale, result, sums, epsilon,
-            batch, height, width, channels,
-        )  # fmt: skip
-        ctx.save_for_backward(x if pooled is None else pooled, which, added, bias, mean, scale)
-        ctx.shape = x.shape
+            "normalise", x, added, bias, mean, variance, scale, result, sums, epsilon, batch, height * width, channels
+        )
+        ctx.save_for_backward(x, added, bias, mean, scale)
         ctx.mark_non_differentiable(mean, variance)
         return result, mean, variance
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
-        taken, which, added, bias, mean, scale = ctx.saved_tensors
-        batch, channels, height, width = ctx.shape
-        inner, for_bias, result = room(*taken.shape), torch.empty_like(bias), room(*ctx.shape)
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        x, added, bias, mean, scale = ctx.saved_tensors
+        batch, channels, height, width = x.shape
+        result, for_bias = room(*x.shape), torch.empty_like(bias)
+        inner = result if added is None else room(*x.shape)
         sums = torch.empty((2, batch, channels), dtype=torch.float32)
         KERNELS.run(
-            "normalise_back", taken, which, added, bias, mean, scale, _lined_up(gradient), inner, for_bias, result,
-            sums, batch, height, width, channels,
+            "normalise_back", x, added, bias, mean, scale, _lined_up(gradient), inner, for_bias, result, sums,
+            batch, height * width, channels,
         )  # fmt: skip
-        return result, for_bias, None if added is None else inner, None, None
+        return result, for_bias, None if added is None else inner, None
 
 
 def _lined_up(images: Tensor) -> Tensor:

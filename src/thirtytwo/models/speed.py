@@ -20,7 +20,7 @@ from torch.nn.functional import max_pool2d
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import pointwise
 from thirtytwo.models.native import fits
-from thirtytwo.models.winograd import Convolution
+from thirtytwo.models.winograd import Convolution, convolve
 
 
 def build(
@@ -126,13 +126,18 @@ class _Group(nn.Module):
         depth = len(self.convolutions)
         trunk = None
         for number, (convolution, normalise) in enumerate(zip(self.convolutions, self.normalisations, strict=True)):
-            x = convolution(x)
+            assert isinstance(convolution, Convolution)
+            assert isinstance(normalise, nn.BatchNorm2d)
+            if number == 0:
+                fused = convolution.is_winograd(x)
+                x = convolve(x, convolution.weight, pool=True) if fused else self.pool(convolution(x))
+            else:
+                x = convolution(x)
             added = trunk if number == depth - 1 else None
             if _is_for_kernels(self, x):
-                assert isinstance(normalise, nn.BatchNorm2d)
-                x = pointwise.normalised(x, normalise, pool=number == 0, added=added)
+                x = pointwise.normalised(x, normalise, added)
             else:
-                x = normalise(x if number else self.pool(x))
+                x = normalise(x)
                 x = self.activation(x if added is None else x + added)
             if number == 0 and depth > 2:
                 trunk = x

@@ -8,7 +8,8 @@
  *
  * Images are float (images, height, width, channels); transformed ones float (SIDE * SIDE, images * tiles, channels),
  * `plane` numbers apart in the first dimension.
- * Pixels that a tile has beyond its image are zeros when read, and forgotten when written. Channels come in LANES.
+ * Pixels that a tile has beyond its image are zeros when read, and forgotten when written. Tiles lie in rows, `across`
+ * of them, `down` rows an image; they cover all outputs that are wanted. Channels come in LANES.
  *
  * Threads take groups of so few images that what they compute with stays in the cache.
  */
@@ -50,12 +51,21 @@ static void multiply(const float *restrict a, const float *restrict b, float *re
   }
 }
 
+typedef int whole __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef unsigned char bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+#define AT(address) ((vector *)(address))
+#define LINE 16 /* numbers in a line of the cache */
+/* Begin to fetch what comes next of so many planes, too many for the processor to see by itself. */
+#define FETCH(next, plane, count, writes) \
+  for (long ahead = 0; ahead < (count); ahead++) __builtin_prefetch((next) + ahead * (plane), writes)
+
 int omp_get_thread_num(void);
 #endif
 
 static void NAME(input)(const float *restrict image, float *restrict transformed, long images, long height, long width,
-                        long channels, long plane) {
-  const long down = (height + M - 1) / M, across = (width + M - 1) / M;
+                        long down, long across, long channels, long plane) {
+  const long step = plane / LANES;
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)
       for (long x = 0; x < across; x++) {
@@ -71,15 +81,15 @@ static void NAME(input)(const float *restrict image, float *restrict transformed
           vector d[SIDE * SIDE], e[SIDE * SIDE];
           for (int i = 0; i < SIDE * SIDE; i++) d[i] = LOAD(pixel[i] + c);
           for (int j = 0; j < SIDE; j++) NAME(input_1d)(d + j, SIDE, e + j, SIDE);
-          for (int i = 0; i < SIDE; i++) NAME(input_1d)(e + i * SIDE, 1, d + i * SIDE, 1);
-          for (int i = 0; i < SIDE * SIDE; i++) STORE(to + i * plane + c, d[i]);
+          if (c % LINE == 0) FETCH(to + c + LINE, plane, SIDE * SIDE, 1);
+          for (int i = 0; i < SIDE; i++) NAME(input_1d)(e + i * SIDE, 1, AT(to + c) + i * SIDE * step, step);
         }
       }
 }
 
 static void NAME(input_back)(const float *restrict transformed, float *restrict image, long images, long height,
-                             long width, long channels, long plane) {
-  const long down = (height + M - 1) / M, across = (width + M - 1) / M;
+                             long width, long down, long across, long channels, long plane) {
+  const long step = plane / LANES;
   for (long n = 0; n < images; n++) { /* tiles overlap: one thread adds up all of an image's */
     float *first = image + n * height * width * channels;
     for (long i = 0; i < height * width * channels; i++) first[i] = 0;
@@ -97,8 +107,8 @@ static void NAME(input_back)(const float *restrict transformed, float *restrict 
         const float *from = transformed + ((n * down + y) * across + x) * channels;
         for (long c = 0; c < channels; c += LANES) {
           vector d[SIDE * SIDE], e[SIDE * SIDE];
-          for (int i = 0; i < SIDE * SIDE; i++) d[i] = LOAD(from + i * plane + c);
-          for (int j = 0; j < SIDE; j++) NAME(input_1d_back)(d + j, SIDE, e + j, SIDE);
+          if (c % LINE == 0) FETCH(from + c + LINE, plane, SIDE * SIDE, 0);
+          for (int j = 0; j < SIDE; j++) NAME(input_1d_back)(AT(from + c) + j * step, SIDE * step, e + j, SIDE);
           for (int i = 0; i < SIDE; i++) NAME(input_1d_back)(e + i * SIDE, 1, d + i * SIDE, 1);
           for (int i = 0; i < SIDE * SIDE; i++) STORE(pixel[i] + c, LOAD(pixel[i] + c) + d[i]);
         }
@@ -107,8 +117,8 @@ static void NAME(input_back)(const float *restrict transformed, float *restrict 
 }
 
 static void NAME(output)(const float *restrict transformed, float *restrict image, long images, long height, long width,
-                         long channels, long plane) {
-  const long down = (height + M - 1) / M, across = (width + M - 1) / M;
+                         long down, long across, long channels, long plane) {
+  const long step = plane / LANES;
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)
       for (long x = 0; x < across; x++) {
@@ -122,9 +132,9 @@ static void NAME(output)(const float *restrict transformed, float *restrict imag
           }
         const float *from = transformed + ((n * down + y) * across + x) * channels;
         for (long c = 0; c < channels; c += LANES) {
-          vector d[SIDE * SIDE], e[M * SIDE], f[M * M];
-          for (int i = 0; i < SIDE * SIDE; i++) d[i] = LOAD(from + i * plane + c);
-          for (int j = 0; j < SIDE; j++) NAME(output_1d)(d + j, SIDE, e + j, SIDE);
+          vector e[M * SIDE], f[M * M];
+          if (c % LINE == 0) FETCH(from + c + LINE, plane, SIDE * SIDE, 0);
+          for (int j = 0; j < SIDE; j++) NAME(output_1d)(AT(from + c) + j * step, SIDE * step, e + j, SIDE);
           for (int i = 0; i < M; i++) NAME(output_1d)(e + i * SIDE, 1, f + i * M, 1);
           for (int i = 0; i < M * M; i++) STORE(pixel[i] + c, f[i]);
         }
@@ -132,8 +142,8 @@ static void NAME(output)(const float *restrict transformed, float *restrict imag
 }
 
 static void NAME(output_back)(const float *restrict image, float *restrict transformed, long images, long height,
-                              long width, long channels, long plane) {
-  const long down = (height + M - 1) / M, across = (width + M - 1) / M;
+                              long width, long down, long across, long channels, long plane) {
+  const long step = plane / LANES;
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)
       for (long x = 0; x < across; x++) {
@@ -146,14 +156,80 @@ static void NAME(output_back)(const float *restrict image, float *restrict trans
           }
         float *to = transformed + ((n * down + y) * across + x) * channels;
         for (long c = 0; c < channels; c += LANES) {
-          vector d[M * M], e[SIDE * M], f[SIDE * SIDE];
+          vector d[M * M], e[SIDE * M];
           for (int i = 0; i < M * M; i++) d[i] = LOAD(pixel[i] + c);
           for (int j = 0; j < M; j++) NAME(output_1d_back)(d + j, M, e + j, M);
-          for (int i = 0; i < SIDE; i++) NAME(output_1d_back)(e + i * M, 1, f + i * SIDE, 1);
-          for (int i = 0; i < SIDE * SIDE; i++) STORE(to + i * plane + c, f[i]);
+          if (c % LINE == 0) FETCH(to + c + LINE, plane, SIDE * SIDE, 1);
+          for (int i = 0; i < SIDE; i++) NAME(output_1d_back)(e + i * M, 1, AT(to + c) + i * SIDE * step, step);
         }
       }
 }
+
+#if M % 2 == 0
+/* The same, of which only the largest of each 2 x 2 pixels is written, and which of the four it is; of equal ones the
+ * first. `rows` and `columns` are those of the result. */
+static void NAME(output_pooled)(const float *restrict transformed, float *restrict image, unsigned char *restrict which,
+                                long images, long rows, long columns, long down, long across, long channels,
+                                long plane) {
+  const long step = plane / LANES;
+  for (long n = 0; n < images; n++)
+    for (long y = 0; y < down; y++)
+      for (long x = 0; x < across; x++) {
+        const float *from = transformed + ((n * down + y) * across + x) * channels;
+        for (long c = 0; c < channels; c += LANES) {
+          vector e[M * SIDE], f[M * M];
+          if (c % LINE == 0) FETCH(from + c + LINE, plane, SIDE * SIDE, 0);
+          for (int j = 0; j < SIDE; j++) NAME(output_1d)(AT(from + c) + j * step, SIDE * step, e + j, SIDE);
+          for (int i = 0; i < M; i++) NAME(output_1d)(e + i * SIDE, 1, f + i * M, 1);
+          for (long i = 0; i < M / 2; i++)
+            for (long j = 0; j < M / 2; j++) {
+              const long h = y * (M / 2) + i, w = x * (M / 2) + j, to = ((n * rows + h) * columns + w) * channels + c;
+              if (h >= rows || w >= columns) continue;
+              const vector *corner = f + 2 * (i * M + j);
+              vector most = corner[0];
+              whole at = {0};
+              for (int k = 1; k < 4; k++) {
+                const vector other = corner[k / 2 * M + k % 2];
+                const whole larger = (whole)(other > most) | (whole)(other != other); /* what is not a number stays */
+                most = (vector)((larger & (whole)other) | (~larger & (whole)most));
+                at = (larger & k) | (~larger & at);
+              }
+              STORE(image + to, most);
+              *(bytes *)(which + to) = __builtin_convertvector(at, bytes);
+            }
+        }
+      }
+}
+
+static void NAME(output_pooled_back)(const float *restrict image, const unsigned char *restrict which,
+                                     float *restrict transformed, long images, long rows, long columns, long down,
+                                     long across, long channels, long plane) {
+  const long step = plane / LANES;
+  for (long n = 0; n < images; n++)
+    for (long y = 0; y < down; y++)
+      for (long x = 0; x < across; x++) {
+        float *to = transformed + ((n * down + y) * across + x) * channels;
+        for (long c = 0; c < channels; c += LANES) {
+          vector d[M * M], e[SIDE * M];
+          for (long i = 0; i < M / 2; i++)
+            for (long j = 0; j < M / 2; j++) {
+              const long h = y * (M / 2) + i, w = x * (M / 2) + j, at = ((n * rows + h) * columns + w) * channels + c;
+              vector gradient = {0};
+              whole taken = {0};
+              if (h < rows && w < columns) {
+                gradient = LOAD(image + at);
+                taken = __builtin_convertvector(*(const bytes *)(which + at), whole);
+              }
+              for (int k = 0; k < 4; k++)
+                d[2 * (i * M + j) + k / 2 * M + k % 2] = (vector)((whole)(taken == k) & (whole)gradient);
+            }
+          if (c % LINE == 0) FETCH(to + c + LINE, plane, SIDE * SIDE, 1);
+          for (int j = 0; j < M; j++) NAME(output_1d_back)(d + j, M, e + j, M);
+          for (int i = 0; i < SIDE; i++) NAME(output_1d_back)(e + i * M, 1, AT(to + c) + i * SIDE * step, step);
+        }
+      }
+}
+#endif
 
 /* Weights, of which output o, input i and place p (of nine) lies at o * of_output + i * of_input + p * of_place ->
  * SIDE * SIDE matrices of inputs x outputs, in panels as `multiply` takes them, filled up with zeros. */
@@ -182,41 +258,56 @@ void NAME(weights)(const float *restrict weights, float *restrict panels, long i
 /* images (.., inputs) -> result (.., outputs), with the transformed images on the way.
  *
  *   weights  (SIDE * SIDE) matrices of inputs x outputs, in panels as `multiply` takes them
+ *   which    room for the places that pooling takes pixels from, or NULL; with it the result has half the size
  *   rooms    for each thread, SIDE * SIDE planes of `room` numbers: a group's tiles times outputs at least
  */
 void NAME(forward)(const float *restrict image, const float *restrict weights, float *restrict transformed,
-                   float *restrict result, float *restrict rooms, long images, long height, long width, long inputs,
-                   long outputs, long plane, long room, long group) {
-  const long tiles = ((height + M - 1) / M) * ((width + M - 1) / M), pixels = height * width;
+                   float *restrict result, unsigned char *restrict which, float *restrict rooms, long images,
+                   long height, long width, long inputs, long outputs, long plane, long room, long group) {
+  const long rows = which ? height / 2 : height, columns = which ? width / 2 : width, unit = which ? M / 2 : M;
+  const long down = (rows + unit - 1) / unit, across = (columns + unit - 1) / unit, tiles = down * across;
   const long matrix = inputs * ((outputs + PANEL - 1) / PANEL * PANEL);
 #pragma omp parallel for schedule(dynamic)
   for (long first = 0; first < images; first += group) {
-    const long some = images - first < group ? images - first : group;
+    const long some = images - first < group ? images - first : group, at = first * rows * columns * outputs;
     float *products = rooms + omp_get_thread_num() * SIDE * SIDE * room, *own = transformed + first * tiles * inputs;
-    NAME(input)(image + first * pixels * inputs, own, some, height, width, inputs, plane);
+    NAME(input)(image + first * height * width * inputs, own, some, height, width, down, across, inputs, plane);
     for (long i = 0; i < SIDE * SIDE; i++)
       multiply(own + i * plane, weights + i * matrix, products + i * room, some * tiles, inputs, outputs);
-    NAME(output)(products, result + first * pixels * outputs, some, height, width, outputs, room);
+    if (!which)
+      NAME(output)(products, result + at, some, rows, columns, down, across, outputs, room);
+#if M % 2 == 0
+    else
+      NAME(output_pooled)(products, result + at, which + at, some, rows, columns, down, across, outputs, room);
+#endif
   }
 }
 
 /* gradient (.., outputs) -> that of the products, and from there to result (.., inputs), unless that is NULL.
  *
  *   weights  the same matrices transposed: outputs x inputs
+ *   height, width  of the images, as above
  */
 void NAME(backward)(const float *restrict gradient, const float *restrict weights, float *restrict transformed,
-                    float *restrict result, float *restrict rooms, long images, long height, long width, long inputs,
-                    long outputs, long plane, long room, long group) {
-  const long tiles = ((height + M - 1) / M) * ((width + M - 1) / M), pixels = height * width;
+                    float *restrict result, const unsigned char *restrict which, float *restrict rooms, long images,
+                    long height, long width, long inputs, long outputs, long plane, long room, long group) {
+  const long rows = which ? height / 2 : height, columns = which ? width / 2 : width, unit = which ? M / 2 : M;
+  const long down = (rows + unit - 1) / unit, across = (columns + unit - 1) / unit, tiles = down * across;
   const long matrix = outputs * ((inputs + PANEL - 1) / PANEL * PANEL);
 #pragma omp parallel for schedule(dynamic)
   for (long first = 0; first < images; first += group) {
-    const long some = images - first < group ? images - first : group;
+    const long some = images - first < group ? images - first : group, at = first * rows * columns * outputs;
     float *products = rooms + omp_get_thread_num() * SIDE * SIDE * room, *own = transformed + first * tiles * outputs;
-    NAME(output_back)(gradient + first * pixels * outputs, own, some, height, width, outputs, plane);
+    if (!which)
+      NAME(output_back)(gradient + at, own, some, rows, columns, down, across, outputs, plane);
+#if M % 2 == 0
+    else
+      NAME(output_pooled_back)(gradient + at, which + at, own, some, rows, columns, down, across, outputs, plane);
+#endif
     if (!result) continue;
     for (long i = 0; i < SIDE * SIDE; i++)
       multiply(own + i * plane, weights + i * matrix, products + i * room, some * tiles, outputs, inputs);
-    NAME(input_back)(products, result + first * pixels * inputs, some, height, width, inputs, room);
+    NAME(input_back)(products, result + first * height * width * inputs, some, height, width, down, across, inputs,
+                     room);
   }
 }

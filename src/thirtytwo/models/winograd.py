@@ -52,67 +52,75 @@ class Convolution(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
+        return convolve(images, self.weight) if self.is_winograd(images) else super().forward(images)
+
+    def is_winograd(self, images: Tensor) -> bool:
+        """Whether it is for these images."""
         # Trained models answer with torch's convolution, the same on every machine.
-        if not (self.compiled and self.training) or not fits(images) or len(self.weight) % LANES or KERNELS.problem():
-            return super().forward(images)
-        return convolve(images, self.weight)
+        wanted = self.compiled and self.training
+        return wanted and fits(images) and len(self.weight) % LANES == 0 and KERNELS.problem() is None
 
 
-def convolve(images: Tensor, weights: Tensor, side: int | None = None) -> Tensor:
+def convolve(images: Tensor, weights: Tensor, side: int | None = None, *, pool: bool = False) -> Tensor:
     """Convolve float32 (batch, inputs, h, w), padded by one zero, with (outputs, inputs, 3, 3).
 
     Args:
         images: on a CPU; any memory format, channels-last is read as it lies.
         weights: channels in multiples of `LANES`.
         side: of the tiles, one of `SIDES`; None takes what needs fewest multiplications.
+        pool: the result is the largest of each 2 × 2 outputs, as max-pooling would make it; `side` is then even.
 
     Returns:
-        (batch, outputs, h, w), channels-last.
+        (batch, outputs, h, w), or half the height and width, channels-last.
     """
-    side = side or best_side(images.shape[2], images.shape[3])
-    result: Tensor = _Convolve.apply(images, weights, side)  # type: ignore[no-untyped-call]
+    side = side or best_side(images.shape[2], images.shape[3], pool=pool)
+    result: Tensor = _Convolve.apply(images, weights, side, pool)  # type: ignore[no-untyped-call]
     return result
 
 
-def best_side(height: int, width: int) -> int:
+def best_side(height: int, width: int, *, pool: bool = False) -> int:
     """Of the tiles: what needs fewest multiplications for images of this size; the smaller one if in doubt."""
-    return min(SIDES, key=lambda side: (side + 2) ** 2 * -(-height // side) * -(-width // side))
+    sides = [side for side in SIDES if not pool or side % 2 == 0]
+    return min(sides, key=lambda side: (side + 2) ** 2 * tiles(height, width, side, pool=pool))
+
+
+def tiles(height: int, width: int, side: int, *, pool: bool = False) -> int:
+    """Of an image; pooling needs none for a last row or column without a neighbour."""
+    if pool:
+        height, width = height // 2 * 2, width // 2 * 2
+    return -(-height // side) * -(-width // side)
 
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weights: Tensor, side: int) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weights: Tensor, side: int, pool: bool) -> Tensor:
         batch, inputs, height, width = images.shape
         outputs, points = len(weights), (side + 2) ** 2
         images = images.contiguous(memory_format=torch.channels_last)
-        transformed = _planes(points, batch * _tiles(images, side), inputs)
-        result = room(batch, outputs, height, width)
-        _run("forward", side, images, _panels(weights, side), transformed, result, (inputs, outputs))
-        ctx.save_for_backward(transformed, weights)
+        transformed = _planes(points, batch * tiles(height, width, side, pool=pool), inputs)
+        result = room(batch, outputs, *((height // 2, width // 2) if pool else (height, width)))
+        which = torch.empty(result.numel(), dtype=torch.uint8, device="cpu") if pool else None
         ctx.side, ctx.shape = side, images.shape
+        _run("forward", ctx, images, _panels(weights, side), transformed, result, which, outputs)
+        ctx.save_for_backward(transformed, weights, which)
         return result
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        transformed, weights = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        transformed, weights, which = ctx.saved_tensors
         outputs, inputs = weights.shape[:2]
         for_images = for_weights = panels = None
         if ctx.needs_input_grad[0]:
             for_images, panels = room(*ctx.shape), _panels(weights.transpose(0, 1), ctx.side)
         products = _planes(len(transformed), transformed.shape[1], outputs)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        _run("backward", ctx.side, gradient, panels, products, for_images, (inputs, outputs))
+        _run("backward", ctx, gradient, panels, products, for_images, which, outputs)
         if ctx.needs_input_grad[1]:
             flat = torch.bmm(transformed.mT, products).view(len(transformed), -1)
             for_weights = _weight_transform(ctx.side).T @ flat
             for_weights = for_weights.view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
-        return for_images, for_weights, None
-
-
-def _tiles(images: Tensor, side: int) -> int:
-    """Of one image."""
-    return -(-images.shape[2] // side) * -(-images.shape[3] // side)
+        return for_images, for_weights, None, None
 
 
 def _panels(weights: Tensor, side: int) -> Tensor:
@@ -148,22 +156,23 @@ def _apart(numbers: int) -> int:
 
 def _run(
     name: str,
-    side: int,
+    ctx: Any,
     source: Tensor,
     panels: Tensor | None,
     planes: Tensor,
     target: Tensor | None,
-    channels: tuple[int, int],
+    which: Tensor | None,
+    outputs: int,
 ) -> None:
-    """Forward or backward: images (batch, channels, h, w) -> planes and, unless `target` is None, on to images."""
-    batch, height, width = source.shape[0], *source.shape[2:]
-    tiles = _tiles(source, side)
-    group = max(1, TILES_AT_ONCE // tiles)
-    plane = _apart(group * tiles * max(channels))  # of what a thread multiplies
+    """Forward or backward: images -> planes and, unless `target` is None, on to images."""
+    batch, inputs, height, width = ctx.shape
+    each = planes.shape[1] // batch
+    group = max(1, TILES_AT_ONCE // each) if each else 1
+    plane = _apart(group * each * max(inputs, outputs))  # of what a thread multiplies
     rooms = torch.empty(torch.get_num_threads() * len(planes) * plane, dtype=torch.float32, device="cpu")
     KERNELS.run(
-        f"{name}_{side}", source, panels, planes, target, rooms,
-        batch, height, width, *channels, planes.stride(0), plane, group,
+        f"{name}_{ctx.side}", source, panels, planes, target, which, rooms,
+        batch, height, width, inputs, outputs, planes.stride(0), plane, group,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,12 @@ CPU = torch.device("cpu")
 compiled = pytest.mark.skipif(
     winograd.KERNELS.problem() is not None, reason=f"no kernels here: {winograd.KERNELS.problem()}"
 )
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="needs Linux and gcc")
+def test_there_are_kernels_where_there_is_a_compiler() -> None:
+    assert winograd.KERNELS.problem() is None
+    assert pointwise.KERNELS.problem() is None
 
 
 def forget() -> None:
@@ -99,16 +106,31 @@ def test_a_compiler_that_fails_is_named(compiler: str, monkeypatch: pytest.Monke
 
 
 @compiled
-def test_compiled_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from thirtytwo.models import winograd; print(winograd.KERNELS.problem())"]
+def test_compiled_once_and_anew_where_the_file_is_damaged(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from thirtytwo.models import pointwise; print(pointwise.KERNELS.problem())"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    written = []
-    for _ in range(2):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == "None"
-        written.append([(path.name, path.stat().st_mtime_ns) for path in (tmp_path / "thirtytwo").iterdir()])
-    assert len(written[0]) == 1
-    assert written[0] == written[1]
+    written: list[Path] = []
+    for damaged in (False, False, True, False):
+        if damaged:
+            written[0].write_bytes(b"")
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.strip()) == (0, "None"), done.stderr
+        written += (tmp_path / "thirtytwo").iterdir()
+    assert len(set(written)) == 1
+    assert written[0].stat().st_size > 0
+
+
+@compiled
+@pytest.mark.usefixtures("anew")
+def test_whatever_torchs_defaults_are() -> None:
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        assert winograd.KERNELS.problem() is None
+        assert pointwise.KERNELS.problem() is None
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
 
 
 @compiled

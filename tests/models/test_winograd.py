@@ -138,12 +138,33 @@ def test_a_layer_uses_it_in_training_only() -> None:
 
 @pytest.mark.parametrize(
     ("inputs", "outputs", "dtype"),
-    [(3, 8, torch.float32), (8, 10, torch.float32), (8, 8, torch.float64), (4104, 8, torch.float32)],
+    [
+        (3, 8, torch.float32),
+        (8, 10, torch.float32),
+        (8, 8, torch.float64),
+        (4104, 8, torch.float32),
+        (8, 4104, torch.float32),
+    ],
 )
 def test_a_layer_that_it_is_not_made_for_is_torchs(inputs: int, outputs: int, dtype: torch.dtype) -> None:
     layer = Convolution(inputs, outputs, compiled=True).to(dtype)
-    images = torch.randn((2, inputs, 4, 4), dtype=dtype)
+    images = torch.randn((2, inputs, 9, 9), dtype=dtype)
     assert torch.equal(layer(images), conv2d(images, layer.weight, padding=1))
+
+
+@compiled
+def test_what_does_not_fit_together_is_refused() -> None:
+    images, weights = torch.randn(2, 8, 8, 8), torch.randn(8, 8, 3, 3)
+    with pytest.raises(ValueError, match=r"side 3.*even one"):
+        convolve(images, weights, 3, pool=True)
+    with pytest.raises(ValueError, match="side 9"):
+        convolve(images, weights, 9)
+    with pytest.raises(ValueError, match=r"2 × 2"):
+        convolve(images[:, :, :1], weights, pool=True)
+    with pytest.raises(RuntimeError, match="channels"):
+        Convolution(8, 8, compiled=True)(torch.randn(1, 16, 4, 4))
+    with pytest.raises(RuntimeError):
+        Convolution(8, 8, compiled=True).double()(images)
 
 
 def test_not_under_autocast() -> None:

@@ -5,14 +5,17 @@ Where that is impossible — no compiler, not Linux — there are none, and ever
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +39,20 @@ typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 
 
 def fits(images: Tensor) -> bool:
-    """Whether kernels can take such images (batch, channels, h, w): float32 on a CPU, with channels that suit them."""
+    """Whether kernels can take such images: float32 (batch, channels, h, w) on a CPU, with channels that suit them."""
     return (
         images.device.type == "cpu"
         and images.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and images.shape[1] % LANES == 0
-        and images.shape[1] <= MOST_CHANNELS
+        and images.dim() == 4
         and images.numel() > 0
+        and suits(images.shape[1])
     )
+
+
+def suits(channels: int) -> bool:
+    """Whether kernels can take so many."""
+    return channels % LANES == 0 and channels <= MOST_CHANNELS
 
 
 def room(*shape: int) -> Tensor:
@@ -69,19 +77,24 @@ class Kernels:
         """
         self.name, self._source, self._check = name, source, check
         self._library: ctypes.CDLL | None = None
-        self._problem: str | None = None
+        self._problem: str | None = "not looked for yet"
+        self._looked = False
+        self._lock = threading.RLock()
 
     def problem(self) -> str | None:
         """Why there are none here; None if there are. Compiles them at the first call."""
-        if self._library is None and self._problem is None:
-            self._problem = self._load()
-            if self._problem is None and self._check is not None and not self._check():
-                self._problem = f"what the C compiler made of {self.name} computes wrongly"
+        if not self._looked:
+            with self._lock:
+                if not self._looked:
+                    self._problem = self._load()
+                    if self._problem is None and self._check is not None and not self._check():
+                        self._problem = f"what the C compiler made of {self.name} computes wrongly"
+                    self._looked = True
         return self._problem
 
     def forget(self) -> None:
         """Look for a compiler anew."""
-        self._library = self._problem = None
+        self._looked = False
 
     def run(self, name: str, *arguments: Tensor | float | None) -> None:
         """Call one: tensors are addresses, None is NULL, whole numbers are long and others double."""
@@ -90,15 +103,16 @@ class Kernels:
     def _load(self) -> str | None:
         if sys.platform != "linux":
             return "made for Linux only"
-        compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
-        if compiler is None:
+        compiler = shlex.split(os.environ.get("CC", "")) or [*filter(None, map(shutil.which, ("gcc", "cc")))][:1]
+        if not compiler:
             return "no C compiler found"
+        said = shlex.join(compiler)
         try:
             self._library = _compiled(self.name, HEAD + self._source(), compiler)
         except subprocess.CalledProcessError as error:
-            return f"{compiler} failed: {error.stderr.strip() or error.returncode}"
+            return f"{said} failed: {error.stderr.strip() or error.returncode}"
         except (OSError, subprocess.SubprocessError) as error:
-            return f"{compiler}: {error}"
+            return f"{said}: {error}"
         return None
 
 
@@ -110,28 +124,27 @@ def _argument(value: Tensor | float | None) -> Any:
     return ctypes.c_long(value) if isinstance(value, int) else ctypes.c_double(value)
 
 
-def _compiled(name: str, source: str, compiler: str) -> ctypes.CDLL:
-    """Compile, unless that has been done before by the same compiler for the same processor, and load."""
+def _compiled(name: str, source: str, compiler: Sequence[str]) -> ctypes.CDLL:
+    """Load; compile before, unless that has been done by the same compiler for the same processor."""
     # Nothing is linked: what it calls is in the process already, above all torch's OpenMP. A second OpenMP would have
     # threads of its own, which would compete with torch's for the processor.
-    command = [compiler, "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-nostdlib", "-x", "c", "-"]
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    command = [*compiler, "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-nostdlib", "-x", "c", "-"]
+    asked = [*compiler, "--version"]
+    version = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60).stdout
     key = hashlib.sha256("\0".join([source, version, *command, _processor()]).encode()).hexdigest()[:16]
     path = Path(platformdirs.user_cache_dir("thirtytwo")) / f"{name}-{key}.so"
-    if not path.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder) / path.name
-            subprocess.run(
-                [*command, "-o", made], input=source, capture_output=True, text=True, check=True, timeout=300
-            )
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # Under its own name only when it is whole: another process may be looking for it.
-                copy = Path(shutil.copy(made, path.with_suffix(f".{os.getpid()}")))
-                copy.replace(path)
-            except OSError:  # no such folder: this process alone shall have it
-                return ctypes.CDLL(str(made))
-    return ctypes.CDLL(str(path))
+    with contextlib.suppress(OSError):  # not there, empty, or another machine's
+        return ctypes.CDLL(str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        subprocess.run([*command, "-o", made], input=source, capture_output=True, text=True, check=True, timeout=300)
+        with contextlib.suppress(OSError):  # no such folder: this process alone shall have it
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Under its own name only when it is whole: another process may be looking for it.
+            with tempfile.TemporaryDirectory(dir=path.parent) as beside:
+                Path(shutil.copy(made, beside)).replace(path)
+            return ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(made))
 
 
 def _processor() -> str:

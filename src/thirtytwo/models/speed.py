@@ -134,7 +134,7 @@ class _Group(nn.Module):
             else:
                 x = convolution(x)
             added = trunk if number == depth - 1 else None
-            if _is_for_kernels(self, x):
+            if normalise.training and _is_for_kernels(self, x):
                 x = pointwise.normalised(x, normalise, added)
             else:
                 x = normalise(x)

@@ -1,6 +1,6 @@
 /* Winograd's convolution of tiles of M x M outputs; see winograd.py, which puts in front of this file what depends on
  * M: SIDE = M + 2, the number of pixels along a tile's input; the name of each function; and the transforms along one
- * dimension, each from `d` (steps of `s` vectors) to `o` (steps of `t`):
+ * dimension, each from `d` (steps of `s` vectors) to `out` (steps of `t`):
  *
  *   input_1d     SIDE -> SIDE, B^T        input_1d_back   SIDE -> SIDE, B
  *   output_1d    SIDE -> M,    A^T        output_1d_back  M -> SIDE,    A
@@ -15,7 +15,7 @@
  */
 
 #ifndef ROWS
-#define ROWS 6 /* by PANEL sums, two vectors by which they grow, and a factor: 15 of the 16 registers that there are */
+#define ROWS 6 /* by PANEL sums, two vectors by which they grow, and a factor: with AVX2, 15 of its 16 registers */
 #define PANEL (2 * LANES)
 
 /* c (rows, columns) = a (rows, inner) b, for so few rows that their sums are kept in registers. Of b, and of c, it is
@@ -259,15 +259,16 @@ void NAME(weights)(const float *restrict weights, float *restrict panels, long i
  *
  *   weights  (SIDE * SIDE) matrices of inputs x outputs, in panels as `multiply` takes them
  *   which    room for the places that pooling takes pixels from, or NULL; with it the result has half the size
- *   rooms    for each thread, SIDE * SIDE planes of `room` numbers: a group's tiles times outputs at least
+ *   rooms    for each of the threads, SIDE * SIDE planes of `room` numbers: a group's tiles times outputs at least
  */
 void NAME(forward)(const float *restrict image, const float *restrict weights, float *restrict transformed,
                    float *restrict result, unsigned char *restrict which, float *restrict rooms, long images,
-                   long height, long width, long inputs, long outputs, long plane, long room, long group) {
+                   long height, long width, long inputs, long outputs, long plane, long room, long group,
+                   long threads) {
   const long rows = which ? height / 2 : height, columns = which ? width / 2 : width, unit = which ? M / 2 : M;
   const long down = (rows + unit - 1) / unit, across = (columns + unit - 1) / unit, tiles = down * across;
   const long matrix = inputs * ((outputs + PANEL - 1) / PANEL * PANEL);
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (long first = 0; first < images; first += group) {
     const long some = images - first < group ? images - first : group, at = first * rows * columns * outputs;
     float *products = rooms + omp_get_thread_num() * SIDE * SIDE * room, *own = transformed + first * tiles * inputs;
@@ -290,11 +291,12 @@ void NAME(forward)(const float *restrict image, const float *restrict weights, f
  */
 void NAME(backward)(const float *restrict gradient, const float *restrict weights, float *restrict transformed,
                     float *restrict result, const unsigned char *restrict which, float *restrict rooms, long images,
-                    long height, long width, long inputs, long outputs, long plane, long room, long group) {
+                    long height, long width, long inputs, long outputs, long plane, long room, long group,
+                   long threads) {
   const long rows = which ? height / 2 : height, columns = which ? width / 2 : width, unit = which ? M / 2 : M;
   const long down = (rows + unit - 1) / unit, across = (columns + unit - 1) / unit, tiles = down * across;
   const long matrix = outputs * ((inputs + PANEL - 1) / PANEL * PANEL);
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (long first = 0; first < images; first += group) {
     const long some = images - first < group ? images - first : group, at = first * rows * columns * outputs;
     float *products = rooms + omp_get_thread_num() * SIDE * SIDE * room, *own = transformed + first * tiles * outputs;

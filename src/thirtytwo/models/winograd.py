@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, max_pool2d
 
-from thirtytwo.models.native import LANES, Kernels, fits, room
+from thirtytwo.models.native import LANES, Kernels, fits, room, suits
 
 SIDES = (2, 3, 4, 5, 6, 7, 8)
 """Sides of tiles. Larger ones multiply less and round more."""
@@ -57,8 +57,16 @@ class Convolution(nn.Conv2d):
     def is_winograd(self, images: Tensor) -> bool:
         """Whether it is for these images."""
         # Trained models answer with torch's convolution, the same on every machine.
-        wanted = self.compiled and self.training
-        return wanted and fits(images) and len(self.weight) % LANES == 0 and KERNELS.problem() is None
+        return (
+            self.compiled
+            and self.training
+            and fits(images)
+            and images.shape[1] == self.in_channels
+            and suits(self.out_channels)
+            and self.weight.dtype == torch.float32
+            and self.weight.device.type == "cpu"
+            and KERNELS.problem() is None
+        )
 
 
 def convolve(images: Tensor, weights: Tensor, side: int | None = None, *, pool: bool = False) -> Tensor:
@@ -72,7 +80,14 @@ def convolve(images: Tensor, weights: Tensor, side: int | None = None, *, pool: 
 
     Returns:
         (batch, outputs, h, w), or half the height and width, channels-last.
+
+    Raises:
+        ValueError: there are no such tiles, or there is nothing to pool.
     """
+    if side is not None and (side not in SIDES or (pool and side % 2)):
+        raise ValueError(f"side {side}: expected one of {SIDES}, and an even one for pooling")
+    if pool and min(images.shape[2:]) < 2:
+        raise ValueError(f"images of {tuple(images.shape[2:])} pixels: expected at least 2 × 2 for pooling")
     side = side or best_side(images.shape[2], images.shape[3], pool=pool)
     result: Tensor = _Convolve.apply(images, weights, side, pool)  # type: ignore[no-untyped-call]
     return result
@@ -169,10 +184,11 @@ def _run(
     each = planes.shape[1] // batch
     group = max(1, TILES_AT_ONCE // each) if each else 1
     plane = _apart(group * each * max(inputs, outputs))  # of what a thread multiplies
-    rooms = torch.empty(torch.get_num_threads() * len(planes) * plane, dtype=torch.float32, device="cpu")
+    threads = min(torch.get_num_threads(), -(-batch // group))
+    rooms = torch.empty(threads * len(planes) * plane, dtype=torch.float32, device="cpu")
     KERNELS.run(
         f"{name}_{ctx.side}", source, panels, planes, target, which, rooms,
-        batch, height, width, inputs, outputs, planes.stride(0), plane, group,
+        batch, height, width, inputs, outputs, planes.stride(0), plane, group, threads,
     )  # fmt: skip
 
 
@@ -223,16 +239,32 @@ def _inverse(matrix: Matrix) -> Matrix:
 @functools.cache
 def _weight_transform(side: int) -> Tensor:
     """G along both dimensions: float32 ((side + 2)², 9)."""
-    g = torch.tensor([[float(value) for value in row] for row in matrices(side)[1]], dtype=torch.float64)
+    g = torch.tensor([[float(value) for value in row] for row in matrices(side)[1]], dtype=torch.float64, device="cpu")
     return torch.kron(g, g).float()
 
 
 def _is_right() -> bool:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn((1, LANES, 7, 7), generator=generator)
-    weights = torch.randn((LANES, LANES, 3, 3), generator=generator)
-    expected = conv2d(images, weights, padding=1)
-    return all((convolve(images, weights, side) - expected).norm() < 1e-3 * expected.norm() for side in SIDES)
+    """Forward and backward, with and without pooling, in more groups than threads take at once."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    kind: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    images = torch.randn((120, LANES, 6, 6), generator=generator, **kind).requires_grad_()
+    weights = torch.randn((3 * LANES, LANES, 3, 3), generator=generator, **kind).requires_grad_()
+    with torch.enable_grad():
+        expected = conv2d(images, weights, padding=1)
+        factors = torch.randn(expected.shape, generator=generator, **kind)
+        gradients = torch.autograd.grad(expected, (images, weights), factors)
+        for side in SIDES:
+            found = convolve(images, weights, side)
+            results = [found, *torch.autograd.grad(found, (images, weights), factors)]
+            if not all(map(_close, results, [expected, *gradients])):
+                return False
+            if side % 2 == 0 and not _close(convolve(images, weights, side, pool=True), max_pool2d(expected, 2)):
+                return False
+    return True
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return bool((found - expected).norm() < 1e-3 * expected.norm())
 
 
 def _source() -> str:
@@ -281,7 +313,7 @@ def _one_dimension(name: str, matrix: Matrix) -> str:
     for i, row in enumerate(matrix):
         lines.append(f"const vector r{i} = {results[i] or _sum(row, names)};")
     lines += [f"out[{i} * t] = r{i};" for i in range(len(matrix))]
-    head = f"static inline void {name}(const vector *restrict d, int s, vector *restrict out, int t) {{"
+    head = f"static inline void {name}(const vector *restrict d, long s, vector *restrict out, long t) {{"
     return "\n  ".join([head, *lines]) + "\n}"
 
 

@@ -49,6 +49,7 @@ class Runs:
             **self.shared(facts),
             "n": len(results),
             "accuracy": measured.spread([result["test"]["accuracy"] for result in results]),
+            "ece": measured.spread([result["test"]["ece"] for result in results]),
             "train_seconds": measured.spread([result["train_seconds"] for result in results]),
             "cold_seconds": measured.spread([result["cold_seconds"] for result in results]),
             "flops": sum(result["flops"] for result in results) / len(results),

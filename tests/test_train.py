@@ -71,6 +71,15 @@ def test_training_learns_and_leaves_a_complete_folder(small_images: Images) -> N
     assert result["peak_memory_bytes"] > 0
 
 
+def test_a_temperature_in_the_recipe_makes_answers_less_sure_and_no_other(small_images: Images) -> None:
+    plain, cooled = (
+        train(small(f"calibration.temperature={value}"), source(small_images)).finish() for value in (1, 2)
+    )
+    scores = plain.scores(small_images.pixels)
+    assert torch.equal(cooled.scores(small_images.pixels), scores)
+    assert torch.allclose(cooled.probabilities(small_images.pixels), (scores / 2).softmax(1))
+
+
 def test_same_seed_same_bits_and_another_seed_another_network(small_images: Images) -> None:
     runs = [train(small(), source(small_images), seed=seed) for seed in (1, 1, 2)]
     for training in runs:

@@ -28,6 +28,7 @@ from thirtytwo.settings import (
     AnyOptimizer,
     AnySchedule,
     Augmentation,
+    Calibration,
     Constant,
     EarlyStopping,
     FewerImages,
@@ -91,6 +92,8 @@ class Recipe(Settings):
     """How pixels become the network's input."""
     views: Views = Views()
     """What is averaged when an image is classified."""
+    calibration: Calibration = Calibration()
+    """What makes probabilities as sure as they are right."""
     fewer_images: FewerImages = FewerImages()
     """How epochs grow on a smaller data set."""
 

@@ -299,6 +299,14 @@ class Views(Settings):
         return self.mirror or self.translate_pixels > 0
 
 
+class Calibration(Settings):
+    """What makes probabilities as sure as they are right. It is fitted on validation images; a recipe that has none
+    carries what was fitted for a training that held some out."""
+
+    temperature: Positive = 1.0
+    """Scores, averaged over the views, are divided by this before the softmax (Guo et al. 2017)."""
+
+
 class FewerImages(Settings):
     """How epochs grow, and batches shrink, when there are fewer images than the recipe was made for.
 

@@ -166,6 +166,7 @@ class Training:
             size=self._size,
             pixels=self.recipe.pixels,
             views=self.recipe.views,
+            temperature=self.recipe.calibration.temperature,
             facts={
                 **(self._final or self._result()),
                 "spec": self._facts["data"]["spec"],

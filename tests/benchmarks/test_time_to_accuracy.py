@@ -38,7 +38,7 @@ def ended(folder: Path, recipe: str, seed: int, seconds: float, accuracy: float 
         "flops": 1e12,
         "parameters": 1000,
         "peak_memory_bytes": 10**9,
-        "test": {"accuracy": accuracy},
+        "test": {"accuracy": accuracy, "ece": 0.01},
     }
     return run
 

@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import special
-
 from thirtytwo.errors import InputError
 from thirtytwo.run import Run, write_atomic
+from thirtytwo.study import Spread
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATH = REPOSITORY / "src" / "thirtytwo" / "measured.json"
@@ -34,19 +32,7 @@ class Refused(InputError):
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Mean, sample standard deviation, 95% interval of the mean (Student's t), n and the values themselves."""
-    numbers = np.asarray(values, dtype=np.float64)
-    mean = float(numbers.mean())
-    if len(numbers) < 2:
-        return {"n": len(numbers), "mean": mean, "standard_deviation": None, "interval": None, "values": list(values)}
-    deviation = float(numbers.std(ddof=1))
-    half = float(special.stdtrit(len(numbers) - 1, 0.975)) * deviation / len(numbers) ** 0.5
-    return {
-        "n": len(numbers),
-        "mean": mean,
-        "standard_deviation": deviation,
-        "interval": [mean - half, mean + half],
-        "values": list(values),
-    }
+    return Spread.of(values).to_json()
 
 
 def conditions(run: Run) -> dict[str, Any]:

@@ -258,3 +258,19 @@ def test_an_unfinished_run_and_a_missing_file_are_clear_errors(tmp_path: Path) -
     (tmp_path / "run" / "environment.json").write_text(json.dumps({}))
     with pytest.raises(ModelError, match="--resume"):
         Classifier.load(tmp_path / "run")
+
+
+def test_unknown_where_nothing_is_probable_enough(classifier: Classifier, images: np.ndarray, tmp_path: Path) -> None:
+    for index in range(3):
+        Image.fromarray(images[index]).save(tmp_path / f"{index}.png")
+    files = [tmp_path / f"{index}.png" for index in range(3)]
+    plain = classifier.predict(files)
+    middle = sorted(prediction.probability for prediction in plain)[1]
+    for prediction, asked in zip(plain, classifier.predict(files, unknown_below=middle), strict=True):
+        assert asked.label == (prediction.label if prediction.probability >= middle else "unknown")
+        assert (asked.probability, asked.probabilities) == (prediction.probability, prediction.probabilities)
+
+
+def test_a_stored_model_keeps_what_it_calls_unknown(classifier: Classifier, tmp_path: Path) -> None:
+    replace(classifier, unknown_below=0.4).save(tmp_path / "model.safetensors")
+    assert Classifier.load(tmp_path / "model.safetensors").unknown_below == 0.4

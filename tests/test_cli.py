@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from thirtytwo import recipe
+from thirtytwo.classifier import Classifier
 from thirtytwo.cli import main
 from thirtytwo.data import find
 from thirtytwo.run import Run
@@ -152,6 +153,56 @@ def test_predict_answers_for_the_files_that_can_be_read_and_names_the_others(
         assert {row["path"] for row in answer.json} == {str(good)}
         assert "text.png: not an image" in answer.err
         assert ("absent.png: no such file" in answer.err) == (len(words) == 3)
+
+
+def test_predict_says_unknown_where_it_is_asked_to(program: Program, trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    noise("RGB").save(path)
+    (plain,) = program("predict", trained, path, "--json").json
+    (never,) = program("predict", trained, path, "--json", "--unknown-below", "0.9999").json
+    assert never == {**plain, "class": "unknown"}
+    (auto,) = program("predict", trained, path, "--json", "--unknown-below", "auto").json
+    suggested = Classifier.load(trained).unknown_below
+    assert 0 < suggested < 1
+    assert auto["class"] == (plain["class"] if plain["probability"] >= suggested else "unknown")
+    assert "unknown" in program("predict", trained, path, "--unknown-below", "1").out
+    for wrong in ("2", "-0.1", "often", "nan"):
+        answer = program("predict", trained, path, f"--unknown-below={wrong}")
+        assert answer.code == 2
+        assert "expected a probability from 0 to 1, or auto" in answer.err
+
+
+def test_evaluate_scores_corrupted_images_on_request(program: Program, trained: Path) -> None:
+    assert "corrupted" not in program("evaluate", trained, "--split", "validation", "--json").json
+    scores = program("evaluate", trained, "--split", "training", "--corrupted", "30", "--json").json["corrupted"]
+    assert scores["images"] == 30
+    assert "jpeg" in program("evaluate", trained, "--split", "training", "--corrupted", "30").out
+
+
+def test_repeat_tells_the_spread_and_trains_nothing_twice(program: Program) -> None:
+    words = ["classic", "--data", SHAPES, *SMALL, "--set", "epochs=1", "--runs"]
+    answer = program("repeat", *words, "2", "--json")
+    assert answer.code == 0, answer.err
+    assert {"values", "mean", "standard_deviation", "interval", "n"} <= answer.json.keys()
+    assert answer.json["n"] == len(answer.json["values"]) == 2
+    assert Path(answer.json["figure"]).read_text().startswith("<?xml")
+    again = program("repeat", *words, "3")
+    assert again.out.count("trained before") == 2
+    assert "n = 3" in again.out
+
+
+def test_compare_tells_whether_a_difference_is_real(program: Program) -> None:
+    words = ["--data", SHAPES, *SMALL, "--set", "epochs=1", "--runs", "2"]
+    answer = program("compare", "classic", "classic model.dropout=0.5", *words, "--json")
+    assert answer.code == 0, answer.err
+    promised = {"values", "mean", "standard_deviation", "interval", "n", "difference", "p_value"}
+    assert promised <= answer.json.keys()
+    assert answer.json["a"]["runs"] != answer.json["b"]["runs"]
+    same = program("compare", "classic", "classic", *words)
+    assert "These are the same recipe" in same.out
+    assert "p = 1, n = 2 pairs" in same.out
+    assert program("compare", "classic", "clasic", *words).code == 2
+    assert program("compare", "classic", "'classic", *words).code == 2
 
 
 def test_report_draws_again_without_opening_anything(program: Program, trained: Path) -> None:
@@ -343,7 +394,7 @@ def test_version_is_the_packages(program: Program) -> None:
     assert program("--version").out.strip() == f"thirtytwo {__version__}"
 
 
-@pytest.mark.parametrize("command", ["data", "train", "evaluate", "predict", "report"])
+@pytest.mark.parametrize("command", ["data", "train", "evaluate", "predict", "report", "repeat", "compare"])
 def test_every_command_explains_itself(program: Program, command: str) -> None:
     answer = program(command, "--help")
     assert answer.code == 0

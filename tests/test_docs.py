@@ -239,9 +239,9 @@ def test_the_types_that_the_package_promises_are_shipped() -> None:
 # The notebook --------------------------------------------------------------------------------------------------------
 
 
-def run_notebook(folder: Path, parameters: str) -> list[str]:
-    """Execute the notebook with other parameters; returns the text that its cells printed."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+def run_notebook(folder: Path, parameters: str, path: Path = NOTEBOOK) -> list[str]:
+    """Execute a notebook with other parameters; returns the text that its cells printed."""
+    notebook = nbformat.read(path, as_version=4)
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
     tagged[0].source = parameters
@@ -266,6 +266,16 @@ def test_the_notebook_tells_its_story_on_cifar10(cifar10: Path, tmp_path: Path) 
     printed = run_notebook(tmp_path, f'data = "cifar10"\noverrides = [{TINY}, "batch_size=500"]')
     assert any("(50000, 32, 32, 3)" in text for text in printed)
     assert any("test accuracy" in text for text in printed)
+
+
+def test_the_notebook_about_comparisons_tells_its_story(tmp_path: Path) -> None:
+    parameters = f'data = "shapes:training=300,test=60"\ncommon = [{TINY}]\npairs = 2'
+    printed = "".join(run_notebook(tmp_path, parameters, ROOT / "notebooks" / "honest_comparison.ipynb"))
+    assert "opening 2 of this test set" in printed
+    assert "the winner is" in printed
+    assert "A: " in printed
+    assert "differences [0.0, 0.0], p = 1" in printed
+    assert "opening 3" not in printed
 
 
 def test_the_notebook_is_short_unless_asked_and_says_so_first() -> None:

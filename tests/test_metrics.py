@@ -81,3 +81,41 @@ def test_reliability_bins_partition_the_images(seed: int, number: int) -> None:
     occupied = count > 0
     assert bool((confidence[occupied] > low[occupied] - 1e-9).all())
     assert bool((confidence[occupied] <= low[occupied] + 1 / 15 + 1e-9).all())
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 2.5])
+def test_the_best_temperature_undoes_a_wrong_scale(factor: float) -> None:
+    probabilities, _ = answers(0, number=20_000)
+    labels = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(1))[:, 0]
+    found = metrics.best_temperature(probabilities.log() * factor, labels)
+    assert found == pytest.approx(factor, rel=0.05)
+
+
+@given(st.integers(0, 50), st.floats(0.2, 5))
+@settings(max_examples=20, deadline=None)
+def test_no_other_temperature_is_better(seed: int, other: float) -> None:
+    probabilities, labels = answers(seed)
+    scores = probabilities.double().log()
+    best = metrics.best_temperature(scores, labels)
+
+    def loss(temperature: float) -> float:
+        return metrics.cross_entropy((scores / temperature).softmax(1), labels)
+
+    assert loss(best) <= loss(other) + 2e-3  # there is one image more
+    assert metrics.best_temperature(scores * 2, labels) == pytest.approx(2 * best, rel=1e-6)
+
+
+def test_where_all_are_right_or_none_the_temperature_ends_somewhere() -> None:
+    labels = torch.arange(5)
+    assert 0.1 < metrics.best_temperature(torch.eye(5), labels) < 1
+    assert metrics.best_temperature(-torch.eye(5), labels) == pytest.approx(50)
+    # More images that are named rightly allow to be surer.
+    many = metrics.best_temperature(torch.eye(5).repeat(100, 1), labels.repeat(100))
+    assert 0.02 < many < metrics.best_temperature(torch.eye(5), labels)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.95, 1.0])
+def test_so_many_images_reach_the_confidence(share: float) -> None:
+    probabilities, _ = answers(3)
+    least = metrics.confidence_of_share(probabilities, share)
+    assert (probabilities.double().amax(1) >= least).double().mean() == pytest.approx(share, abs=1 / 500)

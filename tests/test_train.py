@@ -71,10 +71,25 @@ def test_training_learns_and_leaves_a_complete_folder(small_images: Images) -> N
     assert result["peak_memory_bytes"] > 0
 
 
-def test_a_temperature_in_the_recipe_makes_answers_less_sure_and_no_other(small_images: Images) -> None:
+def test_a_training_with_validation_images_calibrates_itself(small_images: Images) -> None:
+    training = train(small("calibration.coverage=0.75", "calibration.temperature=7"), source(small_images))
+    classifier = training.finish()
+    _, held_out = small_images.split(0.2)
+    scores = classifier.scores(small_images.pixels[held_out])
+    labels = torch.from_numpy(small_images.labels[held_out])
+    assert classifier.temperature == metrics.best_temperature(scores, labels) != 7
+    sure = (scores / classifier.temperature).softmax(1).amax(1) >= classifier.unknown_below
+    assert float(sure.double().mean()) == 0.75
+    stored = Classifier.load(training.run)
+    assert (stored.temperature, stored.unknown_below) == (classifier.temperature, classifier.unknown_below)
+
+
+def test_a_recipe_without_validation_images_carries_its_temperature(small_images: Images) -> None:
+    words = ["validation=0", "early_stopping.patience=0", "calibration.unknown_below=0.6"]
     plain, cooled = (
-        train(small(f"calibration.temperature={value}"), source(small_images)).finish() for value in (1, 2)
+        train(small(*words, f"calibration.temperature={value}"), source(small_images)).finish() for value in (1, 2)
     )
+    assert plain.unknown_below == 0.6
     scores = plain.scores(small_images.pixels)
     assert torch.equal(cooled.scores(small_images.pixels), scores)
     assert torch.allclose(cooled.probabilities(small_images.pixels), (scores / 2).softmax(1))

@@ -32,6 +32,9 @@ PRETRAINED = "pretrained"
 """Name of the model that lies in the package; a folder of your own of that name is meant by its absolute path."""
 
 
+UNKNOWN = "unknown"
+"""The answer where no class is probable enough."""
+
 _Side = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -45,6 +48,7 @@ class _Header(Settings):
     size: tuple[_Side, _Side]
     views: Views = Views()
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    unknown_below: Annotated[float, Field(ge=0, le=1)] = 0.0
     facts: dict[str, Any]
 
 
@@ -55,9 +59,9 @@ class Prediction:
     path: str
     """The image file."""
     label: str
-    """Name of the most probable class."""
+    """Name of the most probable class; ``unknown`` where it is less probable than was asked for."""
     probability: float
-    """Its probability."""
+    """Of the most probable class."""
     probabilities: dict[str, float]
     """Every class with its probability, most probable first."""
 
@@ -74,6 +78,8 @@ class Classifier:
         pixels: how pixels become the network's input.
         views: what is averaged when an image is classified.
         temperature: scores are divided by this before the softmax (Guo et al. 2017).
+        unknown_below: the top probability below which an answer had better be "unknown", where that is wanted: most
+            validation images, as many as the recipe's `calibration.coverage` says, have more.
         facts: where it comes from: recipe, seed, data, …; how it answers does not depend on them.
     """
 
@@ -84,6 +90,7 @@ class Classifier:
     pixels: Pixels = field(default_factory=Pixels)
     views: Views = field(default_factory=Views)
     temperature: float = 1.0
+    unknown_below: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -141,6 +148,7 @@ class Classifier:
             pixels=header.pixels,
             views=header.views,
             temperature=header.temperature,
+            unknown_below=header.unknown_below,
             facts=header.facts,
         )
 
@@ -160,6 +168,7 @@ class Classifier:
             classes=self.classes,
             size=self.size,
             temperature=self.temperature,
+            unknown_below=self.unknown_below,
             facts=dict(self.facts),
         )
         tensors = {
@@ -254,8 +263,13 @@ class Classifier:
         """Class probabilities float32 (n, classes) for uint8 images (n, height, width, 3)."""
         return self.probabilities(images).cpu().numpy()
 
-    def predict(self, paths: Iterable[str | Path]) -> list[Prediction]:
+    def predict(self, paths: Iterable[str | Path], *, unknown_below: float = 0.0) -> list[Prediction]:
         """Classify image files of any size and kind that Pillow reads.
+
+        Args:
+            paths: the files.
+            unknown_below: the answer is ``unknown`` where no class has this probability; `self.unknown_below` is what
+                the model itself suggests.
 
         Raises:
             ImageError: files are missing, damaged, or no images; all of them are named, and nothing is predicted.
@@ -269,7 +283,8 @@ class Classifier:
             order = np.argsort(-row, kind="stable")
             ranked = {self.classes[index]: float(row[index]) for index in order}
             label = self.classes[order[0]]
-            predictions.append(Prediction(path, label, ranked[label], ranked))
+            said = label if ranked[label] >= unknown_below else UNKNOWN
+            predictions.append(Prediction(path, said, ranked[label], ranked))
         return predictions
 
 

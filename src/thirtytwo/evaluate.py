@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +17,11 @@ from torch import Tensor
 from thirtytwo import metrics
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, find, sealed
+from thirtytwo.data.corrupt import STRENGTHS, corrupted
 from thirtytwo.data.loader import seeded
 from thirtytwo.errors import DataError, ModelError, RunError
 from thirtytwo.run import Run, write_tensors
-from thirtytwo.settings import CustomModel
+from thirtytwo.settings import CustomModel, Views
 
 Split = Literal["training", "validation", "test"]
 
@@ -30,6 +31,9 @@ SHOWN_PER_CLASS = 10
 """Training images of each class in a report."""
 MOST_MISTAKES_SHOWN = 2_000
 """Misclassified test images whose pixels are kept for the report, most confident first."""
+
+CORRUPTED = 1_000
+"""Test images that are scored corrupted in every way there is, after a training."""
 
 EXAMPLES, SAMPLE = 5, 6  # purposes of random streams, beside those of training
 
@@ -147,7 +151,13 @@ def _open_and_score(classifier: Classifier, source: Source, *, key: str, facts: 
     return _score(classifier, "test", opened.images, torch.arange(len(opened.images)), opened.number)
 
 
-def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classifier | None = None) -> dict[str, Any]:
+def evaluate_run(
+    run: Run,
+    data: Source | str | None = None,
+    classifier: Classifier | None = None,
+    *,
+    corrupted_images: int = CORRUPTED,
+) -> dict[str, Any]:
     """Score a finished training on its validation part and, once, on the test set, and complete its folder.
 
     A second call returns what the first one stored and opens nothing.
@@ -156,6 +166,7 @@ def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classif
         run: a run whose training has ended.
         data: where its data is; None finds what it was trained on.
         classifier: the run's, if it is at hand (or cannot be loaded without its owner's network).
+        corrupted_images: how many test images are scored corrupted, too; see `under_corruption`; 0 is none.
 
     Returns:
         The complete result.
@@ -185,13 +196,51 @@ def evaluate_run(run: Run, data: Source | str | None = None, classifier: Classif
             scored.append(_score_part(classifier, "validation", training, held_out))
         recorded = {"run": str(run.path.resolve()), "seed": seed}
         scored.append(_open_and_score(classifier, source, key=run.environment["run_id"], facts=recorded))
-        _store(run, scored, _examples(training.take(kept), seed), seed)
+        calibration = {"temperature": classifier.temperature, "unknown_below": classifier.unknown_below}
+        _store(run, scored, _examples(training.take(kept), seed), seed, calibration)
+        if corrupted_images:
+            result["corrupted"] = under_corruption(classifier, scored[-1].images, corrupted_images)
         result["test_opening"] = scored[-1].opening
+        result["calibration"] = calibration
         result["scoring_seconds"] = scored[-1].seconds
         for part in scored:
             result[part.split] = part.summary()
         run.result = result
         return result
+
+
+def under_corruption(classifier: Classifier, images: Images, number: int = CORRUPTED) -> dict[str, Any]:
+    """How much of its accuracy is left when pictures get worse; see `data.corrupt`.
+
+    Args:
+        classifier: whose first view of each picture is scored.
+        images: as they are, such as those of a `Scored`: then the test set is not opened anew.
+        number: about so many of them, from each class its share, and at least one; all, if there are fewer.
+
+    Returns:
+        ``images``, how many; ``accuracy``, of the same images as they are; ``kinds``: for each kind of corruption the
+        accuracies at strengths 1 to 5; ``mean`` of all of these.
+    """
+    if number < len(images):
+        some = images.split(number / len(images))[1]
+        images = images.take(some if len(some) else np.arange(number))
+    first = replace(classifier, views=Views())
+    labels = torch.from_numpy(images.labels)
+
+    def accuracy(pixels: NDArray[np.uint8]) -> float:
+        return metrics.accuracy(first.probabilities(pixels).cpu(), labels)
+
+    kinds = {
+        str(kind): [accuracy(corrupted(images.pixels, kind, strength)) for strength in range(1, len(amounts) + 1)]
+        for kind, amounts in STRENGTHS.items()
+    }
+    values = [value for row in kinds.values() for value in row]
+    return {
+        "images": len(images),
+        "accuracy": accuracy(images.pixels),
+        "kinds": kinds,
+        "mean": sum(values) / len(values),
+    }
 
 
 def _fits(classifier: Classifier, images: Images) -> None:
@@ -229,7 +278,9 @@ def _examples(training: Images, seed: int) -> dict[str, Tensor]:
     return {"examples": examples, "examples.counts": counts}
 
 
-def _store(run: Run, scored: list[Scored], examples: Mapping[str, Tensor], seed: int) -> None:
+def _store(
+    run: Run, scored: list[Scored], examples: Mapping[str, Tensor], seed: int, calibration: Mapping[str, float]
+) -> None:
     """Write predictions.safetensors: per split its answers, and the pixels of those images that the report shows."""
     tensors = dict(examples)
     for part in scored:
@@ -250,5 +301,10 @@ def _store(run: Run, scored: list[Scored], examples: Mapping[str, Tensor], seed:
         "mistakes.rows": wrong,
         "mistakes.pixels": pixels[wrong],
     }
-    header = {"classes": list(test.images.classes), "data": test.images.name, "opening": test.opening}
+    header = {
+        "classes": list(test.images.classes),
+        "data": test.images.name,
+        "opening": test.opening,
+        **calibration,
+    }
     write_tensors(run.predictions_path, tensors, header)

@@ -93,7 +93,7 @@ class Recipe(Settings):
     views: Views = Views()
     """What is averaged when an image is classified."""
     calibration: Calibration = Calibration()
-    """What makes probabilities as sure as they are right."""
+    """How sure answers are, and from when on they had better be "unknown"."""
     fewer_images: FewerImages = FewerImages()
     """How epochs grow on a smaller data set."""
 

@@ -300,11 +300,16 @@ class Views(Settings):
 
 
 class Calibration(Settings):
-    """What makes probabilities as sure as they are right. It is fitted on validation images; a recipe that has none
-    carries what was fitted for a training that held some out."""
+    """How sure answers are, and from when on they had better be "unknown". Both is fitted on the validation images when
+    training ends; a recipe that has none carries what was fitted for a training that held some out."""
 
+    coverage: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.95
+    """Share of the validation images that shall get an answer other than "unknown", where that is asked for."""
     temperature: Positive = 1.0
-    """Scores, averaged over the views, are divided by this before the softmax (Guo et al. 2017)."""
+    """Without validation images: scores, averaged over the views, are divided by this before the softmax (Guo et al.
+    2017)."""
+    unknown_below: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """Without validation images: the probability that `coverage` stands for."""
 
 
 class FewerImages(Settings):

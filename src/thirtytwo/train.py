@@ -117,6 +117,9 @@ class Training:
         self._validation = on_device(images.take(held_out), self._device) if len(held_out) else None
         self._state.progress.elapsed_seconds = time.perf_counter() - started
         self._schedule = optim.build_schedule(recipe.schedule, epochs=recipe.epochs, steps_per_epoch=self._loader.steps)
+        calibration = recipe.calibration  # with validation images, it is fitted when training ends
+        self._temperature = 1.0 if len(held_out) else calibration.temperature
+        self._unknown_below = 0.0 if len(held_out) else calibration.unknown_below
         self._batches: tuple[Tensor, ...] = ()  # of the epoch under way: which images each step takes
         self._final: dict[str, Any] = {}
 
@@ -166,7 +169,8 @@ class Training:
             size=self._size,
             pixels=self.recipe.pixels,
             views=self.recipe.views,
-            temperature=self.recipe.calibration.temperature,
+            temperature=self._temperature,
+            unknown_below=self._unknown_below,
             facts={
                 **(self._final or self._result()),
                 "spec": self._facts["data"]["spec"],
@@ -210,10 +214,20 @@ class Training:
                 self._state.restore(self.run.checkpoint_path)
                 if self._earlier_seconds is None:
                     self._earlier_seconds = self._state.progress.elapsed_seconds
+            elif self.run.model_path.exists():  # it has ended, and somebody has removed the checkpoint
+                self._take_over()
+                return
             else:
                 self._earlier_seconds = 0.0
                 self._begin()
             yield from self._epochs()
+
+    def _take_over(self) -> None:
+        """The weights that were kept, and how sure they are, from the run's own model file."""
+        ended = Classifier.load(self.run, network=self.network)
+        self._temperature, self._unknown_below = ended.temperature, ended.unknown_below
+        self._final = self.run.result
+        self._state.progress.finished = True
 
     def _begin(self) -> None:
         """Compute what weights are computed from images, and write the first checkpoint."""
@@ -249,6 +263,7 @@ class Training:
         stored = self.run.result
         self._final = {key: stored.get(key, value) for key, value in self._result().items()}
         self.run.result = {**self._final, **stored}
+        self._calibrate()
         self.classifier.save(self.run.model_path)
 
     def _steps(self, clock: _Clock) -> Iterator[Step]:
@@ -399,6 +414,16 @@ class Training:
         progress.begin_next_epoch()
         progress.elapsed_seconds = epoch.seconds
         return epoch
+
+    def _calibrate(self) -> None:
+        """Fit to the validation images, if there are any, how sure the classifier is to be."""
+        if self._validation is None:
+            return
+        pixels, labels = self._validation
+        scores = self.classifier.scores(pixels)
+        self._temperature = metrics.best_temperature(scores, labels)
+        probabilities = (scores / self._temperature).softmax(1)
+        self._unknown_below = metrics.confidence_of_share(probabilities, self.recipe.calibration.coverage)
 
     def _checkpoint(self) -> None:
         """Replace the checkpoint, unless it is better than what would replace it."""

@@ -13,6 +13,7 @@ from PIL import Image
 
 import thirtytwo
 from thirtytwo.data import find, sealed
+from thirtytwo.data.images import Images
 from thirtytwo.data.source import Source
 from thirtytwo.errors import StorageError
 
@@ -123,9 +124,24 @@ def test_labels_keep_their_numbers_however_many_classes_there_are(
 def test_a_source_hands_out_training_images_only(source: Source) -> None:
     assert {name for name in dir(source) if not name.startswith("_")} == {
         *("spec", "name", "location", "notice"),
-        "read_training",
+        *("read_training", "in_memory"),
     }
     assert len(source.read_training()) == 20
+
+
+def test_a_source_in_memory_reads_training_images_once_and_the_test_images_not_at_all() -> None:
+    images, asked = find(SPEC).read_training(), []
+
+    def read(split: str) -> Images:
+        asked.append(split)
+        return images
+
+    source = Source(spec="made", name="mine", location="memory", notice="", reader=read).in_memory()
+    assert asked == []
+    assert source.read_training() is source.read_training()
+    assert asked == ["training"]
+    assert len(sealed.open_test(source, key="a", model="m", facts={}).images) == len(images)
+    assert asked == ["training", "test"]
 
 
 def test_images_are_called_what_their_source_is_called() -> None:

@@ -118,11 +118,12 @@ def test_the_page_is_complete_without_scripts(browser: Any, reports: dict[str, P
         "Where it fails",
         "Its most confident mistakes",
         "Does it know when it may be wrong?",
+        "What it still knows when pictures get worse",
         "What it learned from",
         "How it was made, and how to make it again",
     ]
     assert seen.page.locator("table.sortable tbody tr").count() == 10
-    assert seen.page.locator("button").count() == 0
+    assert seen.page.locator("button:visible, select:visible").count() == 0
 
 
 def test_a_click_or_a_key_on_a_column_sorts_the_classes_by_it(browser: Any, reports: dict[str, Path]) -> None:
@@ -142,6 +143,60 @@ def test_a_click_or_a_key_on_a_column_sorts_the_classes_by_it(browser: Any, repo
     assert column() == sorted(before, reverse=True)
     assert recall.get_attribute("aria-sort") == "descending"
     assert page.locator("th[aria-sort]").count() == 1
+
+
+def test_a_click_on_the_matrix_shows_those_images(browser: Any, reports: dict[str, Path]) -> None:
+    seen = visit(browser, reports["ordinary"])
+    page = seen.page
+    cell = page.locator("table.matrix td.miss").first
+    number = int(cell.inner_text())
+    names = cell.get_attribute("title").partition(":")[0].split(" → ")
+    cell.locator("button").click()
+    tiles = page.locator("#gallery .tiles li")
+    assert tiles.count() == number
+    assert tiles.locator("b").all_inner_texts() == [names[0]] * number
+    assert all(names[1] in text for text in tiles.locator(".said").all_inner_texts())
+    assert page.locator("#gallery output").inner_text().startswith(f"{number} of ")
+    playwright.expect(page.locator("#gallery")).to_be_in_viewport()
+    assert page.evaluate("document.activeElement.id") == "gallery"
+    assert seen.complaints == []
+
+
+def test_a_click_on_a_large_matrix_does_so_too(browser: Any, reports: dict[str, Path]) -> None:
+    page = visit(browser, reports["many"]).page
+    page.locator("#failures svg .miss").first.dispatch_event("click")
+    assert 0 < page.locator("#gallery .tiles li").count() < 5
+
+
+def test_the_gallery_filters_and_grows(browser: Any, reports: dict[str, Path]) -> None:
+    seen = visit(browser, reports["ordinary"])
+    page = seen.page
+    tiles, told = page.locator("#gallery .tiles li"), page.locator("#gallery output")
+    shown, everything = map(int, told.inner_text().split(" of "))
+    assert shown == everything > tiles.count() == 48
+    while page.locator("#gallery .more").is_visible():
+        page.locator("#gallery .more").click()
+    assert tiles.count() == everything
+    of_class = []
+    for name in page.locator("#gallery select").first.locator("option").all_inner_texts()[1:]:
+        page.locator("#gallery select").first.select_option(label=name)
+        of_class.append(int(told.inner_text().split(" of ")[0]))
+        assert set(tiles.locator("b").all_inner_texts()) == {name}
+    assert sum(of_class) == everything
+    page.locator("#gallery .all").click()
+    assert told.inner_text() == f"{everything} of {everything}"
+    assert seen.complaints == []
+
+
+def test_the_matrix_shows_counts_or_rates(browser: Any, reports: dict[str, Path]) -> None:
+    page = visit(browser, reports["ordinary"]).page
+    cells = page.locator("table.matrix tbody tr").first.locator("td")
+    counts = cells.all_inner_texts()
+    page.get_by_role("button", name="Show rates").click()
+    rates = [float(text) for text in cells.all_inner_texts() if text != "·"]
+    assert sum(rates) == pytest.approx(100, abs=0.6)
+    page.get_by_role("button", name="Show counts").click()
+    assert cells.all_inner_texts() == counts
 
 
 def test_the_labels_of_a_hundred_classes_can_be_read_on_a_phone(browser: Any, reports: dict[str, Path]) -> None:

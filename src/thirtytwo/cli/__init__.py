@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -17,10 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from thirtytwo import __version__
-from thirtytwo.errors import ImageError, InputError, OutOfMemory, RunError, ThirtytwoError
+from thirtytwo.errors import Diverged, ImageError, InputError, OutOfMemory, RunError, ThirtytwoError
 
 if TYPE_CHECKING:
+    from thirtytwo.classifier import Classifier
     from thirtytwo.cli.show import Screen
+    from thirtytwo.data import Source
+    from thirtytwo.study import Trials
     from thirtytwo.train import Training
 
 app = typer.Typer(
@@ -39,6 +44,15 @@ DataOption = Annotated[
         "--data",
         metavar="SPEC",
         help="cifar10, cifar100, shapes, or a path. Without it: $THIRTYTWO_DATA, then cifar10.",
+    ),
+]
+CorruptedOption = Annotated[
+    int,
+    typer.Option(
+        "--corrupted",
+        metavar="N",
+        help="Score N of the images made worse, too: noise, blur, JPEG, brightness, contrast, shifts.",
+        min=0,
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -120,6 +134,7 @@ def train_command(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a training that was interrupted.")
     ] = None,
+    corrupted: CorruptedOption = 1000,
     as_json: Json = False,
 ) -> None:
     """Train a classifier; then open the test set once and report.
@@ -176,7 +191,7 @@ def train_command(
             screen.interrupted(training.run)
             raise typer.Exit(128 + received[0])
         with screen.busy("scoring the test set, once"):
-            result = evaluate_run(training.run, training.source, training.classifier)
+            result = evaluate_run(training.run, training.source, training.classifier, corrupted_images=corrupted)
         with screen.busy("drawing the report"):
             page = report.write(training.run)
     except KeyboardInterrupt:  # a second one, or one after the training
@@ -196,12 +211,14 @@ def evaluate_command(
         typer.Option("--data", metavar="SPEC", help="Other data than the model was trained on; see `train`."),
     ] = None,
     split: Annotated[SplitName, typer.Option("--split", help="Which images to score.")] = SplitName.test,
+    corrupted: CorruptedOption = 0,
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
     """Score a model on a split. Scoring the test set is counted: every result says which opening of it this was."""
     from thirtytwo import Classifier, environment, evaluate
     from thirtytwo.data import find
+    from thirtytwo.evaluate import under_corruption
 
     screen = _screen(as_json)
     classifier = Classifier.load(model, device=environment.device(device))
@@ -217,6 +234,9 @@ def evaluate_command(
         "test_opening": scored.opening,
         split.value: scored.summary(),
     }
+    if corrupted:
+        with screen.busy("scoring them corrupted"):
+            result["corrupted"] = under_corruption(classifier, scored.images, corrupted)
     if as_json:
         _print_json(result)
     else:
@@ -232,6 +252,14 @@ def predict_command(
             metavar="IMAGE", help="Image files, or folders of them: there, what ends like an image, at any depth."
         ),
     ],
+    unknown_below: Annotated[
+        str | None,
+        typer.Option(
+            "--unknown-below",
+            metavar="P",
+            help="Answer `unknown` where no class has this probability; `auto` takes the one that the model suggests.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
@@ -243,13 +271,15 @@ def predict_command(
 
     screen = _screen(as_json)
     classifier = Classifier.load(model, device=environment.device(device))
+    least = _probability(unknown_below, classifier)
     files = image_files(images)
     unreadable: ImageError | None = None
     try:
-        predictions = classifier.predict(files)
+        predictions = classifier.predict(files, unknown_below=least)
     except ImageError as error:
         unreadable = error
-        predictions = classifier.predict(file for file in files if str(file) not in error.paths)
+        readable = [file for file in files if str(file) not in error.paths]
+        predictions = classifier.predict(readable, unknown_below=least)
     if as_json:
         rows = [asdict(prediction) for prediction in predictions]
         _print_json([{"class" if key == "label" else key: value for key, value in row.items()} for row in rows])
@@ -272,6 +302,158 @@ def report_command(
         _print_json({"report": str(page)})
     else:
         _screen(as_json).say(f"Report: {page}")
+
+
+def _probability(text: str | None, classifier: Classifier) -> float:
+    """What --unknown-below says."""
+    if text == "auto":
+        if not classifier.unknown_below:
+            raise InputError(
+                "--unknown-below auto: this model suggests no probability, since none was fitted when it was trained; "
+                "expected one from you, such as --unknown-below 0.8"
+            )
+        return classifier.unknown_below
+    try:
+        value = float(text or 0)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise InputError(f"--unknown-below {text}: expected a probability from 0 to 1, or auto")
+    return value
+
+
+RunsOption = Annotated[int, typer.Option("--runs", metavar="N", help="Number of seeds.", min=1)]
+SeedOption = Annotated[int, typer.Option("--first-seed", metavar="SEED", help="The seeds count up from here.", min=0)]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value, such as optimizer.learning_rate=0.01."),
+]
+StudyOption = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder of all studies' runs; what is there is not trained again.")
+]
+
+
+@app.command("repeat")
+def repeat_command(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="As for `train`; changes may follow: 'classic model.dropout=0.4'."),
+    ] = None,
+    runs: RunsOption = 5,
+    first_seed: SeedOption = 0,
+    data: DataOption = None,
+    overrides: SetOption = None,
+    out: StudyOption = Path("runs/study"),
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train a recipe with several seeds: the mean of their validation accuracies, and how much they differ.
+
+    The test set is not opened. A recipe without validation images is trained on nine tenths of the training images.
+    """
+    from thirtytwo import report
+    from thirtytwo.data import find
+    from thirtytwo.study import Spread, Trial, repeat
+
+    screen = _screen(as_json)
+    with screen.download() as progress:
+        source = find(data, progress=progress)
+    trials = _trials(recipe, overrides, source, out, device)
+    screen.study_begins([trials])
+    done: list[Trial] = []
+    diverged: list[int] = []
+    for seed in range(first_seed, first_seed + runs):
+        try:
+            done += repeat(trials, [seed], _watch(screen))
+            screen.trial(done[-1])
+        except Diverged as error:
+            diverged.append(seed)
+            screen.say(f"seed {seed}: {error}")
+    if not done:
+        raise Diverged(f"all of {runs} trainings diverged; expected some that do not; lower the learning rate")
+    spread = Spread.of([trial.accuracy for trial in done])
+    figure = report.write_spread(trials.path, {trials.recipe.name: spread})
+    if as_json:
+        seeds = [trial.seed for trial in done]
+        facts = {"seeds": seeds, "diverged_seeds": diverged, **spread.to_json(), "figure": str(figure)}
+        _print_json({**_told(trials), **facts})
+    else:
+        screen.spread(spread, figure)
+
+
+@app.command("compare")
+def compare_command(
+    first: Annotated[str, typer.Argument(metavar="A", help="A recipe; changes may follow: 'fast94 epochs=20'.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    runs: RunsOption = 10,
+    first_seed: SeedOption = 0,
+    data: DataOption = None,
+    overrides: SetOption = None,
+    all_runs: Annotated[
+        bool, typer.Option("--all", help="Train all pairs, even when the answer is clear before.")
+    ] = False,
+    out: StudyOption = Path("runs/study"),
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Is B better than A? Trainings in pairs, of the same seed, until it is clear or there have been N pairs.
+
+    Judged by validation accuracy, with a test that stays valid though it looks after every pair; the test set is not
+    opened. --set changes both recipes.
+    """
+    from thirtytwo import report
+    from thirtytwo.data import find
+    from thirtytwo.study import Comparison, compare
+
+    screen = _screen(as_json)
+    with screen.download() as progress:
+        source = find(data, progress=progress).in_memory()
+    one, other = (_trials(name, overrides, source, out, device) for name in (first, second))
+    if one.path == other.path:
+        screen.say("These are the same recipe: every pair will be a draw.")
+    screen.study_begins([one, other])
+    found = Comparison(())
+    seeds = range(first_seed, first_seed + runs)
+    for found in compare(one, other, seeds, stop_early=not all_runs, watch=_watch(screen)):
+        screen.pair(found)
+    figure = report.write_spread(other.path, {"A": found.first, "B": found.second}, f"against-{one.path.name}")
+    if as_json:
+        _print_json({"a": _told(one), "b": _told(other), **found.to_json(), "figure": str(figure)})
+    else:
+        screen.comparison(found, figure)
+
+
+def _trials(words: str | None, overrides: list[str] | None, source: Source, out: Path, device: str) -> Trials:
+    """The trainings of a recipe whose name, or path, and changes are separated by spaces."""
+    from thirtytwo import recipe as recipes
+    from thirtytwo.study import Trials
+
+    try:
+        split = [words] if words and Path(words).is_file() else shlex.split(words or "")
+        name, *changes = split or [recipes.DEFAULT]
+    except ValueError as error:
+        raise InputError(f"{words}: {error}; expected a recipe, and changes such as epochs=20 after it") from None
+    return Trials.of(recipes.load(name, [*changes, *(overrides or [])]), source, out, device)
+
+
+def _told(trials: Trials) -> dict[str, Any]:
+    recipe = trials.recipe
+    facts = {"recipe": recipe.name, "data": trials.source.name, "validation": recipe.validation}
+    return {**facts, "runs": str(trials.path)}
+
+
+def _watch(screen: Screen) -> Callable[[Training], None]:
+    """Shows a training of a study while it goes on, and lets it be interrupted."""
+
+    def watch(training: Training) -> None:
+        with _interruptible(training) as received, screen.trial_under_way(training) as show:
+            for event in training:
+                show(event)
+        if training.interrupted:
+            screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
+            raise typer.Exit(128 + received[0])
+
+    return watch
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -23,6 +24,7 @@ from thirtytwo.report.wording import duration, plural
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
     from thirtytwo.run import Run
+    from thirtytwo.study import Comparison, Spread, Trial, Trials
     from thirtytwo.train import Training
 
 
@@ -159,13 +161,98 @@ class Screen:
         for row in scores["per_class"]:
             table.add_row(escape(row["class"]), *(f"{row[key]:.1%}" for key in ("precision", "recall", "f1")))
         self.console.print(table)
+        if corrupted := result.get("corrupted"):
+            self.corrupted(corrupted)
+
+    def corrupted(self, scores: dict[str, Any]) -> None:
+        """Accuracy by kind and strength of what was done to the images."""
+        self.say(
+            f"made worse: {scores['mean']:.1%} on average, of {plural(scores['images'], 'image')} of which "
+            f"{scores['accuracy']:.1%} are named rightly as they are (first view)"
+        )
+        table = Table("strength", *map(str, range(1, 6)), box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for kind, values in scores["kinds"].items():
+            table.add_row(kind, *(f"{value:.1%}" for value in values))
+        self.console.print(table)
+
+    def study_begins(self, studies: Sequence[Trials]) -> None:
+        """What is going to be trained."""
+        self.warn(studies[0].source, studies[0].source.read_training().warnings)
+        for letter, trials in zip("AB", studies, strict=False):
+            recipe, images = trials.recipe, len(trials.source.read_training())
+            which = f"{letter}: {recipe.name}" if len(studies) > 1 else recipe.name
+            self.say(
+                f"{which}: {plural(recipe.epochs, 'epoch')} of {trials.source.name}, {recipe.validation:.0%} of its "
+                f"{plural(images, 'training image')} held out to judge by; runs in {trials.path}"
+            )
+
+    def trial(self, trial: Trial) -> None:
+        """A training of a study."""
+        how = duration(trial.seconds) if trial.new else "trained before"
+        self.say(f"seed {trial.seed}: {trial.accuracy:.2%}, loss {trial.loss:.4f} ({how})")
+
+    @contextlib.contextmanager
+    def trial_under_way(self, training: Training) -> Iterator[Callable[[Step | Epoch], None]]:
+        """Yields what shows the events of a training in one line, which goes when it ends."""
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[state]}"))
+        hidden = not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=hidden) as progress:
+            words = f"{training.recipe.name}, seed {training.seed}"
+            task = progress.add_task(words, total=training.recipe.epochs, state="")
+
+            def show(event: Step | Epoch) -> None:
+                if isinstance(event, Step):
+                    left = datetime.timedelta(seconds=round(event.seconds_left))
+                    done = event.epoch - 1 + event.step / event.steps
+                    progress.update(task, completed=done, state=f"acc {event.accuracy:.1%}  {left} left")
+
+            yield show
+
+    def spread(self, spread: Spread, figure: Path) -> None:
+        """What several trainings say together."""
+        self.console.print(f"[bold]validation accuracy {spread.mean:.2%}[/bold], n = {spread.n}")
+        if spread.standard_deviation is not None and spread.interval is not None:
+            low, high = spread.interval
+            interval = f"95% interval of the mean {low:.2%} to {high:.2%}"
+            self.say(f"standard deviation {spread.standard_deviation:.2%}; {interval}")
+        self.say(f"Plot: {figure}")
+
+    def pair(self, comparison: Comparison) -> None:
+        """The latest pair of a comparison, and what all of them say."""
+        pair = comparison.pairs[-1]
+        self.say(
+            f"seed {pair.first.seed}: A {pair.first.accuracy:.2%}, B {pair.second.accuracy:.2%}, "
+            f"difference {100 * pair.difference:+.2f} points; p = {comparison.p_value:.3g}"
+        )
+
+    def comparison(self, comparison: Comparison, figure: Path) -> None:
+        """The answer."""
+        from thirtytwo.study.compare import SIZES
+
+        mean = 100 * fmean(comparison.differences)
+        low, high = comparison.interval
+        reach = f", 95% interval {100 * low:+.2f} to {100 * high:+.2f}" if low > float("-inf") else ""
+        verdict = {None: "Nothing is settled", "A": "A is better than B", "B": "B is better than A"}[comparison.better]
+        self.console.print(
+            f"[bold]{verdict}[/bold]: difference {mean:+.2f} points{reach}, p = {comparison.p_value:.3g}, "
+            f"n = {plural(len(comparison.pairs), 'pair')}"
+        )
+        if not comparison.is_settled:
+            for size in SIZES:
+                if (needed := comparison.needed(size)) is not None:
+                    pairs = plural(needed, "pair")
+                    self.say(f"a true difference of {100 * size:g} points would show after about {pairs}")
+        self.say(f"Plot: {figure}")
 
     def predictions(self, predictions: Sequence[Prediction]) -> None:
         """One line an image: its class, and the next two."""
         table = Table("image", "class", "probability", "then", box=None, pad_edge=False)
         table.columns[2].justify = "right"
         for prediction in predictions:
-            rest = [f"{name} {p:.1%}" for name, p in list(prediction.probabilities.items())[1:3]]
+            ranked = list(prediction.probabilities.items())
+            rest = [f"{name} {p:.1%}" for name, p in (ranked[1:3] if prediction.label == ranked[0][0] else ranked[:3])]
             table.add_row(
                 escape(prediction.path),
                 escape(prediction.label),

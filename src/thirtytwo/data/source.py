@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
@@ -69,6 +70,11 @@ class Source:
             DataError: files are missing, damaged, or of another kind.
         """
         return self._sealed_read("training")
+
+    def in_memory(self) -> Source:
+        """The same data, whose training images are read when they are first asked for, and then kept."""
+        training = functools.cache(lambda: self._sealed_read("training"))
+        return replace(self, reader=lambda split: training() if split == "training" else self._sealed_read(split))
 
     def _sealed_read(self, split: Split) -> Images:
         """One split. Nobody but `data.sealed` may ask for the test split; a test holds it."""

@@ -5,12 +5,17 @@ What draws is loaded when something is drawn: the terminal takes its words from 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thirtytwo import metrics
 from thirtytwo.run import Run, write_atomic
 
-__all__ = ["write"]
+if TYPE_CHECKING:
+    from thirtytwo.study import Spread
+
+__all__ = ["write", "write_spread"]
 
 
 def write(run: Run) -> Path:
@@ -27,17 +32,40 @@ def write(run: Run) -> Path:
 
     Raises:
         RunError: not an epoch has been trained, or the folder's files are incomplete or do not fit each other.
-        ModelError: predictions.safetensors is damaged.
+        ModelError: predictions.safetensors or model.safetensors is damaged.
         StorageError: the files cannot be written; those of an earlier report are still there.
     """
-    from thirtytwo.report import figures, page, stored
+    from thirtytwo.report import figures, looks, page, stored
 
     contents = stored.read(run)
     judged = contents.judged
     bins = metrics.reliability(judged.probabilities, judged.labels) if judged is not None else None
-    html = page.render(contents, bins)
+    html = page.render(contents, bins, looks.at(contents))
     for name, content in figures.draw(contents, bins).items():
         write_atomic(run.path / "figures" / name, content)
     path = run.path / "report.html"
     write_atomic(path, html.encode())
+    return path
+
+
+def write_spread(folder: Path, values: Mapping[str, Spread], name: str = "spread") -> Path:
+    """Draw how much the accuracies of several trainings differ, as an SVG and as a PNG.
+
+    Args:
+        folder: which.
+        values: the accuracies of each recipe, by what the plot calls it; those of two are pairs.
+        name: of the files.
+
+    Returns:
+        The path of the SVG.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    from thirtytwo.report import figures
+
+    figure = figures.spread(values)
+    write_atomic(folder / f"{name}.png", figures.save(figure, "png"))
+    path = folder / f"{name}.svg"
+    write_atomic(path, figures.save(figure, "svg"))
     return path

@@ -205,6 +205,34 @@ def reliability(number: Tensor, confidence: Tensor, right: Tensor) -> Markup:
     return _svg(320, 404, "Reliability diagram: share of right answers by confidence; summed up in the text.", parts)
 
 
+def corruption(kind: str, whole: float, accuracies: Sequence[float]) -> Markup:
+    """Accuracy over the strength of what was done to the images; at 0 they are as they are.
+
+    Args:
+        kind: what was done.
+        whole: accuracy on the images as they are.
+        accuracies: at strengths 1, 2, …
+    """
+    values = [whole, *accuracies]
+    plot = _Plot(40, 206, 26, 122, 0, len(accuracies), 0, 1)
+    parts = [_text(0, 12, kind, "title"), _grid(plot, [0.0, 0.5, 1.0], ["0%", "50%", "100%"])]
+    for strength in range(len(values)):
+        parts.append(_text(plot.x(strength), plot.bottom + 15, str(strength), "tick", anchor="middle"))
+    points = [(plot.x(strength), plot.y(value)) for strength, value in enumerate(values)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    parts.append(Markup('<polyline class="line validation" points="{}"/>').format(path))
+    for (x, y), value in zip(points, values, strict=True):
+        parts.append(
+            Markup('<circle class="validation" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>').format(
+                x, y, percent(value)
+            )
+        )
+    above = values[-1] < 0.85
+    parts.append(_text(plot.right, points[-1][1] + (-8 if above else 16), percent(values[-1]), "tick", anchor="end"))
+    words = f"{kind}: accuracy by strength: {', '.join(percent(value) for value in values)}."
+    return _svg(216, 142, words, parts)
+
+
 def matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
     """A confusion matrix of many classes: squares whose darkness is a rate, each with a tooltip.
 
@@ -226,9 +254,12 @@ def matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
         shade = rates[true, said] if true == said else math.sqrt(errors[true, said] / top)
         parts.append(
             Markup(
-                '<path class="{}" d="M{} {}h{cell}v{cell}h-{cell}z" fill-opacity="{:.2f}"><title>{}</title></path>'
+                '<path class="{}" data-true="{}" data-said="{}" d="M{} {}h{cell}v{cell}h-{cell}z" '
+                'fill-opacity="{:.2f}"><title>{}</title></path>'
             ).format(
                 "hit" if true == said else "miss",
+                true,
+                said,
                 left + int(said) * cell,
                 left + int(true) * cell,
                 max(shade, 0.08),

@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib
 import numpy as np
@@ -23,6 +23,9 @@ from torch import Tensor
 
 from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
 from thirtytwo.report.wording import percent
+
+if TYPE_CHECKING:
+    from thirtytwo.study import Spread
 
 INK, MUTED, BLUE, RED = "#1b1b1a", "#5f5d58", "#1d5c9e", "#b23a12"  # blue and red also differ in lightness
 MOST_NUMBERED = 20
@@ -66,6 +69,40 @@ def save(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(content, format=kind, dpi=150, metadata=metadata, facecolor="white")
     return content.getvalue()
+
+
+def spread(values: Mapping[str, Spread]) -> Figure:
+    """Every accuracy as a dot, a row for each recipe, with their mean and its 95% interval.
+
+    Args:
+        values: by the recipe's name, drawn downwards; of two, values at the same place are a pair.
+    """
+    figure = Figure(figsize=(7, 1.1 + 0.75 * len(values)))
+    panel = figure.subplots()
+    left, bottom = 0.04 + 0.011 * max(map(len, values)), 0.55 / figure.get_figheight()
+    figure.subplots_adjust(left=left, right=0.97, bottom=bottom, top=0.95)
+    rows = list(values.items())[::-1]
+    for place, (_, found) in enumerate(rows):
+        panel.plot(found.values, [place] * found.n, "o", color=BLUE, alpha=0.55, markersize=7, markeredgewidth=0)
+        if found.interval is not None:
+            panel.plot(found.interval, [place + 0.28] * 2, color=INK, linewidth=1.5, solid_capstyle="butt")
+        panel.plot([found.mean], [place + 0.28], "|", color=INK, markersize=11, markeredgewidth=2)
+        panel.annotate(
+            percent(found.mean, 2), (found.mean, place + 0.36), ha="center", va="bottom", fontsize=8, color=INK
+        )
+    if len(rows) == 2:
+        for one, other in zip(rows[0][1].values, rows[1][1].values, strict=True):
+            panel.plot([one, other], [0, 1], color=MUTED, linewidth=0.6, alpha=0.6, zorder=0)
+    panel.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=9, parse_math=False)
+    panel.set_ylim(-0.4, len(rows) - 0.3)
+    panel.margins(x=0.08)
+    words = "validation accuracy: a dot a training; above them their mean, with its 95% interval"
+    panel.set_xlabel(words, fontsize=9, color=MUTED)
+    panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    panel.tick_params(labelsize=8, colors=MUTED, left=False)
+    panel.spines[["top", "right", "left"]].set_visible(False)
+    panel.grid(axis="x", linewidth=0.5, alpha=0.5)
+    return figure
 
 
 def _curves(stored: Stored) -> Figure:

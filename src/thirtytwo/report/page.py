@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jinja2
@@ -15,11 +16,13 @@ from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
-from thirtytwo import __version__
+from thirtytwo import __version__, metrics
+from thirtytwo.data.corrupt import corrupted
 from thirtytwo.data.source import ARRAYS
 from thirtytwo.report import charts, wording
 from thirtytwo.report.figures import MISTAKES_SHOWN, MOST_NUMBERED
-from thirtytwo.report.stored import Judged, Pixels, Stored
+from thirtytwo.report.looks import Looks
+from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
 from thirtytwo.settings import CustomModel
 
 LONGEST_SIDE = 96
@@ -29,16 +32,26 @@ MOST_ROWS = 300
 PAIRS_SHOWN = 8
 """Most frequent confusions told in words."""
 
+MOST_GALLERY_BYTES = 3_500_000
+"""Characters of the sheet with the images that can be browsed; CIFAR-10's take about 2,500 each."""
+GALLERY_COLUMNS = 40
+"""Images in a row of the sheet that holds them."""
+GALLERY_SIDE = 48
+"""Pixels: images in the gallery whose longer side is longer are reduced to this."""
+CORRUPTIONS_SHOWN = (1, 3, 5)
+"""Strengths at which an image is shown."""
+
 Fact = tuple[str, str, str]
 """Name, value, and an explanation for those who are new to it (or nothing)."""
 
 
-def render(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None) -> str:
+def render(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None, looks: Looks | None) -> str:
     """The page.
 
     Args:
         stored: what the run has.
         bins: what `metrics.reliability` says of the test set; None if it has not been scored.
+        looks: what the network shows of itself; None if it is not at hand.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("thirtytwo.report", "."),
@@ -68,9 +81,10 @@ def render(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None) -> str:
         "version": __version__,
         "validation": stored.result.validation if stored.result is not None else None,
         "judged": stored.judged,
+        "looks": looks,
     }
     if stored.judged is not None and bins is not None:
-        facts |= _verdict(stored.judged, bins)
+        facts |= _verdict(stored.judged, bins) | _robustness(stored)
     return environment.get_template("page.html.jinja").render(facts)
 
 
@@ -108,6 +122,8 @@ def _verdict(judged: Judged, bins: tuple[Tensor, Tensor, Tensor]) -> dict[str, A
         "reliability": charts.reliability(*bins),
         "mean_confidence": float((number * confidence).sum() / number.sum()),
         "ece": judged.summary.ece,
+        **_calibration(judged),
+        "gallery": _gallery(judged),
         "examples": examples,
         "most_examples": max(shown),
         "fewest_examples": min(shown),
@@ -124,6 +140,9 @@ def _matrix(judged: Judged, rates: np.ndarray[Any, np.dtype[np.float64]], worst:
                     "count": int(judged.counts[true, said]),
                     "words": f"{name} → {other}: {wording.percent(rates[true, said])} of {name}",
                     "hit": true == said,
+                    "rate": wording.percent(rates[true, said]),
+                    "true": true,
+                    "said": said,
                     "shade": f"{rates[true, said] if true == said else math.sqrt(rates[true, said] / worst):.2f}",
                 }
                 for said, other in enumerate(judged.classes)
@@ -131,6 +150,83 @@ def _matrix(judged: Judged, rates: np.ndarray[Any, np.dtype[np.float64]], worst:
         }
         for true, name in enumerate(judged.classes)
     ]
+
+
+def _calibration(judged: Judged) -> dict[str, Any]:
+    """What a temperature, and the answer "unknown", have changed."""
+    facts: dict[str, Any] = {"before": None, "answered": None}
+    if judged.temperature != 1:
+        before = judged.uncalibrated
+        facts["before"] = charts.reliability(*metrics.reliability(before, judged.labels))
+        facts["ece_before"] = metrics.expected_calibration_error(before, judged.labels)
+    answered = judged.probabilities.amax(1) >= judged.unknown_below
+    if judged.unknown_below and bool(answered.any()):
+        right = judged.probabilities[answered].argmax(1) == judged.labels[answered]
+        facts["answered"] = float(answered.double().mean())
+        facts["answered_right"] = float(right.double().mean())
+    return facts
+
+
+def _robustness(stored: Stored) -> dict[str, Any]:
+    """A chart for each kind of corruption, and what it does to a picture."""
+    assert stored.result is not None
+    assert stored.judged is not None
+    scores = stored.result.corrupted
+    if scores is None:
+        return {"corruptions": []}
+    example = stored.judged.random[0].pixels if stored.judged.random else None
+    return {
+        "corrupted": scores,
+        "corruptions": [
+            {
+                "kind": kind,
+                "chart": charts.corruption(kind, scores.accuracy, values),
+                "pictures": []
+                if example is None
+                else [(strength, corrupted(example[None], kind, strength)[0]) for strength in CORRUPTIONS_SHOWN],
+            }
+            for kind, values in scores.kinds.items()
+        ],
+    }
+
+
+def _gallery(judged: Judged) -> dict[str, Any] | None:
+    """Misclassified images on one sheet, and what there is to say of each; None if there are none."""
+    shown = judged.mistakes
+    if not shown:
+        return None
+    number = {name: index for index, name in enumerate(judged.classes)}
+    height, width = shown[0].pixels.shape[:2]
+    factor = min(GALLERY_SIDE / max(height, width), 1.0)
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    while len(sheet := _sheet(shown, size)) > MOST_GALLERY_BYTES:
+        shown = shown[: int(0.95 * len(shown) * MOST_GALLERY_BYTES / len(sheet))]
+    rows = [[one.index, number[one.true], number[one.predicted], round(100 * one.probability, 1)] for one in shown]
+    facts = {"classes": judged.classes, "rows": rows, "columns": GALLERY_COLUMNS}
+    return {
+        "shown": len(shown),
+        "sheet": sheet,
+        "lines": math.ceil(len(shown) / GALLERY_COLUMNS),
+        "columns": GALLERY_COLUMNS,
+        "aspect": f"{width} / {height}",
+        "pixelated": factor == 1,
+        # Inside of a script element, only "</" could end it.
+        "facts": Markup(json.dumps(facts, ensure_ascii=False).replace("<", "\\u003c")),
+    }
+
+
+def _sheet(answers: Sequence[Answer], size: tuple[int, int]) -> str:
+    """Images of (width, height) side by side, as the data address of one file, losslessly."""
+    width, height = size
+    sheet = Image.new("RGB", (GALLERY_COLUMNS * width, math.ceil(len(answers) / GALLERY_COLUMNS) * height))
+    for place, answer in enumerate(answers):
+        image = Image.fromarray(answer.pixels)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        sheet.paste(image, (place % GALLERY_COLUMNS * width, place // GALLERY_COLUMNS * height))
+    content = io.BytesIO()
+    sheet.save(content, "WEBP", lossless=True, quality=70, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _key_facts(stored: Stored) -> Iterator[Fact]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from torch import Tensor
 
 from thirtytwo import early_stopping, metrics
+from thirtytwo.data.corrupt import Corruption
 from thirtytwo.data.source import ARRAYS
 from thirtytwo.errors import RunError
 from thirtytwo.events import Epoch
@@ -98,6 +99,17 @@ class TestScores(Scores):
     confusion: list[list[NonNegativeInt]]
 
 
+class Corrupted(_Facts):
+    """What it says of test images that were made worse."""
+
+    images: PositiveInt
+    accuracy: float
+    """Of the same images as they are."""
+    kinds: Annotated[dict[Corruption, Annotated[list[float], Field(min_length=5, max_length=5)]], Field(min_length=1)]
+    """For each kind the accuracies at strengths 1 to 5."""
+    mean: float
+
+
 class Result(_Facts):
     """result.json."""
 
@@ -110,6 +122,7 @@ class Result(_Facts):
     test_opening: PositiveInt | None = None
     validation: Scores | None = None
     test: TestScores | None = None
+    corrupted: Corrupted | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +172,17 @@ class Judged:
     """How many were misclassified in all."""
     examples: list[list[Pixels]]
     """Random training images of each class: as many as it has, up to a few."""
+    temperature: float
+    """By which scores were divided to make `probabilities`."""
+    unknown_below: float
+    """The probability below which an answer had better be "unknown"; 0 if none was fitted."""
+
+    @property
+    def uncalibrated(self) -> Tensor:
+        """The probabilities float32 (n, classes) that a temperature of 1 would have given."""
+        # Scores are their logarithm times the temperature, up to a number that a softmax does not see.
+        smallest = torch.finfo(torch.float32).tiny
+        return (self.probabilities.clamp_min(smallest).log() * self.temperature).softmax(1)
 
     def most_confused(self, number: int) -> list[Confusion]:
         """The most frequent confusions, at most `number`."""
@@ -336,6 +360,8 @@ def _judged(path: Path, test: TestScores, size: tuple[int, int]) -> Judged:
         mistakes=answers("mistakes"),
         wrong=int((predicted != labels).sum()),
         examples=[list(images[:number]) for images, number in places],
+        temperature=float(header.get("temperature", 1.0)),
+        unknown_below=float(header.get("unknown_below", 0.0)),
     )
 
 
@@ -365,6 +391,10 @@ def _problem(tensors: Mapping[str, Tensor], header: Mapping[str, Any], test: Tes
     for name, stop in stops.items():
         if bool(((tensors[name] < 0) | (tensors[name] >= stop)).any()):
             return f"{name} holds a number outside 0 to {stop - 1}"
+    for name, least in (("temperature", 1e-6), ("unknown_below", 0.0)):
+        value = header.get(name, 1.0)
+        if not isinstance(value, int | float) or not least <= value < math.inf:
+            return f"{name} is {value!r}"
     probabilities = tensors["test.probabilities"]
     if not bool((probabilities.isfinite() & (probabilities >= 0)).all()):
         return "test.probabilities holds what is no probability"

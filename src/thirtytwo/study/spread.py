@@ -1,0 +1,38 @@
+"""Several measurements of one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any, Self
+
+from scipy import special
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values, and what they say together."""
+
+    n: int
+    mean: float
+    standard_deviation: float | None
+    """Of the values, with n - 1 in the denominator; None for a single one."""
+    interval: tuple[float, float] | None
+    """95% interval of the mean, by Student's t; None for a single value."""
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """At least one value."""
+        n, mean = len(values), fmean(values)
+        if n < 2:
+            return cls(n, mean, None, None, tuple(values))
+        deviation = stdev(values)
+        half = float(special.stdtrit(n - 1, 0.975)) * deviation / n**0.5
+        return cls(n, mean, deviation, (mean - half, mean + half), tuple(values))
+
+    def to_json(self) -> dict[str, Any]:
+        """As results and measured.json hold it."""
+        found = asdict(self)
+        return {**found, "interval": self.interval and list(self.interval), "values": list(self.values)}

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from thirtytwo import recipe as recipes
+from thirtytwo.classifier import Classifier
+from thirtytwo.data import Images, find, from_arrays
+from thirtytwo.errors import InputError
+from thirtytwo.recipe import Recipe
+from thirtytwo.run import Run
+from thirtytwo.study import Spread, Trials, compare, repeat
+from thirtytwo.study.trials import Interrupted
+from thirtytwo.train import Training, resume
+
+DATA = "shapes:training=400,test=100"
+
+
+def small(*words: str) -> Recipe:
+    return recipes.load(
+        "classic",
+        ["epochs=2", "batch_size=50", "model.stages=[[4],[8]]", "model.hidden_units=8", "validation=0.25", *words],
+    )
+
+
+def trials(*words: str) -> Trials:
+    return Trials.of(small(*words), find(DATA), Path("study"))
+
+
+def assert_same(one: Run, other: Run) -> None:
+    """The same weights, as sure of themselves."""
+    first, second = Classifier.load(one), Classifier.load(other)
+    assert first.fingerprint == second.fingerprint
+    assert first.unknown_below == second.unknown_below
+
+
+def test_each_seed_is_trained_once_and_found_again() -> None:
+    first = list(repeat(trials(), [0, 1]))
+    assert [trial.new for trial in first] == [True, True]
+    assert first[0].accuracy != first[1].accuracy or first[0].loss != first[1].loss
+    again = list(repeat(trials(), [0, 1, 2]))
+    assert [trial.new for trial in again] == [False, False, True]
+    assert [trial.accuracy for trial in again[:2]] == [trial.accuracy for trial in first]
+
+
+def test_a_trial_is_the_training_that_one_gets_by_itself() -> None:
+    from thirtytwo import evaluate, train
+
+    (trial,) = repeat(trials(), [3])
+    alone = train(small(), find(DATA), seed=3, out="alone")
+    accuracy = evaluate(alone.finish(), find(DATA), split="validation").summary()["accuracy"]
+    assert trial.accuracy == accuracy
+    assert_same(trial.run, alone.run)
+
+
+def test_one_that_was_interrupted_goes_on() -> None:
+    def stop(training: Training) -> None:
+        for _ in training:
+            training.interrupt()
+
+    study = trials()
+    with pytest.raises(Interrupted):
+        list(repeat(study, [0], stop))
+    assert not study.is_finished(0)
+    (trial,) = repeat(trials(), [0])
+    (whole,) = repeat(Trials.of(small(), find(DATA), Path("other")), [0])
+    assert trial.new
+    assert_same(trial.run, whole.run)
+
+
+def test_other_settings_and_other_data_are_other_trials() -> None:
+    paths = {trials().path, trials("epochs=3").path, Trials.of(small(), find("shapes:training=300,test=100")).path}
+    assert len(paths) == 3
+    assert trials("name=other", "description=text").path.name.partition("-")[2] == trials().path.name.partition("-")[2]
+
+
+def test_a_recipe_without_validation_images_gets_some() -> None:
+    study = trials("validation=0", "early_stopping.patience=0")
+    assert study.recipe.validation == 0.1
+
+
+def test_the_test_set_stays_shut() -> None:
+    list(repeat(trials(), [0]))
+    assert not Path("state/openings").exists()
+
+
+def test_a_recipe_is_no_better_than_itself() -> None:
+    *_, found = compare(trials(), trials(), range(3))
+    assert found.differences == [0, 0, 0]
+    assert found.p_value == 1
+    assert not found.is_settled
+    assert found.interval == (-math.inf, math.inf)
+    assert found.needed(0.01) is None
+
+
+def test_a_plain_difference_is_settled_before_the_end(small_images: Images) -> None:
+    bright = from_arrays((small_images.pixels, small_images.labels), classes=small_images.classes)
+    words = ["epochs=8", "optimizer.learning_rate=0.01", "augmentation.rotation_degrees=0"]
+    able = Trials.of(small(*words), bright, Path("study"))
+    unable = Trials.of(small("optimizer.learning_rate=1e-9"), bright, Path("study"))
+    *_, found = compare(unable, able, range(12))
+    assert found.is_settled
+    assert len(found.pairs) < 12
+    low, high = found.interval
+    assert 0 < low < Spread.of(found.differences).mean < high
+    facts = found.to_json()
+    assert facts["difference"] == facts["mean"] == pytest.approx(facts["second"]["mean"] - facts["first"]["mean"])
+    assert facts["n"] == len(facts["values"]) == len(facts["seeds"])
+
+
+def test_spread() -> None:
+    one = Spread.of([0.5])
+    assert (one.n, one.mean, one.standard_deviation, one.interval) == (1, 0.5, None, None)
+    found = Spread.of([1.0, 2.0, 3.0])
+    assert found.standard_deviation == 1
+    assert found.interval == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))  # t of 2, 97.5%
+    assert found.to_json()["values"] == [1.0, 2.0, 3.0]
+
+
+def test_both_are_judged_on_the_same_images() -> None:
+    with pytest.raises(InputError, match="judged on the same images"):
+        list(compare(trials(), trials("validation=0.5"), [0]))
+
+
+def test_a_finished_trial_is_not_trained_anew() -> None:
+    (trial,) = repeat(trials(), [0])
+    training = resume(trial.run)
+    assert list(training) == []
+    assert training.classifier.fingerprint == Classifier.load(trial.run).fingerprint
+    assert training.classifier.temperature == Classifier.load(trial.run).temperature

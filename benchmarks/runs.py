@@ -99,7 +99,7 @@ def train(folder: Path, recipe: str, seed: int, *, sources: Path, spec: str, dev
     else:
         words = ["--resume", str(out)]
     # -P: a folder called thirtytwo where the user happens to be is not imported.
-    program = [sys.executable, "-P", "-m", "thirtytwo", "train", *words, "--data", spec, "--json"]
+    program = [sys.executable, "-P", "-m", "thirtytwo", "train", *words, "--data", spec, "--corrupted", "0", "--json"]
     series.call(program, lock, series.variables_for(sources))
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from thirtytwo import environment, models
 from thirtytwo.data import Source
-from thirtytwo.errors import RunError
 from thirtytwo.evaluate import evaluate
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
@@ -106,7 +105,7 @@ class Trials:
 
         Args:
             seed: decides everything that is random.
-            watch: is given the training, and may iterate over it to see it happen.
+            watch: is given the training to iterate over it, and so sees it happen; None trains unseen.
 
         Raises:
             Interrupted: the training was asked to stop.
@@ -119,19 +118,17 @@ class Trials:
         return Trial(seed, run, scores["accuracy"], scores["loss"], result["train_seconds"], new)
 
     def _train(self, run: Run, seed: int, watch: Callable[[Training], None] | None) -> None:
-        try:
-            Run.open(run.path)
+        if (run.path / "environment.json").exists():  # with which a folder becomes a run
             training = resume(run, self.source)
-        except RunError:
-            if (run.path / "environment.json").exists():
-                raise
+        else:
             training = train(self.recipe, self.source, seed=seed, out=run.path, device=self.device)
         if watch is not None:
             watch(training)
-        classifier = training.finish() if not training.interrupted else None
-        if training.interrupted or classifier is None:
+        else:
+            training.finish()
+        if training.interrupted or not run.result:
             raise Interrupted(run)
-        scored = evaluate(classifier, self.source, split="validation", validation=self.recipe.validation)
+        scored = evaluate(training.classifier, self.source, split="validation", validation=self.recipe.validation)
         run.result = {**run.result, "validation": scored.summary()}
         shutil.rmtree(run.checkpoint_path.parent, ignore_errors=True)  # of hundreds of runs; they have ended
 

@@ -72,6 +72,7 @@ class Runs:
                 )
         return {
             "recipe": self.recipe,
+            "settings": runs[0].recipe.digest,
             "series": facts["id"],
             **measured.common(runs),
             "command": " && ".join(facts["commands"]),

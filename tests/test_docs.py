@@ -163,6 +163,7 @@ def measured(kind: str, **more: Any) -> dict[str, Any]:
     return {
         "kind": kind,
         "recipe": "classic",
+        "settings": recipes.load("classic").for_images(50_000).digest,
         "n": 3,
         "data": "cifar10",
         "device": "cpu",
@@ -197,7 +198,8 @@ def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pyt
     keys = ("seconds", "rival_seconds", "test_accuracy", "rival_test_accuracy", "cold_seconds", "rival_cold_seconds")
     pairs = [dict(zip(keys, (10 * n, 20 * n, 0.94, 0.93, 30 * n, 40 * n), strict=True)) for n in (1, 2, 3)]
     entry = measured("comparison", ratio=SPREAD, pairs=pairs, device="cuda", device_name="a card") | {
-        "recipe": "fast94"
+        "recipe": "fast94",
+        "settings": recipes.load("fast94").for_images(50_000).digest,
     }
     monkeypatch.setattr(planner, "measured", lambda: (entry,))
     rows = generate.speed_table().splitlines()

@@ -7,7 +7,8 @@ from thirtytwo import recipe as recipes
 
 
 def entry(n: int, commit: str, data: str = "cifar10", kind: str = "training") -> dict[str, object]:
-    return {"kind": kind, "recipe": "classic", "data": data, "n": n, "commit": commit}
+    settings = recipes.load("classic").for_images(50_000).digest
+    return {"kind": kind, "recipe": "classic", "settings": settings, "data": data, "n": n, "commit": commit}
 
 
 def test_the_newest_of_several_runs_of_a_commit_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,6 +19,12 @@ def test_the_newest_of_several_runs_of_a_commit_is_quoted(monkeypatch: pytest.Mo
     monkeypatch.setattr(planner, "measured", lambda: (single, changed, other))
     assert planner.newest("training", "classic") is changed
     monkeypatch.setattr(planner, "measured", lambda: (other, race))
+    assert planner.newest("training", "classic") is None
+
+
+def test_what_was_measured_with_other_settings_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = entry(3, "a") | {"settings": recipes.load("classic", ["epochs=3"]).for_images(50_000).digest}
+    monkeypatch.setattr(planner, "measured", lambda: (other,))
     assert planner.newest("training", "classic") is None
 
 

@@ -252,3 +252,13 @@ def test_images_keep_their_size_where_a_recipe_says_nothing() -> None:
 def test_overrides_are_a_list() -> None:
     with pytest.raises(TypeError, match=r"expected a list: \['epochs=2'\]"):
         recipes.load("classic", "epochs=2")
+
+
+def test_a_digest_stands_for_what_is_trained() -> None:
+    recipe = recipes.load("classic")
+    same = ["name=mine", "description=mine", "calibration.temperature=2"]
+    assert recipe.replace(*same).digest == recipe.digest
+    changes = ["epochs=3", "model.dropout=0.4", "schedule.name=linear", "schedule.name=cosine", "optimizer.name=sgd"]
+    digests = {recipe.replace(change).digest for change in changes} | {recipe.digest}
+    assert len(digests) == len(changes) + 1
+    assert recipes.parse(recipe.to_toml()).digest == recipe.digest

@@ -28,7 +28,7 @@ from thirtytwo import recipe as recipes
 from thirtytwo.train import resume, train
 
 SPEC = "shapes:training=150,test=20"
-WORDS = ["batch_size=32", "model.stages=[[4], [8]]", "model.hidden_units=8", "epochs=5"]
+WORDS = ["batch_size=32", "model.stages=[[4], [8]]", "model.hidden_units=8", "epochs=5", "averaging.epochs=0.7"]
 
 
 def kill():
@@ -223,7 +223,7 @@ def program(*words: str, **more: Any) -> subprocess.Popen[str]:
 COMMAND = (
     "train", "classic", "--data", "shapes:training=150,test=20", "--seed", "4", "--epochs", "5",
     "--set", "batch_size=32", "--set", "model.stages=[[4], [8]]", "--set", "model.hidden_units=8",
-    "--set", "checkpoint_minutes=0.0",
+    "--set", "checkpoint_minutes=0.0", "--set", "averaging.epochs=0.7",
 )  # fmt: skip
 
 

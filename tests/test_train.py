@@ -3,13 +3,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from thirtytwo import environment, metrics, optim
+from thirtytwo import environment, evaluate, metrics, optim
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
 from thirtytwo.data.images import Images
@@ -668,3 +669,62 @@ def test_a_folder_of_a_few_pictures_is_learned_too() -> None:
     classifier = training.finish()
     assert training.history[-1].train_accuracy > 0.9
     assert metrics.accuracy(classifier.probabilities(pixels), torch.from_numpy(labels)) > 0.9
+
+
+# The mean of the weights ---------------------------------------------------------------------------------------------
+
+
+def last(*words: str) -> Recipe:
+    """Keeps the last weights, or their mean."""
+    return small("early_stopping.patience=0", *words)
+
+
+def test_the_mean_counts_newer_weights_more(small_images: Images) -> None:
+    training = train(last("averaging.epochs=0.4"), source(small_images), out="run")
+    reach, seen = 0.4 * 5, []  # steps
+    step = training._step
+
+    def recorded(*words: Any) -> None:
+        step(*words)
+        seen.append(weights(training))
+
+    training._step = recorded  # type: ignore[method-assign, assignment]
+    training.finish()
+    assert len(seen) == 20
+    for name, kept in weights(training).items():
+        if not kept.is_floating_point():
+            continue
+        mean = seen[0][name].double()
+        for number, now in enumerate(seen[1:], start=1):
+            mean += (now[name].double() - mean) / max(min(reach, number + 1), 1)
+        torch.testing.assert_close(kept.double(), mean, rtol=1e-5, atol=1e-6)
+        if name.endswith("weight"):
+            assert not torch.equal(kept, seen[-1][name])
+
+
+def test_training_goes_on_from_the_weights_themselves(small_images: Images) -> None:
+    plain = train(last(), source(small_images), out="plain")
+    averaged = train(last("averaging.epochs=1"), source(small_images), out="averaged")
+    for training in (plain, averaged):
+        training.finish()
+    assert [epoch.train_loss for epoch in plain.history] == [epoch.train_loss for epoch in averaged.history]
+    assert [epoch.validation_loss for epoch in plain.history] != [epoch.validation_loss for epoch in averaged.history]
+
+
+@pytest.mark.parametrize("patience", [0, 5])
+def test_what_is_validated_is_what_is_kept(small_images: Images, patience: int) -> None:
+    recipe = small("averaging.epochs=1", f"early_stopping.patience={patience}")
+    training = train(recipe, source(small_images), out="run")
+    classifier = training.finish()
+    scored = evaluate(classifier, source(small_images), split="validation").summary()
+    kept = training.history[(training.best_epoch or training.recipe.epochs) - 1]
+    assert scored["accuracy"] == kept.validation_accuracy
+
+
+def test_a_mean_over_less_than_a_step_is_the_last_weights(small_images: Images) -> None:
+    ends = []
+    for words in ([], ["averaging.epochs=0.01"]):
+        training = train(last(*words), source(small_images), out=f"run-{len(words)}")
+        training.finish()
+        ends.append(weights(training))
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

@@ -10,6 +10,9 @@ from typing import Any
 from thirtytwo import recipe as recipes
 from thirtytwo.recipe import Recipe
 
+IMAGES = 50_000
+"""Training images of CIFAR-10."""
+
 
 @cache
 def measured() -> tuple[dict[str, Any], ...]:
@@ -20,15 +23,19 @@ def measured() -> tuple[dict[str, Any], ...]:
 def newest(kind: str, recipe: str, device: str | None = None) -> dict[str, Any] | None:
     """The latest result of a kind for a recipe on CIFAR-10; a single run, or changed code, only for want of others.
 
+    What was measured when the recipe had other settings is not a result for it.
+
     Args:
         kind: such as ``training``.
-        recipe: its name.
+        recipe: name of a shipped one.
         device: ``cpu`` or ``cuda``; None takes what was measured on any.
     """
+    settings = recipes.load(recipe).for_images(IMAGES).digest
     found = [
         entry
         for entry in measured()
         if (entry["kind"], entry["recipe"], entry["data"]) == (kind, recipe, "cifar10")
+        and entry["settings"] == settings
         and (device is None or entry["device"] == device)
     ]
     found.sort(key=lambda entry: entry["n"] > 1 and not str(entry["commit"]).endswith("+"))  # stable: newest last

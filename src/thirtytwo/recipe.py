@@ -10,6 +10,7 @@ from that kind's defaults.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import math
 import tomllib
@@ -28,6 +29,7 @@ from thirtytwo.settings import (
     AnyOptimizer,
     AnySchedule,
     Augmentation,
+    Averaging,
     Calibration,
     Constant,
     EarlyStopping,
@@ -86,6 +88,8 @@ class Recipe(Settings):
     """Which training images an epoch leaves out."""
     loss: Loss = Loss()
     """What is minimised."""
+    averaging: Averaging = Averaging()
+    """Which weights are validated and kept."""
     early_stopping: EarlyStopping = EarlyStopping()
     """When to stop, and which weights to keep."""
     pixels: Pixels = Pixels()
@@ -161,9 +165,30 @@ class Recipe(Settings):
         """
         return parse(self.to_toml(), overrides, origin=f"recipe {self.name}")
 
+    @property
+    def digest(self) -> str:
+        """16 digits that stand for what is trained, and how: what is measured of a recipe is measured of these.
+
+        Names, descriptions and `calibration`, which trains nothing, do not count; nor do settings at their default, so
+        that a digest stays the same when new ones are invented.
+        """
+        said = _chosen(self.model_copy(update={"name": "", "description": "", "calibration": Calibration()}))
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
     def to_toml(self) -> str:
         """The complete recipe as TOML; `parse` reads it back to an equal value."""
         return tomli_w.dumps(json.loads(self.model_dump_json()))
+
+
+def _chosen(settings: Settings) -> dict[str, Any]:
+    """What differs from defaults, and what kind each section is of."""
+    found: dict[str, Any] = {}
+    for name, value in settings:
+        if isinstance(value, Settings):
+            found[name] = _chosen(value)
+        elif name == "name" or value != type(settings).model_fields[name].default:
+            found[name] = value
+    return {name: value for name, value in found.items() if value != {}}
 
 
 def names() -> list[str]:

@@ -264,6 +264,15 @@ class Selection(Settings):
     """Share of the epochs after which all images are used again."""
 
 
+class Averaging(Settings):
+    """The mean of the weights at the end of a training, which is better than the last ones (Polyak & Juditsky 1992);
+    exponential, so that nobody has to know beforehand where the end is (Tarvainen & Valpola 2017, arXiv 1703.01780)."""
+
+    epochs: NotNegative = 0.0
+    """How far back it reaches: what a weight was so many epochs ago counts 1/e as much as what it is now; 0 takes them
+    as they are. Validation, and the model that is kept, have the mean; training goes on from the weights themselves."""
+
+
 class EarlyStopping(Settings):
     """When to give up, and which weights to keep: those of the epoch with the lowest validation loss."""
 

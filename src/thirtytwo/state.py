@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -58,6 +60,8 @@ class State:
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     """The network's state after the epoch that would be kept; empty if there is none, or none is selected."""
+    mean: dict[str, Tensor] = field(default_factory=dict)
+    """Of the network's state, as far as it is numbers that change; empty before the first call of `average`."""
     losses: Tensor | None = None
     """float32 (n,): the loss of each training image when it was last seen, infinite before; None if nobody asks."""
     losses_before: Tensor | None = None
@@ -72,6 +76,28 @@ class State:
         """Whether every weight is a finite number; buffers may hold what they like."""
         return all(bool(parameter.isfinite().all()) for parameter in self.network.parameters())
 
+    @torch.no_grad()
+    def average(self, share: float) -> None:
+        """Let the network's state count this share, in (0, 1], in the mean; what was in it before counts the rest."""
+        state = {name: tensor for name, tensor in self.network.state_dict().items() if tensor.is_floating_point()}
+        if not self.mean:
+            self.mean = {name: tensor.clone() for name, tensor in state.items()}
+        torch._foreach_lerp_([self.mean[name] for name in state], list(state.values()), share)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network has the mean for its state meanwhile, if there is one."""
+        own = {name: tensor.clone() for name, tensor in self.network.state_dict().items() if name in self.mean}
+        self.network.load_state_dict(self.mean, strict=False)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(own, strict=False)
+
+    def end(self) -> None:
+        """Give the network, for good, the best weights; or the mean, or what it has, for want of them."""
+        self.network.load_state_dict(self.best or self.mean, strict=False)
+
     def keep_weights(self) -> None:
         """Make the network's weights the best so far."""
         self.best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
@@ -80,6 +106,7 @@ class State:
         """Write a checkpoint, atomically; see `run.write_tensors`."""
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        tensors |= {f"mean.{name}": tensor for name, tensor in self.mean.items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(self.optimizers).items()}
         tensors |= {name: getattr(self, name) for name in _LOSSES if getattr(self, name) is not None}
         header = {"progress": asdict(self.progress), "history": [asdict(epoch) for epoch in self.history]}
@@ -99,6 +126,7 @@ class State:
             self.history = [Epoch(**row) for row in header["history"]]
             self.network.load_state_dict(_within(tensors, "network."))
             self.best = {name: tensor.to(device) for name, tensor in _within(tensors, "best.").items()}
+            self.mean = {name: tensor.to(device) for name, tensor in _within(tensors, "mean.").items()}
             optim.restore_state(self.optimizers, _within(tensors, "optimizer."))
             for name in _LOSSES:
                 setattr(self, name, tensors[name].to(device) if name in tensors else None)

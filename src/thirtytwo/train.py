@@ -91,7 +91,7 @@ class Training:
         self._state = State(self.network, optim.build(recipe.optimizer, self.network))
         started = time.perf_counter()  # the data are used from here on
         self._loader = Loader(
-            images.take(kept),
+            images.take(kept) if len(held_out) else images,
             batch_size=recipe.batch_size,
             seed=self.seed,
             standardise=standardiser(recipe.pixels),
@@ -255,8 +255,7 @@ class Training:
             self._checkpoint()
             self.run.metrics = [asdict(epoch) for epoch in self.history]
             yield self.history[-1]
-        if self._state.best:
-            self.network.load_state_dict(self._state.best)
+        self._state.end()
         self.network.eval()
         self.run.metrics = [asdict(epoch) for epoch in self.history]
         # Stored already if it was killed between here and the model file, or resumed when there was nothing left to do.
@@ -348,6 +347,9 @@ class Training:
         for optimizer in optimizers:
             optimizer.step()
         progress.step += 1
+        if reach := self.recipe.averaging.epochs * self._loader.steps:
+            # The plain mean of all steps until there are enough: the weights that it began with are soon forgotten.
+            self._state.average(1 / max(min(reach, progress.epoch * self._loader.steps + progress.step), 1))
         progress.seen += len(labels)
         progress.flops += len(labels) * self._flops((inputs.shape[2], inputs.shape[3]))
 
@@ -389,6 +391,10 @@ class Training:
 
     def _close_epoch(self, clock: _Clock) -> Epoch:
         """Validate, keep the weights if they are the best so far, and start counting anew."""
+        with self._state.averaged():
+            return self._judge(clock)
+
+    def _judge(self, clock: _Clock) -> Epoch:
         progress = self._state.progress
         validation_loss = validation_accuracy = None
         if self._validation is not None:
@@ -597,7 +603,6 @@ def train(
         settings = settings.model_copy(update={"model": module})
     facts = {
         **environment.describe(chosen, _precision(settings, chosen)),
-        "freed_memory": environment.keep_memory(),
         "kernels": models.kernels(settings.model, chosen, _precision(settings, chosen)),
         "seed": number,
         "data": {
@@ -614,6 +619,7 @@ def train(
     }
     # Built before the folder is made: a mistake in the settings leaves no empty folder behind.
     training = Training(settings, source, images, network, facts)
+    facts["freed_memory"] = environment.keep_memory()  # not before: what held the data leaves holes that nothing fits
     training.run = Run.create(out, settings, facts)
     return training
 
@@ -673,7 +679,7 @@ def resume(
             f"{images.fingerprint[:12]}, expected {fingerprint[:12]}); give the same ones with --data, or start anew"
         )
     torch.set_num_threads(threads)
-    environment.keep_memory()
     training = Training(recipe, source, images, network, facts)
+    environment.keep_memory()
     training.run = run
     return training

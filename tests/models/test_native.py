@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d
 
-from thirtytwo import models, resume, train
+from thirtytwo import environment, models, resume, train
 from thirtytwo import recipe as recipes
 from thirtytwo.errors import RunError
 from thirtytwo.models import pointwise, winograd
@@ -66,7 +66,7 @@ def test_the_record_says_which() -> None:
 @compiled
 @pytest.mark.usefixtures("anew")
 def test_without_a_compiler_training_is_torchs_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = recipes.load("fast94", ["epochs=2", "model.widths=[8, 8]", "views.mirror=false"])
+    recipe = recipes.load("fast94", ["precision=float32", "epochs=2", "model.widths=[8, 8]", "views.mirror=false"])
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
         patch.delenv("CC", raising=False)
@@ -82,6 +82,20 @@ def test_without_a_compiler_training_is_torchs_and_says_so(tmp_path: Path, monke
     resumed = resume(tmp_path / "run")
     assert not models.use_torch(resumed.network)
     assert train(recipe, "shapes:training=40,test=20", out=tmp_path / "other").kernels == "compiled"
+
+
+@compiled
+@pytest.mark.usefixtures("anew")
+def test_half_precision_is_for_want_of_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "has_bfloat16", lambda device: True)
+    recipe = recipes.load("fast94", ["epochs=1", "model.widths=[8, 8]", "views.mirror=false"])
+    assert recipe.precision == "half"
+    training = train(recipe, "shapes:training=40,test=20", out=tmp_path / "compiled")
+    assert (training.kernels, training.precision) == ("compiled", "float32")
+    monkeypatch.setenv("CC", "false")
+    forget()
+    training = train(recipe, "shapes:training=40,test=20", out=tmp_path / "torch")
+    assert (training.kernels.partition(" ")[0], training.precision) == ("torch", "bfloat16")
 
 
 @compiled
@@ -108,12 +122,12 @@ def test_a_compiler_that_fails_is_named(compiler: str, monkeypatch: pytest.Monke
 @compiled
 def test_compiled_once_and_anew_where_the_file_is_damaged(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from thirtytwo.models import pointwise; print(pointwise.KERNELS.problem())"]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    variables = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     written: list[Path] = []
     for damaged in (False, False, True, False):
         if damaged:
             written[0].write_bytes(b"")
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout.strip()) == (0, "None"), done.stderr
         written += (tmp_path / "thirtytwo").iterdir()
     assert len(set(written)) == 1

@@ -1,0 +1,154 @@
+"""What an audit says of a data set: values, and the tables that they are stored as."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thirtytwo.data import Split
+
+Kind = Literal["exact", "near"]
+
+ISSUE_COLUMNS = ("split", "index", "path", "given", "suggested", "score")
+PAIR_COLUMNS = ("split_a", "index_a", "split_b", "index_b", "distance", "kind")
+ODD_COLUMNS = ("split", "index", "path", "reason")
+
+
+@dataclass(frozen=True)
+class LabelIssue:
+    """An image whose label is probably wrong."""
+
+    split: Split
+    index: int
+    """Position in the data set's own order of its split."""
+    path: str
+    """Its file; empty where images are not files of their own."""
+    given: str
+    """Class that it is said to belong to."""
+    suggested: str
+    """Class that the networks, none of which saw it, find most probable."""
+    score: float
+    """From 0 to 1: how much more probable they find the suggested class; 0.5 is equally probable."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that show the same."""
+
+    split_a: Split
+    """That of the training image where they are in different splits."""
+    index_a: int
+    split_b: Split
+    index_b: int
+    distance: float
+    """How far their pixels are apart where they fit best; see `duplicates`. 0 is equal."""
+    kind: Kind
+    """``exact`` where all pixels are equal."""
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether the test set holds what is trained on."""
+        return self.split_a != self.split_b
+
+
+@dataclass(frozen=True)
+class OddImage:
+    """An image that shows nothing."""
+
+    split: Split
+    index: int
+    path: str
+    reason: str
+    """In words, such as ``one colour``."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What a split consists of."""
+
+    images: int
+    per_class: tuple[int, ...]
+    """In label order."""
+    sizes: Mapping[tuple[int, int], int]
+    """(height, width) in pixels of the images as they are stored -> how many, most frequent first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """Everything that was found."""
+
+    name: str
+    spec: str
+    location: str
+    notice: str
+    """Empty, or what has to be told before anything else."""
+    warnings: tuple[str, ...]
+    classes: tuple[str, ...]
+    splits: Mapping[Split, Overview]
+    issues: tuple[LabelIssue, ...]
+    """Most suspicious first."""
+    pairs: tuple[Pair, ...]
+    """Leaks first, then by distance."""
+    odd: tuple[OddImage, ...]
+    recipe: str
+    """What the networks were trained with, as ``compare`` takes it."""
+    folds: int
+    """Number of these networks; each was trained without its share of the training images."""
+    accuracy: Mapping[Split, float]
+    """Share of labels that the networks agree with; on training images, those that had not seen them."""
+    test_opening: int
+    seconds: float
+    """That everything took, interruptions left out."""
+    pixels: Mapping[tuple[Split, int], NDArray[np.uint8]]
+    """Images that are named above, uint8 (height, width, 3)."""
+
+    @property
+    def leaks(self) -> tuple[Pair, ...]:
+        """Pairs across the splits."""
+        return tuple(pair for pair in self.pairs if pair.is_leak)
+
+    @property
+    def leaked(self) -> frozenset[int]:
+        """Test images that are in the training set too."""
+        return frozenset(pair.index_b for pair in self.leaks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but pixels, as ``audit --json`` prints it."""
+        return {
+            "data": self.name,
+            "spec": self.spec,
+            "warnings": list(self.warnings),
+            "splits": {
+                split: {
+                    "images": overview.images,
+                    "per_class": dict(zip(self.classes, overview.per_class, strict=True)),
+                    "sizes": [{"height": h, "width": w, "images": n} for (h, w), n in overview.sizes.items()],
+                }
+                for split, overview in self.splits.items()
+            },
+            "label_issues": [asdict(issue) for issue in self.issues],
+            "duplicates": [asdict(pair) for pair in self.pairs],
+            "odd_images": [asdict(image) for image in self.odd],
+            "leaked_test_images": len(self.leaked),
+            "recipe": self.recipe,
+            "folds": self.folds,
+            "accuracy": dict(self.accuracy),
+            "test_opening": self.test_opening,
+            "seconds": self.seconds,
+        }
+
+
+def table(columns: Sequence[str], rows: Iterable[LabelIssue | Pair | OddImage]) -> bytes:
+    """Rows as CSV, with the columns as its first line."""
+    content = io.StringIO()
+    writer = csv.DictWriter(content, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in vars(row).items()})
+    return content.getvalue().encode()

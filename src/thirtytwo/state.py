@@ -77,12 +77,18 @@ class State:
         return all(bool(parameter.isfinite().all()) for parameter in self.network.parameters())
 
     @torch.no_grad()
-    def average(self, share: float) -> None:
+    def average(self, share: float | Tensor) -> None:
         """Let the network's state count this share, in (0, 1], in the mean; what was in it before counts the rest."""
         state = {name: tensor for name, tensor in self.network.state_dict().items() if tensor.is_floating_point()}
         if not self.mean:
             self.mean = {name: tensor.clone() for name, tensor in state.items()}
-        torch._foreach_lerp_([self.mean[name] for name in state], list(state.values()), share)
+        mean = [self.mean[name] for name in state]
+        if isinstance(share, float):
+            torch._foreach_lerp_(mean, list(state.values()), share)
+        else:  # on a device, where torch has no such operation for many tensors at once
+            change = torch._foreach_sub(list(state.values()), mean)
+            torch._foreach_mul_(change, share)
+            torch._foreach_add_(mean, change)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

@@ -19,7 +19,6 @@ from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from thirtytwo import early_stopping, environment, metrics, models, optim
 from thirtytwo import recipe as recipes
@@ -40,8 +39,9 @@ from thirtytwo.errors import (
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run, remove_leftovers
-from thirtytwo.settings import CustomModel, Muon
-from thirtytwo.state import Progress, State
+from thirtytwo.settings import CustomModel, Muon, SpeedModel
+from thirtytwo.state import State
+from thirtytwo.step import Stepper, Tally, recorder
 
 INITIALISATION, NOISE = 3, 4  # purposes of random streams, beside the loader's
 
@@ -79,7 +79,9 @@ class Training:
                 network if network is not None else models.build(recipe.model, len(self._classes), self._size)
             )
         self.network.to(self._device)
-        if self.kernels != "compiled":  # stays so when it is resumed where a compiler has been installed
+        compiled = self.kernels == "compiled"  # stays so when it is resumed where a compiler has been installed
+        self._torch_compiles = compiled and self._device.type == "cuda"
+        if not compiled or self._torch_compiles:
             models.use_torch(self.network)
         models.check(self.network, len(self._classes), self._size)
         self._sizes = [recipe.image_size(epoch, self._size) for epoch in range(recipe.epochs)]
@@ -88,7 +90,9 @@ class Training:
         self._flops_per_image: dict[tuple[int, ...], float] = {}
         for size in set(self._sizes):
             self._flops(size)
-        self._state = State(self.network, optim.build(recipe.optimizer, self.network))
+        half = self.precision == "bfloat16"
+        optimizers = optim.build(recipe.optimizer, self.network, half=half, compiled=self._torch_compiles)
+        self._state = State(self.network, optimizers)
         started = time.perf_counter()  # the data are used from here on
         self._loader = Loader(
             images.take(kept) if len(held_out) else images,
@@ -240,9 +244,10 @@ class Training:
 
     def _epochs(self) -> Iterator[Step | Epoch]:
         progress = self._state.progress
+        stepper = self._stepper()
         clock = _Clock(progress.elapsed_seconds)
         while not progress.finished:
-            yield from self._steps(clock)
+            yield from self._steps(stepper, clock)
             if self._stop:
                 progress.elapsed_seconds = clock.seconds
                 self._checkpoint()
@@ -265,11 +270,38 @@ class Training:
         self._calibrate()
         self.classifier.save(self.run.model_path)
 
-    def _steps(self, clock: _Clock) -> Iterator[Step]:
+    def _stepper(self) -> Stepper:
+        """What takes the steps from here on, ready for every kind of step that is to come."""
+        recipe, loader, state, device = self.recipe, self._loader, self._state, self._device
+        if recipe.selection.drop and state.losses is None:
+            state.losses = torch.full((len(loader.labels),), math.inf, device=device)
+        self.network.train()
+        stepper = Stepper(
+            state,
+            loader,
+            recipe.loss,
+            device=device,
+            half=self.precision == "bfloat16",
+            compiled=self._torch_compiles,
+            averaging=recipe.averaging.epochs > 0,
+            record=recorder(recipe.model, device),
+        )
+
+        def kinds() -> Iterator[tuple[int, tuple[int, int], float]]:
+            for epoch in range(state.progress.epoch, recipe.epochs):
+                left_out = int(recipe.selection.drop * len(loader.labels)) if recipe.selects_images(epoch) else 0
+                lengths = loader.lengths(len(loader.labels) - left_out)
+                for step, length in enumerate(lengths):
+                    yield length, self._sizes[epoch], (epoch + step / len(lengths)) / recipe.epochs
+
+        stepper.prepare(kinds())
+        return stepper
+
+    def _steps(self, stepper: Stepper, clock: _Clock) -> Iterator[Step]:
         """The steps of the epoch under way, from where it is."""
         progress, loader = self._state.progress, self._loader
         self.network.train()
-        tally = _Tally(progress, self._device)
+        stepper.tally.begin(progress)
         last_checkpoint = last_report = time.monotonic()
         started, seen_before = time.perf_counter(), progress.seen
         seconds_before = (progress.train_seconds, progress.epoch_seconds)
@@ -277,7 +309,7 @@ class Training:
 
         def settle() -> float:
             """Wait for the device, take down what it has counted, and return the seconds that steps took here."""
-            self._settle(tally)
+            self._settle(stepper.tally)
             seconds = time.perf_counter() - started - paused
             progress.train_seconds, progress.epoch_seconds = (before + seconds for before in seconds_before)
             return seconds
@@ -285,7 +317,7 @@ class Training:
         self._batches = loader.plan(progress.epoch, self._left_out())
         for step in range(progress.step, len(self._batches)):
             factor = self._factor(step)
-            self._step(self._batches[step], factor, tally)
+            self._step(stepper, self._batches[step], factor)
             if self._stop:
                 break
             now = time.monotonic()
@@ -316,46 +348,45 @@ class Training:
         state, epoch = self._state, self._state.progress.epoch
         if self.recipe.selection.drop == 0:
             return None
-        if state.losses is None:
-            state.losses = torch.full((len(self._loader.labels),), math.inf, device=self._device)
+        assert state.losses is not None
         if state.progress.step == 0:
             state.losses_before = state.losses.clone()
         assert state.losses_before is not None
         return easiest(state.losses_before, self.recipe.selection.drop) if self.recipe.selects_images(epoch) else None
 
-    def _step(self, chosen: Tensor, factor: float, tally: _Tally) -> None:
+    def _step(self, stepper: Stepper, chosen: Tensor, factor: float) -> None:
         """One update of the weights, at this factor of the peak rates, on these images."""
-        progress, optimizers = self._state.progress, self._state.optimizers
-        inputs, labels = self._loader.batch(progress.epoch, progress.step, chosen, self._sizes[progress.epoch])
+        progress, epoch_steps = self._state.progress, self._loader.steps
         done = (progress.epoch + progress.step / len(self._batches)) / self.recipe.epochs
-        optim.set_rates(optimizers, factor, done)
-        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            # Dropout draws from the global generator; seeded for every step, it needs no place in a checkpoint.
-            torch.manual_seed(seeded(self.seed, NOISE, progress.epoch, progress.step).initial_seed())
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                scores = self.network(inputs).float()  # (batch, classes)
-            loss = self.recipe.loss
-            objective = cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction=loss.reduction)
-            self.network.zero_grad(set_to_none=True)
-            objective.backward()  # type: ignore[no-untyped-call]
-        losses = cross_entropy(scores.detach(), labels, reduction="none")
-        if self._state.losses is not None:
-            self._state.losses[chosen] = losses
-        tally.add(losses, scores.argmax(1) == labels, objective)
+        optim.set_rates(self._state.optimizers, factor, done)
+        size = self._sizes[progress.epoch]
+        draws = self._loader.draw(progress.epoch, progress.step, chosen)
+        # The plain mean of all steps until there are enough: the weights that it began with are soon forgotten.
+        reach = self.recipe.averaging.epochs * epoch_steps
+        share = 1 / max(min(reach, progress.epoch * epoch_steps + progress.step + 1), 1)
+        with self._chance():
+            stepper(draws, size, progress.step, share)
         if not environment.is_queue(self._device):  # others are asked now and then, about all steps since
-            self._settle(tally)
-        for optimizer in optimizers:
-            optimizer.step()
+            self._settle(stepper.tally)
         progress.step += 1
-        if reach := self.recipe.averaging.epochs * self._loader.steps:
-            # The plain mean of all steps until there are enough: the weights that it began with are soon forgotten.
-            self._state.average(1 / max(min(reach, progress.epoch * self._loader.steps + progress.step), 1))
-        progress.seen += len(labels)
-        progress.flops += len(labels) * self._flops((inputs.shape[2], inputs.shape[3]))
+        progress.seen += len(chosen)
+        progress.flops += len(chosen) * self._flops(size)
 
-    def _settle(self, tally: _Tally) -> None:
+    @contextlib.contextmanager
+    def _chance(self) -> Iterator[None]:
+        """What the network draws in the step under way, such as dropout's, comes from a stream of its own."""
+        if isinstance(self.recipe.model, SpeedModel):
+            yield  # draws nothing
+            return
+        progress = self._state.progress
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            # Drawn from the global generator, which is seeded for every step, and so needs no place in a checkpoint.
+            torch.manual_seed(seeded(self.seed, NOISE, progress.epoch, progress.step).initial_seed())
+            yield
+
+    def _settle(self, tally: Tally) -> None:
         """Take down what has been counted; stop if some loss was not finite."""
-        if (failed := tally.settle()) is not None:
+        if (failed := tally.settle(self._state.progress)) is not None:
             step, loss = failed
             rate = self.recipe.optimizer.learning_rate * self._factor(step)
             raise self._diverged(f"step {step + 1}: the loss is {loss} at rate {rate:.3g}")
@@ -480,32 +511,6 @@ class Training:
             "parameters": self._parameters,
             "peak_memory_bytes": environment.peak_memory_bytes(self._device),
         }
-
-
-class _Tally:
-    """Counts of the epoch under way, kept on the device until they are wanted, since a GPU has to be waited for.
-
-    They are sums from the epoch's first step on, so that it does not matter when, or how often, they are taken down.
-    """
-
-    def __init__(self, progress: Progress, device: torch.device) -> None:
-        self._progress = progress
-        self._sums = torch.tensor([progress.loss_sum, progress.correct], dtype=torch.float64, device=device)
-        self._failed = torch.tensor([-1.0, 0.0], dtype=torch.float64, device=device)  # first such step, and its loss
-
-    @torch.no_grad()
-    def add(self, losses: Tensor, correct: Tensor, objective: Tensor) -> None:
-        """Count the step under way: (batch,) and (batch,), and what was minimised."""
-        self._sums += torch.stack([losses.sum().double(), correct.sum().double()])
-        step = torch.full_like(self._failed[0], self._progress.step)
-        first = (self._failed[0] < 0) & ~objective.isfinite()
-        self._failed = torch.where(first, torch.stack([step, objective.double()]), self._failed)
-
-    def settle(self) -> tuple[int, float] | None:
-        """Write the counts into the progress; returns the first step whose loss was not finite, and that loss."""
-        loss_sum, correct, step, loss = torch.cat([self._sums, self._failed]).tolist()
-        self._progress.loss_sum, self._progress.correct = loss_sum, int(correct)
-        return (int(step), loss) if step >= 0 else None
 
 
 class _Clock:

@@ -1,11 +1,12 @@
 """Random changes to training images: batch -> batch, on whatever device the batch lies on.
 
-Every random number is drawn on the CPU from the generator that is passed in, a handful per image, so that the same
-seed gives the same pictures on a CPU and on a GPU.
+Every random number is drawn beforehand, on the CPU, a handful per image (`Augment.draw`), so that the same seed gives
+the same pictures on a CPU and, but for rounding, on a GPU.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -38,18 +39,24 @@ class Augment:
     cutout_pixels: int = 0
     fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    @staticmethod
+    def draw(batch: int, generator: torch.Generator) -> Tensor:
+        """The random numbers of a batch: float32 (8, batch) in [0, 1).
+
+        They are the same whatever the settings: turning one kind of change off leaves the others' randomness as it was.
+        """
+        return torch.rand((8, batch), generator=generator)
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Change each image on its own.
 
         Args:
             images: float (batch, channels, height, width), values in [0, 1].
-            generator: CPU generator; the batch advances it by 8 × batch draws, whatever the settings.
+            draws: float32 (8, batch), on the same device; see `draw`.
 
         Returns:
             The same shape, dtype and device. What is shifted in from outside is the image reflected at its border.
         """
-        # One draw of everything: turning one kind of change off leaves the others' randomness as it was.
-        draws = torch.rand((8, len(images)), generator=generator)
         images = self._moved(images, draws[:4])
         if self.brightness or self.contrast:
             images = coloured(images, (2 * draws[4] - 1) * self.brightness, 1 + (2 * draws[5] - 1) * self.contrast)
@@ -57,13 +64,13 @@ class Augment:
 
     def _moved(self, images: Tensor, draws: Tensor) -> Tensor:
         """Rotated, shifted and mirrored, as four numbers per image in [0, 1) say."""
-        batch, _, height, width = images.shape
-        flipped = draws[3] < 0.5 if self.horizontal_flip else torch.zeros(batch, dtype=torch.bool)
+        height, width = images.shape[2:]
+        flipped = (draws[3] < 0.5) & self.horizontal_flip
         if not (self.rotation_degrees or self.width_shift or self.height_shift):
             if not self.horizontal_flip:
                 return images
             # Nothing is resampled, so that pixels stay exactly what they were.
-            return torch.where(flipped.to(images.device)[:, None, None, None], images.flip(3), images)
+            return torch.where(flipped[:, None, None, None], images.flip(3), images)
         angle = (2 * draws[0] - 1) * math.radians(self.rotation_degrees)  # (batch,)
         right = (2 * draws[1] - 1) * 2 * self.width_shift  # grid coordinates run from -1 to 1: twice the share
         down = (2 * draws[2] - 1) * 2 * self.height_shift
@@ -108,18 +115,24 @@ def cut_out(images: Tensor, side: int, fill: tuple[float, float, float], places:
         images: float (batch, 3, height, width).
         side: of the square in pixels, at most height and width.
         fill: its colour.
-        places: float (2, batch) in [0, 1), how far down and right it lies.
+        places: float (2, batch) in [0, 1), on the same device: how far down and right it lies.
 
     Returns:
         The same shape, dtype and device.
     """
     covered = [
-        (torch.arange(length) - (place * (length - side + 1)).long()[:, None]).to(images.device)
+        torch.arange(length, device=images.device) - (place * (length - side + 1)).long()[:, None]
         for length, place in zip(images.shape[2:], places, strict=True)
     ]
     rows, columns = ((distance >= 0) & (distance < side) for distance in covered)  # (batch, height), (batch, width)
     square = rows[:, None, :, None] & columns[:, None, None, :]
-    return torch.where(square, images.new_tensor(fill)[:, None, None], images)
+    return torch.where(square, per_channel(fill, images.device), images)
+
+
+@functools.cache
+def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """float32 (channels, 1, 1), put on a device once: while a GPU records what it is asked for, nothing can be sent."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def shifts(pixels: int, batch: int, generator: torch.Generator) -> Tensor:

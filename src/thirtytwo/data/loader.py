@@ -9,15 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from thirtytwo.data.augment import moved, scaled_down, shifts
+from thirtytwo.data.augment import Augment, moved, per_channel, scaled_down, shifts
 from thirtytwo.data.images import Images
 
-Transform = Callable[[Tensor, torch.Generator], Tensor]
+
+class Draws(NamedTuple):
+    """What a step takes, and what chance says of it: all that the making of a batch needs to be told."""
+
+    chosen: Tensor
+    """int64 (batch,): which images."""
+    turned: Tensor
+    """bool (): whether this epoch mirrors those that the first one did not, in place of those that it did."""
+    shift: Tensor
+    """int64 (2, batch): by how many pixels down and right; (2, 0) where nothing is shifted."""
+    changes: Tensor
+    """float32 (8, batch): see `Augment.draw`."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +54,8 @@ class Standardise:
             values = change(values)
         if self.mean == (0.0, 0.0, 0.0) and self.standard_deviation == (1.0, 1.0, 1.0):
             return values
-        mean = values.new_tensor(self.mean)[:, None, None]
-        return (values - mean) / values.new_tensor(self.standard_deviation)[:, None, None]
+        mean, deviation = (per_channel(each, values.device) for each in (self.mean, self.standard_deviation))
+        return (values - mean) / deviation
 
 
 def on_device(images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -75,7 +87,7 @@ class Loader:
         batch_size: int,
         seed: int,
         standardise: Standardise,
-        augment: Transform | None = None,
+        augment: Augment | None = None,
         alternating_flip: bool = False,
         translate_pixels: int = 0,
         drop_last: bool = False,
@@ -142,39 +154,48 @@ class Loader:
         kept = order[: steps * self.batch_size] if self.drop_last else order
         return kept.to(self.labels.device).tensor_split(steps)
 
-    def batch(
-        self, epoch: int, step: int, chosen: Tensor, size: tuple[int, int] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """What a step trains on.
+    def lengths(self, images: int | None = None) -> list[int]:
+        """Images in each batch of an epoch that takes so many; None are all of them."""
+        number = len(self.labels) if images is None else images
+        steps = max(self._steps(number), 1)
+        number = min(number, steps * self.batch_size)
+        return [number // steps + (step < number % steps) for step in range(steps)]
+
+    def draw(self, epoch: int, step: int, chosen: Tensor) -> Draws:
+        """What chance says of a batch; all of it lies on the CPU, but for `chosen`.
 
         Args:
             epoch: counted from 0.
             step: counted from 0; with the epoch it decides what is changed in the images.
             chosen: int64 (batch,), from `plan`.
+        """
+        batch = len(chosen)
+        shift = torch.empty((2, 0), dtype=torch.int64)
+        if self.translate_pixels:
+            shift = shifts(self.translate_pixels, batch, seeded(self.seed, self.SHIFTS, epoch, step))
+        changes = Augment.draw(batch, seeded(self.seed, self.CHANGES, epoch, step))
+        return Draws(chosen, torch.tensor(epoch % 2 == 1), shift, changes)
+
+    def batch(self, draws: Draws, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """What a step trains on.
+
+        Args:
+            draws: from `draw`, on the device.
             size: (height, width) that images are scaled down to, after they were changed; None leaves them as they are.
 
         Returns:
             inputs float32 (batch, 3, height, width) and labels int64 (batch,).
         """
-        pixels = self._taken(chosen, epoch, step)
-        return self.standardise(pixels, self._change(epoch, step, size)), self.labels[chosen]
+
+        def change(values: Tensor) -> Tensor:
+            if self.augment is not None:
+                values = self.augment(values, draws.changes)
+            return values if size is None else scaled_down(values, size)
+
+        # What needs no arithmetic is done while pixels are bytes.
+        mirrored = None if self._mirrored_first is None else self._mirrored_first[draws.chosen] ^ draws.turned
+        pixels = moved(self.pixels, draws.chosen, draws.shift if self.translate_pixels else None, mirrored)
+        return self.standardise(pixels, change), self.labels[draws.chosen]
 
     def _steps(self, images: int) -> int:
         return images // self.batch_size if self.drop_last else math.ceil(images / self.batch_size)
-
-    def _taken(self, chosen: Tensor, epoch: int, step: int) -> Tensor:
-        """uint8 (batch, 3, height, width): what needs no arithmetic is done while pixels are bytes."""
-        shift = mirrored = None
-        if self.translate_pixels:
-            shift = shifts(self.translate_pixels, len(chosen), seeded(self.seed, self.SHIFTS, epoch, step))
-        if self._mirrored_first is not None:
-            mirrored = self._mirrored_first[chosen] ^ (epoch % 2 == 1)
-        return moved(self.pixels, chosen, shift, mirrored)
-
-    def _change(self, epoch: int, step: int, size: tuple[int, int] | None) -> Callable[[Tensor], Tensor]:
-        def change(values: Tensor) -> Tensor:
-            if self.augment is not None:
-                values = self.augment(values, seeded(self.seed, self.CHANGES, epoch, step))
-            return values if size is None else scaled_down(values, size)
-
-        return change

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._triton import has_triton
 from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.errors import ModelError, RecipeError
@@ -67,9 +68,14 @@ def build(settings: AnyModel, classes: int, size: tuple[int, int] = (32, 32)) ->
 
 
 def kernels(settings: AnyModel, device: torch.device, precision: str) -> str:
-    """What computes steps, for the record: ``compiled`` or ``torch``, with the reason if not as asked."""
+    """What computes steps, for the record: ``compiled`` or ``torch``, with the reason if not as asked.
+
+    On a CPU these are our own, on a GPU what torch.compile makes of torch's.
+    """
     if not isinstance(settings, SpeedModel) or settings.kernels == "torch":
         return "torch"
+    if device.type == "cuda":
+        return "compiled" if has_triton() else "torch (no compiled ones: triton, which torch.compile needs, is missing)"
     if device.type != "cpu" or precision != "float32":
         return f"torch (compiled ones are for float32 on a CPU, this is {precision} on {device.type})"
     problem = winograd.KERNELS.problem() or pointwise.KERNELS.problem()

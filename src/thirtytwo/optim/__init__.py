@@ -31,45 +31,56 @@ Optimizers = tuple[torch.optim.Optimizer, ...]
 """What updates a network's parameters, each some of them. Every parameter group has a ``peak``: its highest rate."""
 
 
-def build(settings: AnyOptimizer, network: nn.Module) -> Optimizers:
+def build(settings: AnyOptimizer, network: nn.Module, *, half: bool = False, compiled: bool = False) -> Optimizers:
     """Make the optimisers for a network.
 
     Weight decay acts on weights only: matrices and kernels, not biases and normalisation gains, which are vectors.
+
+    Args:
+        settings: a recipe's `optimizer` section.
+        network: where it is to be trained.
+        half: whether steps compute in bfloat16; weights, and what is remembered, are float32 always.
+        compiled: whether torch.compile makes kernels for what is more than one operation.
     """
     named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     if isinstance(settings, Muon):
-        return _muon(settings, named)
-    groups: list[dict[str, Any]] = [
+        return _muon(settings, named, half, compiled)
+    kinds: list[dict[str, Any]] = [
         {"params": [p for _, p in named if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    groups = [{**group, "peak": settings.learning_rate} for group in groups if group["params"]]
+    kinds = [{**kind, "peak": settings.learning_rate} for kind in kinds if kind["params"]]
     # Fused: one pass over each parameter instead of a dozen.
     match settings:
         case Adam():
-            betas = (settings.beta1, settings.beta2)
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, betas=betas, eps=settings.epsilon, fused=True)
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+                kinds,
+                betas=(settings.beta1, settings.beta2),
+                eps=settings.epsilon,
+                fused=True,
+                capturable=any(parameter.is_cuda for _, parameter in named),  # counts its steps where they are taken
+            )
         case Sgd():
-            optimizer = torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
+            optimizer = torch.optim.SGD(kinds, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
     return (optimizer,)
 
 
-def _muon(settings: Muon, named: list[tuple[str, nn.Parameter]]) -> Optimizers:
+def _muon(settings: Muon, named: list[tuple[str, nn.Parameter]], half: bool, compiled: bool) -> Optimizers:
     kernels = [parameter for _, parameter in named if parameter.ndim > 2]
     dense = [parameter for _, parameter in named if parameter.ndim == 2]
     whitening = [parameter for name, parameter in named if name == "whitening.bias"]
     biases = [parameter for name, parameter in named if parameter.ndim <= 1 and name != "whitening.bias"]
-    groups: list[dict[str, Any]] = [
+    kinds: list[dict[str, Any]] = [
         {"params": dense, "peak": settings.dense_learning_rate},
         {"params": biases, "peak": settings.bias_learning_rate},
         {"params": whitening, "peak": settings.bias_learning_rate, "ends_after": settings.whitening_fraction},
     ]
     # SGD multiplies its weight decay by the rate, which the settings' number does not contain.
-    groups = [{**group, "weight_decay": settings.decay / group["peak"]} for group in groups if group["params"]]
+    kinds = [{**kind, "weight_decay": settings.decay / kind["peak"]} for kind in kinds if kind["params"]]
     optimizers: list[torch.optim.Optimizer] = []
-    if groups:
+    if kinds:
         nesterov = settings.sgd_momentum > 0
-        optimizers.append(torch.optim.SGD(groups, momentum=settings.sgd_momentum, nesterov=nesterov, fused=True))
+        optimizers.append(torch.optim.SGD(kinds, momentum=settings.sgd_momentum, nesterov=nesterov, fused=True))
     if kernels:
         optimizers.append(
             muon.Muon(
@@ -77,6 +88,8 @@ def _muon(settings: Muon, named: list[tuple[str, nn.Parameter]]) -> Optimizers:
                 learning_rate=settings.learning_rate,
                 momentum=settings.momentum,
                 steps=settings.newton_schulz_steps,
+                half=half,
+                compiled=compiled,
             )
         )
     return tuple(optimizers)
@@ -91,14 +104,13 @@ def set_rates(optimizers: Optimizers, factor: float, done: float) -> None:
         done: share of the training that is over; a group that ends early falls to 0 on a line of its own. Its
             parameters then need no gradient any more, which saves the backward pass the way down to them.
     """
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            end = group.get("ends_after")
-            own = factor if end is None else max(0.0, 1.0 - done / end) if end > 0 else 0.0
-            group["lr"] = group["peak"] * own
-            if end is not None:
-                for parameter in group["params"]:
-                    parameter.requires_grad_(own > 0)
+    for group in groups(optimizers):
+        end = group.get("ends_after")
+        own = factor if end is None else max(0.0, 1.0 - done / end) if end > 0 else 0.0
+        group["lr"] = group["peak"] * own
+        if end is not None:
+            for parameter in group["params"]:
+                parameter.requires_grad_(own > 0)
 
 
 def build_schedule(
@@ -140,6 +152,11 @@ def build_schedule(
                 )
 
     return lambda step, losses: schedule.warmup(step, rise) * after_warmup(step, losses)
+
+
+def groups(optimizers: Optimizers) -> list[dict[str, Any]]:
+    """Every parameter group, in order."""
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
 
 
 def state_tensors(optimizers: Optimizers) -> dict[str, Tensor]:

@@ -1,0 +1,248 @@
+"""One step of a training: from the numbers that name a batch to new weights, as a device computes it.
+
+All of it, from taking pixels to the last optimiser, is one function of a few small tensors: which images, what chance
+says of them, rates. A CPU is asked for its operations one after the other. A GPU is faster than a program can ask: it
+records them, once for each kind of step, and then repeats the record whenever the tensors have been filled anew (CUDA
+graphs). What a step computes is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from thirtytwo import models, optim
+from thirtytwo.data.loader import Draws, Loader
+from thirtytwo.settings import AnyModel, CustomModel, Loss
+from thirtytwo.state import Progress, State
+
+Program = Callable[[], None]
+Recorder = Callable[[Program], Program]
+"""What a program does -> what does it again."""
+
+Size = tuple[int, int]
+Kind = tuple[int, Size, int]
+"""Images in the batch, their size, and how many weights are trained: steps that agree in these do the same."""
+
+WARM_UPS = 3
+"""Steps before a recording: what is set up or compiled at first use, is then."""
+
+
+class Tally:
+    """Counts of the epoch under way, kept on the device until they are wanted, since a GPU has to be waited for.
+
+    They are sums from the epoch's first step on, so that it does not matter when, or how often, they are taken down.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Nothing is counted yet; see `begin`."""
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # of losses, and of right answers
+        self.failed = torch.zeros(2, dtype=torch.float64, device=device)  # the first such step, and its loss
+
+    def begin(self, progress: Progress) -> None:
+        """Go on from where an epoch is."""
+        self.sums.copy_(torch.tensor([progress.loss_sum, progress.correct], dtype=torch.float64))
+        self.failed.copy_(torch.tensor([-1.0, 0.0], dtype=torch.float64))
+
+    @torch.no_grad()
+    def add(self, losses: Tensor, correct: Tensor, objective: Tensor, step: Tensor) -> None:
+        """Count a step: (batch,) and (batch,), what was minimised, and the step's number."""
+        self.sums.add_(torch.stack([losses.sum(), correct.sum()]))
+        first = (self.failed[0] < 0) & ~objective.isfinite()
+        self.failed.copy_(torch.where(first, torch.stack([step, objective]).double(), self.failed))
+
+    def settle(self, progress: Progress) -> tuple[int, float] | None:
+        """Write the counts into the progress; returns the first step whose loss was not finite, and that loss."""
+        loss_sum, correct, step, loss = torch.cat([self.sums, self.failed]).tolist()
+        progress.loss_sum, progress.correct = loss_sum, int(correct)
+        return (int(step), loss) if step >= 0 else None
+
+
+class Stepper:
+    """Takes steps with a network's weights.
+
+    Attributes:
+        tally: what the steps of the epoch under way have counted.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        loader: Loader,
+        loss: Loss,
+        *,
+        device: torch.device,
+        half: bool,
+        compiled: bool,
+        averaging: bool,
+        record: Recorder | None,
+    ) -> None:
+        """Record nothing yet.
+
+        Args:
+            state: whose network, optimisers, mean and losses change with every step; what it holds then stays where it
+                is, so a stepper is made after a checkpoint was restored.
+            loader: makes batches.
+            loss: what is minimised.
+            device: where all of it lies.
+            half: whether the network computes in bfloat16.
+            compiled: whether torch.compile makes kernels for what lies before the backward pass, and for that.
+            averaging: whether the mean of the weights is kept.
+            record: see `recorder`; None takes steps one operation after the other.
+        """
+        self.tally = Tally(device)
+        self._state, self._loader, self._loss = state, loader, loss
+        self._device, self._half, self._averaging, self._record = device, half, averaging, record
+        self._forward = torch.compile(self._looked_at, dynamic=False) if compiled else self._looked_at
+        # Rates, share of the mean and number of the step lie together: one copy fills them.
+        self._numbers = torch.zeros(len(optim.groups(state.optimizers)) + 2, device=device)
+        self._places: dict[int, Draws] = {}  # by images in the batch
+        self._programs: dict[Kind, Program] = {}
+
+    def __call__(self, draws: Draws, size: Size, step: int, share: float) -> None:
+        """Take a step, at the rates that the optimisers have.
+
+        Args:
+            draws: from the loader.
+            size: of the images that the network is to see.
+            step: its number in the epoch, counted from 0.
+            share: of the new weights in their mean, if there is one.
+        """
+        if self._record is None:
+            self._take(draws, size, torch.tensor(float(step), device=self._device), share)
+            return
+        rates = [float(group["lr"]) for group in optim.groups(self._state.optimizers)]
+        _put(torch.tensor([*rates, share, step]), self._numbers)
+        kind = self._kind(len(draws.chosen), size)
+        for source, place in zip(draws, self._place(draws), strict=True):
+            _put(source, place)
+        if kind not in self._programs:
+            self._programs[kind] = self._recorded(kind)
+        self._programs[kind]()
+
+    def prepare(self, kinds: Iterable[tuple[int, Size, float]]) -> None:
+        """Record steps beforehand, so that none has to wait for it; weights, and all that is counted, stay as they are.
+
+        Args:
+            kinds: of the steps to come: images in the batch, their size, and the share of the training that is done.
+        """
+        if self._record is None:
+            return
+        for batch, size, done in kinds:
+            optim.set_rates(self._state.optimizers, 0.0, done)
+            kind = self._kind(batch, size)
+            if kind not in self._programs:
+                draws = self._loader.draw(0, 0, torch.arange(batch, device=self._device))
+                for source, place in zip(draws, self._place(draws), strict=True):
+                    _put(source, place)
+                self._programs[kind] = self._recorded(kind)
+
+    def _kind(self, batch: int, size: Size) -> Kind:
+        return batch, size, models.parameters(self._state.network)
+
+    def _place(self, draws: Draws) -> Draws:
+        """Where a batch of that many images is told what it is."""
+        batch = len(draws.chosen)
+        if batch not in self._places:
+            self._places[batch] = Draws(*(torch.empty_like(each, device=self._device) for each in draws))
+        return self._places[batch]
+
+    def _recorded(self, kind: Kind) -> Program:
+        """Steps of a kind, for what lies in the places."""
+        assert self._record is not None
+        batch, size, _ = kind
+        places = self._places[batch]
+        *rates, share, step = self._numbers.unbind()
+
+        def program() -> None:
+            self._take(places, size, step, share)
+
+        groups = optim.groups(self._state.optimizers)
+        own = [group["lr"] for group in groups]
+        with self._undone():
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
+            try:
+                for _ in range(WARM_UPS):
+                    program()
+                return self._record(program)
+            finally:
+                for group, rate in zip(groups, own, strict=True):
+                    group["lr"] = rate
+
+    @contextlib.contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Everything that steps change is what it was, where it was; what they made is as if they had not been."""
+        state = self._state
+
+        def changing() -> dict[str, Tensor]:
+            losses = {} if state.losses is None else {"losses": state.losses}
+            return {
+                **{f"network.{name}": tensor for name, tensor in state.network.state_dict().items()},
+                **{f"mean.{name}": tensor for name, tensor in state.mean.items()},
+                **{f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(state.optimizers).items()},
+                "tally.sums": self.tally.sums,
+                "tally.failed": self.tally.failed,
+                **losses,
+            }
+
+        before = {name: tensor.clone() for name, tensor in changing().items()}
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, tensor in changing().items():
+                    if name in before:
+                        tensor.copy_(before[name])
+                    elif name.startswith("mean."):
+                        tensor.copy_(before[name.replace("mean.", "network.", 1)])
+                    else:
+                        tensor.zero_()  # an optimiser that remembers nothing
+
+    def _take(self, draws: Draws, size: Size, step: Tensor, share: Tensor | float) -> None:
+        state = self._state
+        state.network.zero_grad(set_to_none=True)
+        objective, losses, correct = self._forward(draws, size)
+        objective.backward()  # type: ignore[no-untyped-call]
+        if state.losses is not None:
+            state.losses[draws.chosen] = losses
+        self.tally.add(losses, correct, objective.detach(), step)
+        for optimizer in state.optimizers:
+            optimizer.step()
+        if self._averaging:
+            state.average(share)
+
+    def _looked_at(self, draws: Draws, size: Size) -> tuple[Tensor, Tensor, Tensor]:
+        """What is minimised, and of each image its loss and whether the answer is right: (), (batch,), (batch,)."""
+        inputs, labels = self._loader.batch(draws, size)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            scores = self._state.network(inputs).float()  # (batch, classes)
+        objective = cross_entropy(
+            scores, labels, label_smoothing=self._loss.label_smoothing, reduction=self._loss.reduction
+        )
+        seen = scores.detach()
+        return objective, cross_entropy(seen, labels, reduction="none"), seen.argmax(1) == labels
+
+
+def _put(source: Tensor, place: Tensor) -> None:
+    """Copy to a device without waiting for it."""
+    if place.is_cuda and not source.is_cuda and source.numel():
+        source = source.pin_memory()  # kept by torch until it has been copied
+    place.copy_(source, non_blocking=True)
+
+
+def recorder(settings: AnyModel, device: torch.device) -> Recorder | None:
+    """How a device records steps; None if it does not, or if only a network's owner knows what it does."""
+    return None if device.type != "cuda" or isinstance(settings, CustomModel) else _record
+
+
+def _record(program: Program) -> Program:
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        program()
+    return graph.replay

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Runs:
             "accuracy": measured.spread([result["test"]["accuracy"] for result in results]),
             "ece": measured.spread([result["test"]["ece"] for result in results]),
             "train_seconds": measured.spread([result["train_seconds"] for result in results]),
-            "cold_seconds": measured.spread([result["cold_seconds"] for result in results]),
+            "cold_seconds": measured.spread([result["cold_seconds"] for result in results if "cold_seconds" in result]),
             "flops": sum(result["flops"] for result in results) / len(results),
             "parameters": results[0]["parameters"],
             "peak_memory_bytes": max(result["peak_memory_bytes"] for result in results),
@@ -102,6 +103,40 @@ def train(folder: Path, recipe: str, seed: int, *, sources: Path, spec: str, dev
     # -P: a folder called thirtytwo where the user happens to be is not imported.
     program = [sys.executable, "-P", "-m", "thirtytwo", "train", *words, "--data", spec, "--corrupted", "0", "--json"]
     series.call(program, lock, series.variables_for(sources))
+
+
+def train_apart(
+    jobs: Sequence[tuple[Path, str, int]], *, sources: Path, spec: str, device: str, lock: int
+) -> Iterator[None]:
+    """`train` for each of these: the folder of its series, its recipe and its seed; says whenever one has ended."""
+    for folder, recipe, seed in jobs:
+        print(f"seed {seed}: {recipe}", file=sys.stderr, flush=True)
+        train(folder, recipe, seed, sources=sources, spec=spec, device=device, lock=lock)
+        yield
+
+
+def train_together(
+    jobs: Sequence[tuple[Path, str, int]], *, sources: Path, spec: str, device: str, lock: int
+) -> Iterator[None]:
+    """As `train`, many in one process; says whenever one has ended.
+
+    Args:
+        jobs: for each training the folder of its series, its recipe and its seed.
+        sources: see `train`, as for the rest.
+        spec: of the data.
+        device: as ``--device`` takes it.
+        lock: see `series.alone`.
+    """
+    missing = [
+        (recipe, seed, str(folder / f"{recipe}-{seed}"))
+        for folder, recipe, seed in jobs
+        if not (is_begun(folder / f"{recipe}-{seed}") and is_scored(Run(folder / f"{recipe}-{seed}")))
+    ]
+    if missing:
+        program = str(sources / "benchmarks" / "together.py")
+        words = [sys.executable, "-P", program, spec, device, json.dumps(missing)]
+        for _ in series.lines(words, lock, series.variables_for(sources)):
+            yield
 
 
 def is_begun(out: Path) -> bool:

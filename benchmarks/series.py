@@ -165,7 +165,12 @@ def command(measure: Callable[[int], int]) -> int:
 
 
 def call(words: Sequence[str | Path], lock: int, variables: Mapping[str, str] | None = None) -> str:
-    """Run a program to its end and return what it printed; what it says on stderr goes to the terminal.
+    """Run a program to its end and return what it printed; see `lines`."""
+    return "".join(lines(words, lock, variables))
+
+
+def lines(words: Sequence[str | Path], lock: int, variables: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run a program and pass on each line when it is printed; what it says on stderr goes to the terminal.
 
     Interrupted, this asks the program to end, which lets a training of ours write a checkpoint, and waits until it has.
 
@@ -180,8 +185,9 @@ def call(words: Sequence[str | Path], lock: int, variables: Mapping[str, str] | 
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, text=True, env=dict(variables or os.environ), pass_fds=(lock,)
     ) as program:
+        assert program.stdout is not None
         try:
-            printed, _ = program.communicate()
+            yield from program.stdout
         except KeyboardInterrupt:
             program.terminate()
             program.wait()
@@ -191,7 +197,6 @@ def call(words: Sequence[str | Path], lock: int, variables: Mapping[str, str] | 
             f"`{shlex.join(map(str, words))}` ended with status {program.returncode}; expected 0; see what it said, "
             "then give the same command again: what has been done is kept"
         )
-    return printed
 
 
 def commit_to_measure(dirty: bool) -> str:

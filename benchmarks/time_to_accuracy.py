@@ -2,9 +2,10 @@
 
     python benchmarks/time_to_accuracy.py RECIPE --runs N [--against RECIPE] [--first-seed 0] [--data SPEC]
 
-Every run is a process of its own, scored once on the test set; the machine should have nothing else to do. Runs are
-interleaved: with --against, each seed is run by both recipes, the first one first for even seeds and second for odd
-ones, so that what drifts in a machine over hours helps each as often as the other.
+Every run is a process of its own, scored once on the test set; on a GPU, where a training takes less time than its
+kernels take to be compiled, one process takes all. The machine should have nothing else to do. Runs are interleaved:
+with --against, each seed is run by both recipes, the first one first for even seeds and second for odd ones, so that
+what drifts in a machine over hours helps each as often as the other.
 
 The clock of a race is `train_seconds` plus, where a recipe averages several views of a test image, `scoring_seconds`.
     In it: computing the first layer from training images; order, batches and changes; every step; the views.
@@ -30,7 +31,7 @@ import runs
 import series
 from measured import Refused
 from runs import Runs
-from thirtytwo import Run, find, open_training
+from thirtytwo import Run, environment, find, open_training
 from thirtytwo import recipe as recipes
 
 
@@ -69,8 +70,8 @@ def comparison(ours: Path, rival: Path, recipe: str, against: str) -> dict[str, 
             "rival_seconds": clock(second.scored[seed]),
             "test_accuracy": first.scored[seed].result["test"]["accuracy"],
             "rival_test_accuracy": second.scored[seed].result["test"]["accuracy"],
-            "cold_seconds": first.scored[seed].result["cold_seconds"],
-            "rival_cold_seconds": second.scored[seed].result["cold_seconds"],
+            "cold_seconds": first.scored[seed].result.get("cold_seconds"),
+            "rival_cold_seconds": second.scored[seed].result.get("cold_seconds"),
         }
         for seed in both
     ]
@@ -128,31 +129,29 @@ def measure(arguments: argparse.Namespace, lock: int) -> int:
     sources = series.clone(commit, lock)
     source = find(arguments.data)
     images = open_training(source)
+    on_gpu = environment.device(arguments.device).type == "cuda"
     folders = {}
     for recipe in order(arguments.recipe, arguments.against, 0):
         device = arguments.device
         which = series.identify(commit, sources, recipe=recipe, images=images, device=device, rival="", lock=lock)
         folders[recipe] = series.begin(which)
     del images  # 150 MB that the trainings may need
+    jobs = [
+        (folders[recipe], recipe, seed)
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.runs)
+        for recipe in order(arguments.recipe, arguments.against, seed)
+    ]
     command = runs.typed("time_to_accuracy.py", sys.argv[1:], arguments.data, source.spec, source.name)
-    for seed in range(arguments.first_seed, arguments.first_seed + arguments.runs):
-        for recipe in order(arguments.recipe, arguments.against, seed):
-            print(f"seed {seed}: {recipe}", file=sys.stderr, flush=True)
-            if seed not in Runs.within(folders[recipe], recipe).scored:
-                series.note(folders[recipe], command)
-            runs.train(
-                folders[recipe],
-                recipe,
-                seed,
-                sources=sources,
-                spec=source.spec,
-                device=arguments.device,
-                lock=lock,
-            )
-            found = record(folders, arguments.recipe)
-            print(json.dumps({"seed": seed, **_numbers(folders[recipe] / f"{recipe}-{seed}")}), flush=True)
-    for entry in found.values():
-        print(told(entry), file=sys.stderr)
+    for folder, recipe, seed in jobs:
+        if seed not in Runs.within(folder, recipe).scored:
+            series.note(folder, command)
+    where = {"sources": sources, "spec": source.spec, "device": arguments.device, "lock": lock}
+    for _ in runs.train_together(jobs, **where) if on_gpu else runs.train_apart(jobs, **where):
+        for entry in record(folders, arguments.recipe).values():
+            print(told(entry), file=sys.stderr, flush=True)
+    for folder, recipe, seed in jobs:
+        print(json.dumps({"seed": seed, **_numbers(folder / f"{recipe}-{seed}")}))
+    record(folders, arguments.recipe)
     return 0
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from tests.test_train import rows, same, source, weights
+from thirtytwo import optim
 from thirtytwo import recipe as recipes
-from thirtytwo import step as steps
 from thirtytwo.data.images import Images
 from thirtytwo.recipe import Recipe
 from thirtytwo.settings import AnyModel
@@ -117,5 +117,5 @@ def test_preparing_changes_nothing(small_images: Images, recorded: None) -> None
     before = weights(training)
     stepper = training._stepper()
     assert same(before, weights(training))
-    assert not any(bool(tensor.any()) for tensor in steps.optim.state_tensors(training._state.optimizers).values())
+    assert not any(bool(tensor.any()) for tensor in optim.state_tensors(training._state.optimizers).values())
     assert stepper.tally.sums.tolist() == [0.0, 0.0]

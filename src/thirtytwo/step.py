@@ -9,10 +9,13 @@ graphs). What a step computes is the same.
 from __future__ import annotations
 
 import contextlib
+import functools
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from thirtytwo import models, optim
@@ -27,6 +30,9 @@ Recorder = Callable[[Program], Program]
 Size = tuple[int, int]
 Kind = tuple[int, Size, int]
 """Images in the batch, their size, and how many weights are trained: steps that agree in these do the same."""
+
+MOST_COMPILED = 64
+"""Kinds of steps that a process compiles; torch would go on without after 8."""
 
 WARM_UPS = 3
 """Steps before a recording: what is set up or compiled at first use, is then."""
@@ -97,7 +103,7 @@ class Stepper:
         self.tally = Tally(device)
         self._state, self._loader, self._loss = state, loader, loss
         self._device, self._half, self._averaging, self._record = device, half, averaging, record
-        self._forward = torch.compile(self._looked_at, dynamic=False) if compiled else self._looked_at
+        self._judge = _compiled() if compiled else _judged
         # Rates, share of the mean and number of the step lie together: one copy fills them.
         self._numbers = torch.zeros(len(optim.groups(state.optimizers)) + 2, device=device)
         self._places: dict[int, Draws] = {}  # by images in the batch
@@ -113,7 +119,9 @@ class Stepper:
             share: of the new weights in their mean, if there is one.
         """
         if self._record is None:
-            self._take(draws, size, torch.tensor(float(step), device=self._device), share)
+            here = Draws(*(each.to(self._device) for each in draws))
+            with _deterministic():
+                self._take(here, size, torch.tensor(float(step), device=self._device), share)
             return
         rates = [float(group["lr"]) for group in optim.groups(self._state.optimizers)]
         _put(torch.tensor([*rates, share, step]), self._numbers)
@@ -163,7 +171,7 @@ class Stepper:
 
         groups = optim.groups(self._state.optimizers)
         own = [group["lr"] for group in groups]
-        with self._undone():
+        with self._undone(), _deterministic(), _quiet():
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate
             try:
@@ -206,7 +214,7 @@ class Stepper:
     def _take(self, draws: Draws, size: Size, step: Tensor, share: Tensor | float) -> None:
         state = self._state
         state.network.zero_grad(set_to_none=True)
-        objective, losses, correct = self._forward(draws, size)
+        objective, losses, correct = self._judge(state.network, self._loader, self._loss, self._half, draws, size)
         objective.backward()  # type: ignore[no-untyped-call]
         if state.losses is not None:
             state.losses[draws.chosen] = losses
@@ -216,16 +224,41 @@ class Stepper:
         if self._averaging:
             state.average(share)
 
-    def _looked_at(self, draws: Draws, size: Size) -> tuple[Tensor, Tensor, Tensor]:
-        """What is minimised, and of each image its loss and whether the answer is right: (), (batch,), (batch,)."""
-        inputs, labels = self._loader.batch(draws, size)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            scores = self._state.network(inputs).float()  # (batch, classes)
-        objective = cross_entropy(
-            scores, labels, label_smoothing=self._loss.label_smoothing, reduction=self._loss.reduction
-        )
-        seen = scores.detach()
-        return objective, cross_entropy(seen, labels, reduction="none"), seen.argmax(1) == labels
+
+def _judged(
+    network: nn.Module, loader: Loader, loss: Loss, half: bool, draws: Draws, size: Size
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What is minimised, and of each image its loss and whether the answer is right: (), (batch,), (batch,)."""
+    inputs, labels = loader.batch(draws, size)
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
+        scores = network(inputs).float()  # (batch, classes)
+    objective = cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction=loss.reduction)
+    seen = scores.detach()
+    return objective, cross_entropy(seen, labels, reduction="none"), seen.argmax(1) == labels
+
+
+@functools.cache
+def _compiled() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """`_judged` with kernels that torch.compile makes for each kind of step, once a process."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_COMPILED)
+    return torch.compile(_judged, dynamic=False)
+
+
+def _deterministic() -> AbstractContextManager[None]:
+    """cuDNN shall choose the same algorithms in every process, and those that give the same bits every time."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=True
+    )
+    return flags
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch.compile says of itself and of products in float32, of which there are none that matter."""
+    with warnings.catch_warnings():
+        for module in ("torch._inductor", "torch._dynamo"):
+            warnings.filterwarnings("ignore", module=module)
+        yield
 
 
 def _put(source: Tensor, place: Tensor) -> None:

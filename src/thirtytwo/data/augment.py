@@ -6,7 +6,6 @@ the same pictures on a CPU and, but for rounding, on a GPU.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 
@@ -129,10 +128,9 @@ def cut_out(images: Tensor, side: int, fill: tuple[float, float, float], places:
     return torch.where(square, per_channel(fill, images.device), images)
 
 
-@functools.cache
 def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """float32 (channels, 1, 1), put on a device once: while a GPU records what it is asked for, nothing can be sent."""
-    return torch.tensor(values, device=device)[:, None, None]
+    """float32 (channels, 1, 1); filled in on the device, since a GPU that records steps can be sent nothing."""
+    return torch.stack([torch.full((), value, device=device) for value in values])[:, None, None]
 
 
 def shifts(pixels: int, batch: int, generator: torch.Generator) -> Tensor:

@@ -266,8 +266,9 @@ def _content(files: Sequence[Path]) -> str:
 
 
 def variables_for(sources: Path) -> dict[str, str]:
-    """The environment in which Python imports thirtytwo from a clone."""
-    path = os.pathsep.join([str(sources / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    """The environment in which Python imports thirtytwo, and what benchmarks share, from a clone."""
+    folders = [str(sources / "src"), str(sources / "benchmarks"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = os.pathsep.join(folders)
     return {**os.environ, "PYTHONPATH": path}
 
 

@@ -142,6 +142,12 @@ def process_seconds() -> float:
         return time.time() - _IMPORTED
 
 
+def begin_counting_memory(chosen: torch.device) -> None:
+    """Let `peak_memory_bytes` of a GPU begin anew; a CPU counts from the start of the process."""
+    if chosen.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(chosen)
+
+
 def peak_memory_bytes(chosen: torch.device) -> int:
     """The most memory held so far: by this process for a CPU, by torch on the device for a GPU."""
     if chosen.type == "cuda":

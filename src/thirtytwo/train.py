@@ -69,6 +69,7 @@ class Training:
         self._stop = False
         self._earlier_seconds: float | None = None  # in processes before this one, once it is known
         self._device = torch.device(facts["device"])
+        environment.begin_counting_memory(self._device)
         kept, held_out = images.split(recipe.validation)
         _check_parts(images, recipe, len(kept), len(held_out))
         _check_augmentation(recipe, images.size)

@@ -70,8 +70,11 @@ def comparison(ours: Path, rival: Path, recipe: str, against: str) -> dict[str, 
             "rival_seconds": clock(second.scored[seed]),
             "test_accuracy": first.scored[seed].result["test"]["accuracy"],
             "rival_test_accuracy": second.scored[seed].result["test"]["accuracy"],
-            "cold_seconds": first.scored[seed].result.get("cold_seconds"),
-            "rival_cold_seconds": second.scored[seed].result.get("cold_seconds"),
+            **{
+                key: run.result["cold_seconds"]
+                for key, run in (("cold_seconds", first.scored[seed]), ("rival_cold_seconds", second.scored[seed]))
+                if "cold_seconds" in run.result
+            },
         }
         for seed in both
     ]

@@ -19,9 +19,11 @@ from typing import Any, get_origin
 import typer
 from pydantic import BaseModel
 
+from thirtytwo import planner
 from thirtytwo import recipe as recipes
 from thirtytwo.cli import app
-from thirtytwo.planner import newest
+from thirtytwo.planner import IMAGES, newest, where
+from thirtytwo.study import Spread
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,22 +45,45 @@ def commit(entry: dict[str, Any]) -> str:
     return found[:12] + ("+" if found.endswith("+") else "")
 
 
+DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+
+
+def pooled(name: str, device: str) -> list[dict[str, Any]]:
+    """Every series of a recipe, as it is now, on CIFAR-10 and a kind of device."""
+    settings = recipes.load(name).for_images(IMAGES).digest
+    return [
+        entry
+        for entry in planner.measured()
+        if (entry["kind"], entry["recipe"], entry["data"], entry["device"]) == ("training", name, "cifar10", device)
+        and entry["settings"] == settings
+    ]
+
+
 def recipe_table() -> str:
-    """One row a recipe: what was measured, or that nothing was yet."""
+    """What was measured of each recipe on each kind of device, over all series, or that nothing was yet."""
     lines = [
-        "| recipe | data | test accuracy (mean ± s.d.) | n | training time | parameters | FLOPs | machine | commit |",
+        "| recipe | on | test accuracy (mean ± s.d.) | n | training time | parameters | FLOPs | machine | commit |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in recipes.names():
-        entry = newest("training", name)
-        if entry is None:
-            lines.append(f"| `{name}` | | not yet measured | | | | | | |")
-            continue
-        lines.append(
-            f"| `{name}` | {entry['data']} | {spread(entry['accuracy'], percent)} | {entry['n']} "
-            f"| {spread(entry['train_seconds'], lambda s: f'{s:,.0f} s')} | {entry['parameters']:,} "
-            f"| {entry['flops'] / 1e12:,.0f} × 10¹² | {entry['machine']} | `{commit(entry)}` |"
-        )
+        for device, title in DEVICES.items():
+            series = pooled(name, device)
+            if not series:
+                if device == "cpu" or name.startswith("fast"):
+                    lines.append(f"| `{name}` | {title} | not yet measured | | | | | | |")
+                continue
+            accuracy, seconds = (
+                Spread.of([value for entry in series for value in entry[key]["values"]]).to_json()
+                for key in ("accuracy", "train_seconds")
+            )
+            places = dict.fromkeys(where(entry) for entry in series)
+            commits = dict.fromkeys(f"`{commit(entry)}`" for entry in series)
+            lines.append(
+                f"| `{name}` | {title} | {spread(accuracy, percent)} | {accuracy['n']} "
+                f"| {spread(seconds, lambda s: f'{s:,.0f} s' if s >= 100 else f'{s:.1f} s')} "
+                f"| {series[-1]['parameters']:,} | {series[-1]['flops'] / 1e12:,.0f} × 10¹² "
+                f"| {'; '.join(places)} | {', '.join(commits)} |"
+            )
     return "\n".join(lines)
 
 
@@ -90,7 +115,7 @@ def speed_table() -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in (name for name in recipes.names() if name.startswith("fast")):
-        for device, title in (("cpu", "CPU"), ("cuda", "GPU")):
+        for device, title in DEVICES.items():
             entry = newest("comparison", name, device)
             if entry is None:
                 lines.append(f"| `{name}` | {title} | not yet measured | | | | | | | |")
@@ -98,13 +123,14 @@ def speed_table() -> str:
             pairs, ratios = entry["pairs"], entry["ratio"]["values"]
 
             def both(key: str, form: Any, pairs: list[dict[str, Any]] = pairs) -> list[str]:
-                return [form(fmean(pair[prefix + key] for pair in pairs)) for prefix in ("", "rival_")]
+                columns = [[pair[prefix + key] for pair in pairs if prefix + key in pair] for prefix in ("", "rival_")]
+                return [form(fmean(column)) for column in columns]
 
             lines.append(
                 f"| `{name}` | {title} | **{entry['ratio']['mean']:.2f}** ({min(ratios):.2f} to {max(ratios):.2f}) "
                 f"| {entry['n']} | {' | '.join(both('seconds', '{:,.0f}'.format))} "
                 f"| {', '.join(both('test_accuracy', percent))} | {', '.join(both('cold_seconds', '{:,.0f}'.format))} "
-                f"| {entry['device_name'] + ', ' if device == 'cuda' else ''}{entry['machine']} | `{commit(entry)}` |"
+                f"| {where(entry)} | `{commit(entry)}` |"
             )
     return "\n".join(lines)
 
@@ -118,7 +144,7 @@ def recipe_header(name: str) -> str:
     values = ", ".join(percent(value) for value in accuracy["values"])
     return (
         f"# {percent(accuracy['mean'])} on the test images of {entry['data']} (n = {entry['n']}: {values}),\n"
-        f"# {entry['train_seconds']['mean']:,.0f} s of training on {entry['machine']},\n"
+        f"# {entry['train_seconds']['mean']:,.0f} s of training on {where(entry)},\n"
         f"# torch {entry['versions']['torch']}, commit {commit(entry)}, {entry['date']}:\n"
         f"# {entry['command']}\n"
     )

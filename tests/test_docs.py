@@ -194,6 +194,21 @@ def test_a_measured_number_comes_with_its_n_machine_and_commit(
     assert ("lost" in generate.race_sentence()) is (race["ratio"] is None)
 
 
+def test_series_of_the_same_recipe_and_kind_of_device_are_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"accuracy": SPREAD, "train_seconds": SPREAD, "parameters": 5, "flops": 1e12}
+    more = {**SPREAD, "n": 1, "values": [0.9]}
+    series = (
+        measured("training", **numbers),
+        measured("training", **{**numbers, "accuracy": more}, machine="another", commit="fedcba9876543210"),
+        measured("training", **{**numbers, "accuracy": more}, device="cuda", device_name="a card"),
+    )
+    monkeypatch.setattr(planner, "measured", lambda: series)
+    both, card = (row for row in generate.recipe_table().splitlines() if row.startswith("| `classic` |"))
+    assert both.startswith("| `classic` | CPU | 60.00% ± 21.60% | 4 |")
+    assert both.endswith("| a machine; another | `0123456789ab+`, `fedcba987654` |")
+    assert card.startswith("| `classic` | GPU | 90.00% | 1 |")
+
+
 def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = ("seconds", "rival_seconds", "test_accuracy", "rival_test_accuracy", "cold_seconds", "rival_cold_seconds")
     pairs = [dict(zip(keys, (10 * n, 20 * n, 0.94, 0.93, 30 * n, 40 * n), strict=True)) for n in (1, 2, 3)]

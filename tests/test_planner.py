@@ -8,7 +8,8 @@ from thirtytwo import recipe as recipes
 
 def entry(n: int, commit: str, data: str = "cifar10", kind: str = "training") -> dict[str, object]:
     settings = recipes.load("classic").for_images(50_000).digest
-    return {"kind": kind, "recipe": "classic", "settings": settings, "data": data, "n": n, "commit": commit}
+    facts = {"recipe": "classic", "settings": settings, "data": data, "device": "cpu"}
+    return {"kind": kind, "n": n, "commit": commit, **facts}
 
 
 def test_the_newest_of_several_runs_of_a_commit_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,12 +39,22 @@ def test_results_are_found_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_an_unchanged_recipe_on_the_same_data_promises_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "measured", lambda: (entry(3, "a"),))
     recipe = recipes.load("classic")
-    assert planner.expected(recipe, "cifar10", 50_000) is not None
-    assert planner.expected(recipe.for_images(50_000), "cifar10", 50_000) is not None
-    assert planner.expected(recipe, "shapes", 5000) is None
-    assert planner.expected(recipe.replace("epochs=3"), "cifar10", 50_000) is None
-    assert planner.expected(recipe.replace("name=mine"), "cifar10", 50_000) is None
-    assert planner.expected(recipes.load("airbench94"), "cifar10", 50_000) is None
+    assert planner.expected(recipe, "cifar10", 50_000, "cpu") is not None
+    assert planner.expected(recipe.for_images(50_000), "cifar10", 50_000, "cpu") is not None
+    assert planner.expected(recipe, "shapes", 5000, "cpu") is None
+    assert planner.expected(recipe.replace("epochs=3"), "cifar10", 50_000, "cpu") is None
+    assert planner.expected(recipe.replace("name=mine"), "cifar10", 50_000, "cpu") is None
+    assert planner.expected(recipes.load("airbench94"), "cifar10", 50_000, "cpu") is None
+
+
+def test_what_was_measured_on_the_same_kind_of_device_is_expected_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor, card = entry(3, "a") | {"device": "cpu"}, entry(3, "b") | {"device": "cuda"}
+    monkeypatch.setattr(planner, "measured", lambda: (processor, card))
+    recipe = recipes.load("classic")
+    assert planner.expected(recipe, "cifar10", 50_000, "cpu") is processor
+    assert planner.expected(recipe, "cifar10", 50_000, "cuda") is card
+    monkeypatch.setattr(planner, "measured", lambda: (card,))
+    assert planner.expected(recipe, "cifar10", 50_000, "cpu") is card
 
 
 def test_everything_measured_says_what_it_is() -> None:

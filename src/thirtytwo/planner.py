@@ -42,13 +42,19 @@ def newest(kind: str, recipe: str, device: str | None = None) -> dict[str, Any] 
     return found[-1] if found else None
 
 
-def expected(recipe: Recipe, data: str, images: int) -> dict[str, Any] | None:
+def where(entry: dict[str, Any]) -> str:
+    """The machine that a result is from, and the card if it was one that computed."""
+    return f"{entry['device_name']}, {entry['machine']}" if entry["device"] == "cuda" else str(entry["machine"])
+
+
+def expected(recipe: Recipe, data: str, images: int, device: str) -> dict[str, Any] | None:
     """The measured result of a shipped recipe, if this training is to be one of its kind.
 
     Args:
         recipe: as it will be trained.
         data: the data set's name.
         images: number of its training images, validation part included.
+        device: ``cpu`` or ``cuda``; what was measured on the other one is told for want of better.
 
     Returns:
         An entry of kind ``training`` in measured.json; None if the recipe was changed, is nobody's, has not been
@@ -57,4 +63,6 @@ def expected(recipe: Recipe, data: str, images: int) -> dict[str, Any] | None:
     if data != "cifar10" or recipe.name not in recipes.names():
         return None
     shipped = recipes.load(recipe.name)
-    return newest("training", recipe.name) if recipe in (shipped, shipped.for_images(images)) else None
+    if recipe not in (shipped, shipped.for_images(images)):
+        return None
+    return newest("training", recipe.name, device) or newest("training", recipe.name)

@@ -71,7 +71,7 @@ class Recipe(Settings):
     one for each equal part of the epochs; empty trains on images as they are. All but training sees full size."""
     precision: Literal["float32", "half"] = "float32"
     """What steps compute with: `half` is bfloat16 on devices that are made for it, and float32 on others and with
-    compiled kernels, which are quicker. Weights, and everything but steps, are float32 always."""
+    compiled kernels on a CPU, which are quicker. Weights, and everything but steps, are float32 always."""
     validation: Fraction = 0.1
     """Share of the training images held out, class by class, to select with; 0 trains on all of them."""
     checkpoint_minutes: NotNegative = 10.0

@@ -150,6 +150,11 @@ class Training:
         return early_stopping.best_epoch(self._state.validation_losses, self.recipe.early_stopping)
 
     @property
+    def device(self) -> str:
+        """What it runs on: ``cpu`` or ``cuda``."""
+        return self._device.type
+
+    @property
     def device_name(self) -> str:
         """The processor that it runs on, for people."""
         return str(self._facts["device_name"])

@@ -109,7 +109,7 @@ class Screen:
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         if training.kernels.startswith("torch (no "):
             self.say(f"computed by {training.kernels}, which takes more than twice as long")
-        if known := planner.expected(recipe, facts["name"], facts["images"]):
+        if known := planner.expected(recipe, facts["name"], facts["images"], training.device):
             self.say(f"expected, as measured: {_measured(known)}")
         table = Table("layer", "kind", "output", "parameters", box=None, pad_edge=False)
         table.columns[3].justify = "right"
@@ -267,7 +267,7 @@ def _measured(entry: dict[str, Any]) -> str:
     accuracy, deviation = entry["accuracy"]["mean"], entry["accuracy"]["standard_deviation"]
     spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
     seconds = duration(entry["train_seconds"]["mean"])
-    return f"{100 * accuracy:.2f}{spread}% of test images (n = {entry['n']}) after {seconds} on {entry['machine']}"
+    return f"{100 * accuracy:.2f}{spread}% of test images (n = {entry['n']}) after {seconds} on {planner.where(entry)}"
 
 
 class TrainingDisplay:

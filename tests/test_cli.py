@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import sys
@@ -205,6 +206,35 @@ def test_compare_tells_whether_a_difference_is_real(program: Program) -> None:
     assert program("compare", "classic", "'classic", *words).code == 2
 
 
+def test_audit_tells_what_is_wrong_with_a_data_set(program: Program, tmp_path: Path) -> None:
+    words = ["audit", "shapes:training=120,test=40,label_errors=0.1,duplicates=0.1", "--networks", "2"]
+    words += ["--recipe", "classic epochs=1 batch_size=50 model.stages=[[4],[8]] model.hidden_units=8", "--json"]
+    answer = program(*words, "--out", tmp_path / "audit")
+    assert answer.code == 0, answer.err
+    found = answer.json
+    assert {"label_issues", "duplicates", "odd_images", "leaked_test_images", "test_opening"} <= found.keys()
+    with (tmp_path / "audit" / "label_issues.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["split"], int(row["index"])) for row in rows] == [
+        (issue["split"], issue["index"]) for issue in found["label_issues"]
+    ]
+    assert Path(found["page"]).read_text(encoding="utf-8").startswith("<!doctype html>")
+    again = program(*words[:-1], "--out", tmp_path / "audit")
+    assert "network 1 of 2" not in again.out  # nothing is trained twice
+    assert f"Opening {found['test_opening']} of this test set" in again.out
+    assert program("audit", "shapes:training=120,test=40", "--networks", "1").code == 2
+
+
+def test_without_cleanlab_audit_says_how_to_get_it_before_anything_is_trained(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
+    answer = program("audit", "shapes:training=120,test=40")
+    assert answer.code == 2
+    assert "pip install 'thirtytwo[audit]'" in answer.err
+    assert not Path("audits").exists()
+
+
 def test_report_draws_again_without_opening_anything(program: Program, trained: Path) -> None:
     (trained / "report.html").unlink()
     answer = program("report", trained)
@@ -394,7 +424,7 @@ def test_version_is_the_packages(program: Program) -> None:
     assert program("--version").out.strip() == f"thirtytwo {__version__}"
 
 
-@pytest.mark.parametrize("command", ["data", "train", "evaluate", "predict", "report", "repeat", "compare"])
+@pytest.mark.parametrize("command", ["data", "train", "evaluate", "predict", "report", "repeat", "compare", "audit"])
 def test_every_command_explains_itself(program: Program, command: str) -> None:
     answer = program(command, "--help")
     assert answer.code == 0

@@ -133,6 +133,18 @@ def evaluate(
     return _score_part(classifier, split, training, indices)
 
 
+def open_for_audit(source: Source, *, key: str, model: str, facts: Mapping[str, Any]) -> sealed.Opening:
+    """Test images whose labels are to be doubted, rather than a model: counted like any other opening.
+
+    Args:
+        source: the data set.
+        key: names the audit; the same audit, taken up again, is no further opening.
+        model: stands for the networks that it asks.
+        facts: kept in the ledger.
+    """
+    return sealed.open_test(source, key=key, model=model, facts=dict(facts))
+
+
 def _score_part(classifier: Classifier, split: Split, training: Images, indices: NDArray[np.int64]) -> Scored:
     """Score one of the two parts of the training images."""
     return _score(classifier, split, training.take(indices), torch.from_numpy(indices), opening=None)

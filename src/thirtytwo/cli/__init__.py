@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from thirtytwo.classifier import Classifier
     from thirtytwo.cli.show import Screen
     from thirtytwo.data import Source
+    from thirtytwo.recipe import Recipe
     from thirtytwo.study import Trials
     from thirtytwo.train import Training
 
@@ -423,17 +424,81 @@ def compare_command(
         screen.comparison(found, figure)
 
 
+@app.command("audit")
+def audit_command(
+    spec: Annotated[
+        str | None,
+        typer.Argument(metavar="SPEC", help="cifar10, cifar100, shapes, or a path. Without it: as for `train`."),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", metavar="RECIPE", help="Of the networks; changes may follow: 'classic epochs=8'.")
+    ] = "fast94 epochs=6",
+    networks: Annotated[
+        int, typer.Option("--networks", metavar="N", help="Each is trained without an Nth of the training images.")
+    ] = 3,
+    seed: Annotated[int, typer.Option("--seed", help="Of the first network; the others count up.", min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="For what is found. Without it: audits/<name>.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Search a data set for wrong labels, duplicates, leaks between its splits, and images that show nothing.
+
+    Networks are trained and asked about images that they have not seen. Stopped, the same command goes on. The test
+    images are looked at, which is counted. Writes label_issues.csv, duplicates.csv, odd_images.csv and audit.html.
+    """
+    from thirtytwo import report
+    from thirtytwo.data import find
+    from thirtytwo.run import write_atomic
+    from thirtytwo.study import audit, findings, label_errors
+
+    label_errors.check_installed()
+    screen = _screen(as_json)
+    with screen.download() as progress:
+        source = find(spec, progress=progress).in_memory()
+    settings = _recipe(recipe, None)
+    folder = out or Path("audits") / source.name
+    screen.audit_begins(source, recipe, networks, folder)
+    with screen.networks_under_way(networks) as show:
+
+        def watch(number: int, training: Training) -> None:
+            with _interruptible(training) as received:
+                for event in training:
+                    show(number, event)
+            if training.interrupted:
+                screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
+                raise typer.Exit(128 + received[0])
+
+        found = audit(source, settings, folder, folds=networks, seed=seed, device=device, watch=watch, busy=screen.busy)
+    write_atomic(folder / "label_issues.csv", findings.table(findings.ISSUE_COLUMNS, found.issues))
+    write_atomic(folder / "duplicates.csv", findings.table(findings.PAIR_COLUMNS, found.pairs))
+    write_atomic(folder / "odd_images.csv", findings.table(findings.ODD_COLUMNS, found.odd))
+    with screen.busy("drawing the page"):
+        page = report.write_audit(folder, found)
+    if as_json:
+        _print_json({**found.to_json(), "page": str(page)})
+    else:
+        screen.audit(found, page)
+
+
 def _trials(words: str | None, overrides: list[str] | None, source: Source, out: Path, device: str) -> Trials:
-    """The trainings of a recipe whose name, or path, and changes are separated by spaces."""
-    from thirtytwo import recipe as recipes
+    """The trainings of a recipe; see `_recipe`."""
     from thirtytwo.study import Trials
+
+    return Trials.of(_recipe(words, overrides), source, out, device)
+
+
+def _recipe(words: str | None, overrides: list[str] | None) -> Recipe:
+    """The recipe whose name, or path, and changes are separated by spaces."""
+    from thirtytwo import recipe as recipes
 
     try:
         split = [words] if words and Path(words).is_file() else shlex.split(words or "")
         name, *changes = split or [recipes.DEFAULT]
     except ValueError as error:
         raise InputError(f"{words}: {error}; expected a recipe, and changes such as epochs=20 after it") from None
-    return Trials.of(recipes.load(name, [*changes, *(overrides or [])]), source, out, device)
+    return recipes.load(name, [*changes, *(overrides or [])])
 
 
 def _told(trials: Trials) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thirtytwo.data.folder import image_files, read_image, read_images
+from thirtytwo.data.folder import image_files, image_sizes, read_image, read_images
 from thirtytwo.data.images import Images
 from thirtytwo.data.source import Source, find, from_arrays
 
@@ -26,6 +26,7 @@ __all__ = [
     "find",
     "from_arrays",
     "image_files",
+    "image_sizes",
     "load_data",
     "open_training",
     "read_image",

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from thirtytwo.data import Split
+from thirtytwo.data.images import Split
 
 Kind = Literal["exact", "near"]
 
@@ -97,7 +97,7 @@ class Audit:
     """Leaks first, then by distance."""
     odd: tuple[OddImage, ...]
     recipe: str
-    """What the networks were trained with, as ``compare`` takes it."""
+    """What the networks were trained with, in words."""
     folds: int
     """Number of these networks; each was trained without its share of the training images."""
     accuracy: Mapping[Split, float]
@@ -107,6 +107,8 @@ class Audit:
     """That everything took, interruptions left out."""
     pixels: Mapping[tuple[Split, int], NDArray[np.uint8]]
     """Images that are named above, uint8 (height, width, 3)."""
+    labels: Mapping[tuple[Split, int], str]
+    """Their given classes."""
 
     @property
     def leaks(self) -> tuple[Pair, ...]:
@@ -144,11 +146,28 @@ class Audit:
         }
 
 
+def table_rows(audit: Audit) -> list[tuple[str, list[str]]]:
+    """The most important numbers: a name, and a value for each split."""
+    splits = list(audit.splits)
+    within = {split: sum(pair.split_a == pair.split_b == split for pair in audit.pairs) for split in splits}
+    doubted = {split: sum(issue.split == split for issue in audit.issues) for split in splits}
+    odd = {split: sum(image.split == split for image in audit.odd) for split in splits}
+    return [
+        ("images", [f"{audit.splits[split].images:,}" for split in splits]),
+        ("labels that networks agree with", [f"{audit.accuracy[split]:.2%}" for split in splits]),
+        ("doubtful labels", [f"{doubted[split]:,}" for split in splits]),
+        ("pairs of duplicates", [f"{within[split]:,}" for split in splits]),
+        ("images of one colour", [f"{odd[split]:,}" for split in splits]),
+    ]
+
+
 def table(columns: Sequence[str], rows: Iterable[LabelIssue | Pair | OddImage]) -> bytes:
     """Rows as CSV, with the columns as its first line."""
     content = io.StringIO()
     writer = csv.DictWriter(content, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in vars(row).items()})
+        writer.writerow(
+            {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in vars(row).items()}
+        )
     return content.getvalue().encode()

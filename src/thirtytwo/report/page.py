@@ -10,23 +10,20 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
-from thirtytwo import __version__, metrics
+from thirtytwo import metrics
 from thirtytwo.data.corrupt import corrupted
 from thirtytwo.data.source import ARRAYS
-from thirtytwo.report import charts, wording
+from thirtytwo.report import charts, html, wording
 from thirtytwo.report.figures import MISTAKES_SHOWN, MOST_NUMBERED
 from thirtytwo.report.looks import Looks
-from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
+from thirtytwo.report.stored import Answer, Judged, Stored
 from thirtytwo.settings import CustomModel
 
-LONGEST_SIDE = 96
-"""Pixels: larger images are reduced to this, so that the page stays small."""
 MOST_ROWS = 300
 """Epochs up to which the page has a table of them, and confusions in the table that many classes get."""
 PAIRS_SHOWN = 8
@@ -53,23 +50,12 @@ def render(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None, looks: Lo
         bins: what `metrics.reliability` says of the test set; None if it has not been scored.
         looks: what the network shows of itself; None if it is not at hand.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("thirtytwo.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": wording.percent,
-        "count": wording.count,
-        "plural": wording.plural,
-        "picture": _picture,
-    }
     facts = {
         "recipe": stored.recipe,
         "toml": stored.recipe.to_toml(),
         "data": stored.environment.data,
+        "notice": stored.environment.data.notice,
+        "warnings": stored.environment.data.warnings,
         "key_facts": list(_key_facts(stored)),
         "curves": charts.learning_curves(stored),
         "history": stored.history if len(stored.history) <= MOST_ROWS else [],
@@ -78,14 +64,13 @@ def render(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None, looks: Lo
         "again": _again(stored),
         "on_cpu": _on_cpu(stored),
         "go_on": _go_on(stored),
-        "version": __version__,
         "validation": stored.result.validation if stored.result is not None else None,
         "judged": stored.judged,
         "looks": looks,
     }
     if stored.judged is not None and bins is not None:
         facts |= _verdict(stored.judged, bins) | _robustness(stored)
-    return environment.get_template("page.html.jinja").render(facts)
+    return html.render("page.html.jinja", facts)
 
 
 def _verdict(judged: Judged, bins: tuple[Tensor, Tensor, Tensor]) -> dict[str, Any]:
@@ -321,23 +306,3 @@ def _data(stored: Stored) -> str:
 def _network(stored: Stored) -> list[str]:
     """The network as a Python argument, where it is not built from the recipe."""
     return ["network=…"] if isinstance(stored.recipe.model, CustomModel) else []
-
-
-def _picture(pixels: Pixels, alternative: str) -> Markup:
-    """An ``<img>`` that holds its image, losslessly, and is as long as `LONGEST_SIDE` on its longer side."""
-    height, width = pixels.shape[:2]
-    image = Image.fromarray(pixels)
-    longest = max(height, width)
-    if longest > LONGEST_SIDE:
-        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    content = io.BytesIO()
-    image.save(content, "PNG", optimize=True)
-    # Small images are shown as the squares they are; reduced ones are no longer made of the original's pixels.
-    style = "" if longest > LONGEST_SIDE else "pixels"
-    return Markup('<img class="{}" src="data:image/png;base64,{}" width="{}" height="{}" alt="{}">').format(
-        style,
-        base64.b64encode(content.getvalue()).decode(),
-        max(round(LONGEST_SIDE * width / longest), 1),
-        max(round(LONGEST_SIDE * height / longest), 1),
-        alternative,
-    )

@@ -76,12 +76,12 @@ def embed(classifier: Classifier, images: NDArray[np.uint8], batch_size: int = 5
             for first in range(0, len(images), batch_size):
                 pixels = torch.from_numpy(np.ascontiguousarray(images[first : first + batch_size])).movedim(-1, 1)
                 inputs = standardise(pixels.to(classifier.device))
-                both = 0.0
+                views = []
                 for view in (inputs, inputs.flip(3)):
                     seen.clear()
                     scores = network(view)
-                    both = both + normalize((seen[-1] if seen else scores).float().flatten(1))
-                parts.append(normalize(both).cpu())
+                    views.append(normalize((seen[-1] if seen else scores).float().flatten(1)))
+                parts.append(normalize(views[0] + views[1]).cpu())
     finally:
         if hook is not None:
             hook.remove()

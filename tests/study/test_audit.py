@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import torch
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, find, from_arrays
-from thirtytwo.data.shapes import draw
+from thirtytwo.data.images import Split
+from thirtytwo.data.shapes import Drawn, draw
 from thirtytwo.errors import InputError
 from thirtytwo.recipe import Recipe
 from thirtytwo.study import Audit, audit, findings, label_errors
@@ -21,7 +23,6 @@ from thirtytwo.study.folds import Folds
 from thirtytwo.study.trials import Interrupted
 from thirtytwo.train import Training
 
-PLANTED = {"label_errors": 0.05, "duplicates": 0.05}
 SPEC = "shapes:training=1500,test=300,label_errors=0.05,duplicates=0.05"
 
 
@@ -34,6 +35,12 @@ def tiny() -> Source:
     return find("shapes:training=90,test=30")
 
 
+def planted(split: Split) -> Drawn:
+    """What `SPEC` draws, with the truth about it."""
+    number = 1500 if split == "training" else 300
+    return draw(number, split=split, training_number=1500, label_errors=0.05, duplicates=0.05)
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Audit:
     """An audit of drawn shapes, with labels and copies planted of which the truth is known."""
@@ -43,25 +50,23 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Audit:
 
 @pytest.mark.slow
 def test_planted_label_errors_are_named_first(found: Audit) -> None:
-    for split, drawn in (
-        ("training", draw(1500, **PLANTED)),
-        ("test", draw(300, split="test", training_number=1500, **PLANTED)),
-    ):
-        planted = set(drawn.label_errors.tolist())
+    for split in get_args(Split):
+        drawn = planted(split)
+        wrong = set(drawn.label_errors.tolist())
         named = [issue.index for issue in found.issues if issue.split == split]
         assert named
-        first = named[: len(planted)]
-        assert len(planted & set(first)) >= 0.7 * len(first)  # precision at as many as there are
-        assert len(planted & set(named)) >= 0.7 * len(planted)  # recall
-        suggestions = [issue for issue in found.issues if issue.split == split and issue.index in planted]
+        first = named[: len(wrong)]
+        assert len(wrong & set(first)) >= 0.7 * len(first)  # precision at as many as there are
+        assert len(wrong & set(named)) >= 0.7 * len(wrong)  # recall
+        suggestions = [issue for issue in found.issues if issue.split == split and issue.index in wrong]
         right = [drawn.images.classes[drawn.true_labels[issue.index]] == issue.suggested for issue in suggestions]
         assert np.mean(right) >= 0.8
 
 
 @pytest.mark.slow
 def test_planted_duplicates_are_found_and_nothing_else(found: Audit) -> None:
-    within = {tuple(pair) for pair in draw(1500, **PLANTED).duplicates.tolist()}
-    across = {tuple(pair) for pair in draw(300, split="test", training_number=1500, **PLANTED).duplicates.tolist()}
+    within = {tuple(pair) for pair in planted("training").duplicates.tolist()}
+    across = {tuple(pair) for pair in planted("test").duplicates.tolist()}
     said_within = {(pair.index_a, pair.index_b) for pair in found.pairs if pair.split_b == "training"}
     said_across = {(pair.index_a, pair.index_b) for pair in found.leaks}
     assert len(within & said_within) >= 0.9 * len(within)

@@ -135,6 +135,15 @@ def train_command(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a training that was interrupted.")
     ] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--exclude",
+            metavar="FILE",
+            help="Leave out the training images that a table of `audit` names, such as label_issues.csv; of duplicates, "
+            "one stays. May be given more than once.",
+        ),
+    ] = None,
     corrupted: CorruptedOption = 1000,
     as_json: Json = False,
 ) -> None:
@@ -150,6 +159,7 @@ def train_command(
             "--set": overrides,
             "--out": out,
             "--device": device,
+            "--exclude": exclude,
         }
         if extra := [name for name, value in given.items() if value not in (None, [])]:
             raise InputError(
@@ -170,10 +180,11 @@ def train_command(
             )
 
     from thirtytwo import evaluate_run, report
-    from thirtytwo.data import find
+    from thirtytwo.data import exclusion, find
     from thirtytwo.train import resume as resume_training
     from thirtytwo.train import train
 
+    tables = exclusion.read(exclude or [])  # a mistake there is told before anything is downloaded
     screen = _screen(as_json)
     if settings is None:
         assert resume is not None
@@ -182,7 +193,7 @@ def train_command(
     else:
         with screen.download() as progress:
             source = find(data, progress=progress, fallback=data is None)
-        training = train(settings, source, seed=seed or 0, out=out, device=device or "auto")
+        training = train(settings, source, seed=seed or 0, out=out, device=device or "auto", exclude=tables)
     screen.training_begins(training)
     try:
         with _interruptible(training) as received, screen.training(training) as display:
@@ -212,29 +223,42 @@ def evaluate_command(
         typer.Option("--data", metavar="SPEC", help="Other data than the model was trained on; see `train`."),
     ] = None,
     split: Annotated[SplitName, typer.Option("--split", help="Which images to score.")] = SplitName.test,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--exclude",
+            metavar="FILE",
+            help="Tell the scores once more without the test images that a table of `audit` names; of duplicates.csv, "
+            "those with a copy among the training images. May be given more than once.",
+        ),
+    ] = None,
     corrupted: CorruptedOption = 0,
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
     """Score a model on a split. Scoring the test set is counted: every result says which opening of it this was."""
     from thirtytwo import Classifier, environment, evaluate
-    from thirtytwo.data import find
+    from thirtytwo.data import exclusion, find
     from thirtytwo.evaluate import under_corruption
 
+    tables = exclusion.read(exclude or [])
     screen = _screen(as_json)
     classifier = Classifier.load(model, device=environment.device(device))
     with screen.download() as progress:
         source = find(data or classifier.facts.get("spec"), progress=progress)
     with screen.busy(f"scoring the {split.value} images"):
-        scored = evaluate(classifier, source, split=split.value)
+        scored = evaluate(classifier, source, split=split.value, exclude=tables)
     screen.warn(source, scored.images.warnings)
     result = {
-        **classifier.facts,
+        **{name: fact for name, fact in classifier.facts.items() if name != "excluded"},  # thousands of numbers
         "data": scored.images.name,
         "warnings": list(scored.images.warnings),
         "test_opening": scored.opening,
         split.value: scored.summary(),
     }
+    if (rest := scored.without_excluded) is not None:
+        left_out = len(scored.images) - len(rest.images)
+        result["without_excluded"] = {"files": list(map(str, exclude or [])), "excluded": left_out, **rest.summary()}
     if corrupted:
         with screen.busy("scoring them corrupted"):
             result["corrupted"] = under_corruption(classifier, scored.images, corrupted)

@@ -108,6 +108,9 @@ class Screen:
             f"{recipe.name} on {facts['name']}: {facts['training_images']:,} training and "
             f"{facts['validation_images']:,} validation images"
         )
+        if left_out := training.source.exclusion:
+            names = ", ".join(Path(file).name for file in left_out.files)
+            self.say(f"left out: {plural(len(left_out.indices), 'training image')}, as {names} says")
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         if training.kernels.startswith("torch (no "):
@@ -158,6 +161,12 @@ class Screen:
         )
         if split == "test" and result.get("test_opening"):
             self.say(f"opening {result['test_opening']} of this test set")
+        if rest := result.get("without_excluded"):
+            names = ", ".join(Path(file).name for file in rest["files"])
+            self.say(
+                f"without the {plural(rest['excluded'], 'image')} that {names} names: {rest['accuracy']:.2%} on "
+                f"{rest['images']:,} images. To be told beside the other accuracy, not in its place"
+            )
         table = Table("class", "precision", "recall", "F1", box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"

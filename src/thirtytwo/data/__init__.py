@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thirtytwo.data.exclusion import Exclusion
 from thirtytwo.data.folder import image_files, image_sizes, read_image, read_images
 from thirtytwo.data.images import Images
 from thirtytwo.data.source import Source, find, from_arrays
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from thirtytwo.settings import Augmentation, Pixels
 
 __all__ = [
+    "Exclusion",
     "Images",
     "Source",
     "augmenter",

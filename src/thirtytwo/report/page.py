@@ -232,7 +232,9 @@ def _key_facts(stored: Stored) -> Iterator[Fact]:
     stopped = "; it stopped early" if result is not None and epochs < most else ""
     yield "Epochs", f"{epochs:,} of {most:,}", "passes over the training images" + stopped
     held_out = "of which a part for validation" if stored.recipe.validation else "all of them trained on"
-    yield "Training images", wording.count(stored.environment.data.images), held_out
+    excluded = stored.environment.data.excluded
+    without = f"; {len(excluded.indices):,} others were left out" if excluded else ""
+    yield "Training images", wording.count(stored.environment.data.images), held_out + without
     if result is not None:
         yield "Parameters", wording.count(result.parameters), "numbers that training adjusts"
         yield "Computation", wording.scaled(result.flops, "FLOP"), "floating-point operations, forward and backward"
@@ -247,6 +249,8 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
     height, width = data.size
     yield "Data", f"{data.name}, {wording.plural(len(data.classes), 'class', 'classes')}"
     yield "Training images", f"{data.images:,} of {height} × {width} pixels"
+    if data.excluded:
+        yield "Left out", f"{len(data.excluded.indices):,} more, which {', '.join(data.excluded.files)} named then"
     yield "Read from", data.location
     yield "Fingerprint", data.fingerprint
     yield "Seed", str(facts.seed)
@@ -277,10 +281,14 @@ def _again(stored: Stored) -> str:
     if stored.needs_its_program:
         arguments = ['"recipe.toml"', _data(stored) or repr(facts.data.spec)]
         arguments += [f"seed={facts.seed}", f'device="{facts.device}"', *_network(stored)]
+        if facts.data.excluded:
+            arguments.append(f"exclude={list(facts.data.excluded.files)}")
         first = f"torch.set_num_threads({threads})\n" if _on_cpu(stored) else ""
         return f"{first}thirtytwo.train({', '.join(arguments)}).finish()"
     words = ["thirtytwo", "train", "recipe.toml", "--data", facts.data.spec]
     words += ["--seed", str(facts.seed), "--device", facts.device]
+    for file in facts.data.excluded.files if facts.data.excluded else ():
+        words += ["--exclude", file]
     return (f"OMP_NUM_THREADS={threads} " if _on_cpu(stored) else "") + shlex.join(words)
 
 

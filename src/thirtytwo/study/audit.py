@@ -10,6 +10,7 @@ are asked about, never trained on, and the ledger counts it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import time
 from collections.abc import Callable
@@ -81,7 +82,7 @@ def audit(
     key = digest(networks.recipe, training, device, folds, seed)
     networks = Folds.of(recipe, source, out / f"networks-{key}", folds, seed, device)
     for network in range(folds):
-        networks.train(network, None if watch is None else lambda training, number=network: watch(number, training))
+        networks.train(network, None if watch is None else functools.partial(watch, network))
     facts = {"audit": str(out.resolve()), "recipe": recipe.name}
     opened = open_for_audit(source, key=f"audit-{key}", model=_fingerprint(networks), facts=facts)
     with busy("asking the networks about images that they have not seen"):
@@ -126,7 +127,7 @@ def _fingerprint(networks: Folds) -> str:
 
 def _named(issues: list[LabelIssue], pairs: tuple[Pair, ...], odd: list[OddImage]) -> list[tuple[Split, int]]:
     """Every image that is to be shown, once."""
-    places: list[tuple[Split, int]] = [(one.split, one.index) for one in [*issues, *odd]]
+    places = [(issue.split, issue.index) for issue in issues] + [(image.split, image.index) for image in odd]
     for pair in pairs:
         places += [(pair.split_a, pair.index_a), (pair.split_b, pair.index_b)]
     return list(dict.fromkeys(places))

@@ -62,7 +62,8 @@ class _All:
 def find(training: Images, test: Images, features: Mapping[Split, Tensor]) -> tuple[Pair, ...]:
     """Pairs of images that show the same, leaks first, then by distance.
 
-    Of many equal images each is paired with the first one of them in either split, rather than with all.
+    Of many equal images each is paired with the first one of them in either split, rather than with all; but every
+    test image of which there is a training image is named with one.
 
     Args:
         training: the training images.
@@ -78,11 +79,14 @@ def find(training: Images, test: Images, features: Mapping[Split, Tensor]) -> tu
     copies = torch.tensor(sorted({max(pair) for pair in equal}), dtype=torch.int64)
     near = near[~torch.isin(near, copies).any(1)]
     distances = compared(images.pixels, near)
-    pairs += [
-        images.pair(one, other, distance, equal=False)
-        for (one, other), distance in zip(near.tolist(), distances.tolist(), strict=True)
-        if distance < SAME_PICTURE
-    ]
+    copies_of: dict[int, list[int]] = defaultdict(list)
+    for one, other in equal:
+        copies_of[one].append(other)
+    for (one, other), distance in zip(near.tolist(), distances.tolist(), strict=True):
+        if distance < SAME_PICTURE:
+            is_leak = one < len(training) <= other
+            for leaked in (other, *(copies_of[other] if is_leak else ())):
+                pairs.append(images.pair(one, leaked, distance, equal=False))
     return tuple(
         sorted(pairs, key=lambda pair: (not pair.is_leak, pair.distance, pair.split_b, pair.index_a, pair.index_b))
     )
@@ -129,7 +133,8 @@ def candidates(training: Tensor, test: Tensor) -> Tensor:
             found.append(torch.stack([asked[:, None].expand_as(nearest), nearest], -1).flatten(0, 1))
     pairs = torch.cat(found).sort(1).values
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    return torch.unique(pairs, dim=0)
+    unique: Tensor = torch.unique(pairs, dim=0)
+    return unique
 
 
 def compared(pixels: Tensor, pairs: Tensor) -> Tensor:
@@ -158,7 +163,8 @@ def compared(pixels: Tensor, pairs: Tensor) -> Tensor:
 def _small(pixels: Tensor) -> Tensor:
     """float32 (n, 3, about COARSE_SIDE, about COARSE_SIDE): blocks of pixels averaged."""
     block = tuple(max(side // COARSE_SIDE, 1) for side in pixels.shape[2:])
-    return torch.cat([avg_pool2d(part.float(), block) for part in pixels.split(PAIRS)])
+    starts = range(0, len(pixels), PAIRS)
+    return torch.cat([avg_pool2d(pixels[start : start + PAIRS].float(), block) for start in starts])
 
 
 def _fitted(one: Tensor, other: Tensor) -> Tensor:
@@ -205,4 +211,5 @@ def is_flat(images: Images) -> NDArray[np.bool_]:
     """Which images are of one colour, (n,)."""
     flat = images.pixels.reshape(len(images), -1, 3)
     spread: NDArray[np.uint8] = flat.max(1) - flat.min(1)
-    return (spread <= 3).all(1)
+    is_flat: NDArray[np.bool_] = np.all(spread <= 3, axis=1)
+    return is_flat

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -125,7 +126,8 @@ class Folds:
                     tensors["test.features"] = explain.embed(classifier, test.pixels)
                 write_tensors(file, tensors, {"seconds": time.perf_counter() - started})
             tensors, header = read_tensors(file)
-            features = {split: tensors[f"{split}.features"] for split in ("training", "test")} if network == 0 else {}
+            splits = get_args(Split) if network == 0 else ()
+            features: dict[Split, Tensor] = {split: tensors[f"{split}.features"] for split in splits}
             seconds = float(header["seconds"]) + float(self.run(network).result["train_seconds"])
             yield Answers(unseen, tensors["training"], tensors["test"], seconds, features)
 

@@ -225,6 +225,46 @@ def test_audit_tells_what_is_wrong_with_a_data_set(program: Program, tmp_path: P
     assert program("audit", "shapes:training=120,test=40", "--networks", "1").code == 2
 
 
+def test_what_an_audit_names_is_left_out(program: Program, tmp_path: Path) -> None:
+    spec = "shapes:training=150,test=40,duplicates=0.2"
+    (tmp_path / "issues.csv").write_text(
+        "split,index,path,given,suggested,score\ntraining,3,,,ring,0.9\ntest,1,,,ring,0.9\n"
+    )
+    (tmp_path / "duplicates.csv").write_text(
+        "split_a,index_a,split_b,index_b,distance,kind\n"
+        "training,3,training,8,0.0,exact\ntraining,7,test,2,0.0,exact\ntest,4,test,5,0.0,exact\n"
+    )
+    tables = ["--exclude", "issues.csv", "--exclude", "duplicates.csv"]
+    answer = program("train", "classic", "--data", spec, *SMALL, "--epochs", "1", *tables, "--out", "less")
+    assert answer.code == 0, answer.err
+    assert "left out: 3 training images named in issues.csv, duplicates.csv" in answer.out
+    assert Run.open("less").environment["data"]["excluded"]["indices"] == [3, 7, 8]
+    page = Path("less/report.html").read_text(encoding="utf-8")
+    assert "3 others were left out" in page
+    assert f"--exclude {tmp_path}/issues.csv --exclude {tmp_path}/duplicates.csv</code>" in page
+    plain = program("evaluate", "less", "--json").json
+    said = program("evaluate", "less", "--exclude", "duplicates.csv", "--json").json
+    assert said["test"] == plain["test"]
+    assert said["excluded_images"] == 3
+    rest = said["without_excluded"]
+    assert (rest["files"], rest["excluded"], rest["images"]) == (["duplicates.csv"], 1, 39)
+    answer = program("evaluate", "less", "--exclude", "duplicates.csv")
+    assert f"without the 1 image named in duplicates.csv: {rest['accuracy']:.2%} on 39 images" in answer.out
+    assert f"test accuracy {plain['test']['accuracy']:.2%}" in answer.out
+
+
+def test_a_table_of_other_data_is_refused(program: Program, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "issues.csv").write_text("split,index\ntraining,150\n")
+    for words in (["train", "classic", "--data", SHAPES, *SMALL], ["evaluate", trained]):
+        answer = program(*words, "--exclude", "issues.csv")
+        assert answer.code == 2
+        assert "issues.csv, line 2: training image 150 is named, but shapes holds 150" in answer.err
+    assert not Path("runs").exists()
+    answer = program("evaluate", trained, "--split", "training", "--exclude", "issues.csv")
+    assert answer.code == 2
+    assert "expected test" in answer.err
+
+
 def test_without_cleanlab_audit_says_how_to_get_it_before_anything_is_trained(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +313,8 @@ MISTAKES = {
     "batches of one": (["train", "--data", SHAPES, "--set", "batch_size=1"], "choose a larger batch_size"),
     "key of another kind": (["train", "classic", "--set", "optimizer.momentum=0.8"], "--set optimizer.name=sgd"),
     "resume what is not there": (["train", "--resume", "nowhere"], "no such folder"),
+    "table that is not there": (["train", "--data", SHAPES, "--exclude", "nowhere.csv"], "cannot be read"),
+    "resume with another table": (["train", "--resume", "x", "--exclude", "y.csv"], "found --exclude as well"),
     "resume with other settings": (["train", "classic", "--resume", "x", "--seed", "0"], "RECIPE, --seed"),
     "epochs said twice": (["train", "--epochs", "1", "--set", "epochs=2"], "expected one of them"),
     "model that is not there": (["predict", "nowhere", "x.png"], "No such file"),

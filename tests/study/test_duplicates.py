@@ -98,6 +98,17 @@ def test_of_equal_images_each_is_paired_once_and_each_leak_is_named(training: li
     assert sorted(training[index] for index in range(len(training)) if index not in taken) == sorted(set(training))
 
 
+def test_a_copy_of_a_leaked_test_image_is_leaked_too() -> None:
+    # The test images are equal to each other, and nearly equal to a training image.
+    shown = DRAWN[[4, 4]] // 2 + 20
+    training, test = images(DRAWN[:6]), images(np.concatenate([DRAWN[20:23], shown]))
+    same = torch.from_numpy(np.concatenate([training.pixels, test.pixels]).reshape(11, -1)).float()
+    same = torch.nn.functional.normalize(same - same.mean(1, keepdim=True))
+    found = find(training, test, {"training": same[:6], "test": same[6:]})
+    leaks = {(pair.index_a, pair.index_b, pair.kind) for pair in found if pair.is_leak}
+    assert leaks == {(4, 3, "near"), (4, 4, "near")}
+
+
 def test_leaks_come_first_then_the_nearest() -> None:
     drawn = draw(200, seed=1, duplicates=0.1)
     training, test = drawn.images.take(range(150)), drawn.images.take(range(150, 200))

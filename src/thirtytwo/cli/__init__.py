@@ -140,7 +140,7 @@ def train_command(
         typer.Option(
             "--exclude",
             metavar="FILE",
-            help="Leave out the training images that a table of `audit` names, such as label_issues.csv; of duplicates, "
+            help="Leave out the training images that a table of `audit` names, such as label_issues.csv; of duplicates "
             "one stays. May be given more than once.",
         ),
     ] = None,

@@ -110,7 +110,7 @@ class Screen:
         )
         if left_out := training.source.exclusion:
             names = ", ".join(Path(file).name for file in left_out.files)
-            self.say(f"left out: {plural(len(left_out.indices), 'training image')}, as {names} says")
+            self.say(f"left out: {plural(len(left_out.indices), 'training image')} named in {names}")
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         if training.kernels.startswith("torch (no "):
@@ -164,7 +164,7 @@ class Screen:
         if rest := result.get("without_excluded"):
             names = ", ".join(Path(file).name for file in rest["files"])
             self.say(
-                f"without the {plural(rest['excluded'], 'image')} that {names} names: {rest['accuracy']:.2%} on "
+                f"without the {plural(rest['excluded'], 'image')} named in {names}: {rest['accuracy']:.2%} on "
                 f"{rest['images']:,} images. To be told beside the other accuracy, not in its place"
             )
         table = Table("class", "precision", "recall", "F1", box=None, pad_edge=False)
@@ -256,13 +256,14 @@ class Screen:
 
     def audit(self, audit: Audit, page: Path) -> None:
         """What was found, in short."""
-        from thirtytwo.study.findings import table_rows
-
-        table = Table("", *audit.splits, box=None, pad_edge=False)
+        table, splits = Table("", *audit.splits, box=None, pad_edge=False), list(audit.splits)
         for column in table.columns[1:]:
             column.justify = "right"
-        for name, values in table_rows(audit):
-            table.add_row(name, *values)
+        table.add_row("images", *(f"{audit.splits[split].images:,}" for split in splits))
+        table.add_row("labels that networks agree with", *(f"{audit.accuracy[split]:.2%}" for split in splits))
+        table.add_row("doubtful labels", *(f"{len(audit.issues_in(split)):,}" for split in splits))
+        table.add_row("pairs of duplicates", *(f"{len(audit.pairs_in(split)):,}" for split in splits))
+        table.add_row("images of one colour", *(f"{len(audit.odd_in(split)):,}" for split in splits))
         self.console.print(table)
         leaked, tested = len(audit.leaked), audit.splits["test"].images
         self.console.print(

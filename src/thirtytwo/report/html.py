@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import numpy as np
@@ -42,12 +42,13 @@ def render(template: str, facts: dict[str, Any]) -> str:
     return environment.get_template(template).render({**facts, "version": __version__})
 
 
-def picture(pixels: NDArray[np.uint8], alternative: str) -> Markup:
+def picture(pixels: NDArray[np.uint8], alternative: str, form: Literal["png", "webp"] = "png") -> Markup:
     """An ``<img>`` that holds its image, losslessly, and is as long as `LONGEST_SIDE` on its longer side.
 
     Args:
         pixels: uint8 (height, width, 3).
         alternative: what those are told who do not see it.
+        form: of the file inside; WebP is smaller by about a third.
     """
     height, width = pixels.shape[:2]
     image = Image.fromarray(pixels)
@@ -55,11 +56,15 @@ def picture(pixels: NDArray[np.uint8], alternative: str) -> Markup:
     if longest > LONGEST_SIDE:
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     content = io.BytesIO()
-    image.save(content, "PNG", optimize=True)
+    if form == "webp":
+        image.save(content, "WEBP", lossless=True, quality=80)
+    else:
+        image.save(content, "PNG", optimize=True)
     # Small images are shown as the squares they are; reduced ones are no longer made of the original's pixels.
     style = "" if longest > LONGEST_SIDE else "pixels"
-    return Markup('<img class="{}" src="data:image/png;base64,{}" width="{}" height="{}" alt="{}">').format(
+    return Markup('<img class="{}" src="data:image/{};base64,{}" width="{}" height="{}" alt="{}">').format(
         style,
+        form,
         base64.b64encode(content.getvalue()).decode(),
         max(round(LONGEST_SIDE * width / longest), 1),
         max(round(LONGEST_SIDE * height / longest), 1),

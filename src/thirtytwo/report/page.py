@@ -250,7 +250,7 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
     yield "Data", f"{data.name}, {wording.plural(len(data.classes), 'class', 'classes')}"
     yield "Training images", f"{data.images:,} of {height} × {width} pixels"
     if data.excluded:
-        yield "Left out", f"{len(data.excluded.indices):,} more, which {', '.join(data.excluded.files)} named then"
+        yield "Left out", f"{len(data.excluded.indices):,} more, named in {', '.join(data.excluded.files)}"
     yield "Read from", data.location
     yield "Fingerprint", data.fingerprint
     yield "Seed", str(facts.seed)

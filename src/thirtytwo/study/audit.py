@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thirtytwo import metrics
+from thirtytwo import environment, metrics
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, image_sizes
 from thirtytwo.data.images import Split
@@ -114,6 +114,9 @@ def audit(
         seconds=sum(each.seconds for each in answers) + time.perf_counter() - started,
         pixels={(split, index): images[split].pixels[index] for split, index in named},
         labels={(split, index): images[split].classes[images[split].labels[index]] for split, index in named},
+        same_picture=duplicates.SAME_PICTURE,
+        environment=environment.describe(environment.device(device)),
+        paths={(split, index): images[split].paths[index] for split, index in named if images[split].paths},
     )
 
 

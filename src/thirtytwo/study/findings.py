@@ -109,6 +109,12 @@ class Audit:
     """Images that are named above, uint8 (height, width, 3)."""
     labels: Mapping[tuple[Split, int], str]
     """Their given classes."""
+    paths: Mapping[tuple[Split, int], str]
+    """Their files; none where images are not files of their own."""
+    same_picture: float
+    """Distance below which two images count as the same picture."""
+    environment: Mapping[str, Any]
+    """What it ran on and with; see `environment.describe`."""
 
     @property
     def leaks(self) -> tuple[Pair, ...]:
@@ -119,6 +125,18 @@ class Audit:
     def leaked(self) -> frozenset[int]:
         """Test images that are in the training set too."""
         return frozenset(pair.index_b for pair in self.leaks)
+
+    def issues_in(self, split: Split) -> tuple[LabelIssue, ...]:
+        """Doubtful labels of a split, most suspicious first."""
+        return tuple(issue for issue in self.issues if issue.split == split)
+
+    def pairs_in(self, split: Split) -> tuple[Pair, ...]:
+        """Pairs within a split, nearest first."""
+        return tuple(pair for pair in self.pairs if pair.split_a == pair.split_b == split)
+
+    def odd_in(self, split: Split) -> tuple[OddImage, ...]:
+        """Images of a split that show nothing."""
+        return tuple(image for image in self.odd if image.split == split)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but pixels, as ``audit --json`` prints it."""
@@ -143,22 +161,8 @@ class Audit:
             "accuracy": dict(self.accuracy),
             "test_opening": self.test_opening,
             "seconds": self.seconds,
+            **{key: self.environment[key] for key in ("machine", "device", "versions", "commit", "command", "date")},
         }
-
-
-def table_rows(audit: Audit) -> list[tuple[str, list[str]]]:
-    """The most important numbers: a name, and a value for each split."""
-    splits = list(audit.splits)
-    within = {split: sum(pair.split_a == pair.split_b == split for pair in audit.pairs) for split in splits}
-    doubted = {split: sum(issue.split == split for issue in audit.issues) for split in splits}
-    odd = {split: sum(image.split == split for image in audit.odd) for split in splits}
-    return [
-        ("images", [f"{audit.splits[split].images:,}" for split in splits]),
-        ("labels that networks agree with", [f"{audit.accuracy[split]:.2%}" for split in splits]),
-        ("doubtful labels", [f"{doubted[split]:,}" for split in splits]),
-        ("pairs of duplicates", [f"{within[split]:,}" for split in splits]),
-        ("images of one colour", [f"{odd[split]:,}" for split in splits]),
-    ]
 
 
 def table(columns: Sequence[str], rows: Iterable[LabelIssue | Pair | OddImage]) -> bytes:

@@ -125,6 +125,12 @@ def test_numbers_come_with_what_they_are_numbers_of() -> None:
     assert "0123456789ab, with uncommitted changes" in page.text
 
 
+def test_weak_networks_are_not_to_be_believed() -> None:
+    weak = replace(made(), accuracy={"training": 0.7, "test": 0.9})
+    assert "wrong in many of these doubts themselves" in written(weak).text
+    assert "wrong in many of these doubts themselves" not in written(made()).text
+
+
 def test_a_pair_whose_labels_differ_says_so() -> None:
     found = made(pairs=1)  # of images 0 and 1 within a split, which have different labels, and 0 and 0 across
     page = written(found)

@@ -278,6 +278,11 @@ class Screen:
                 place = escape(issue.path or f"{issue.split} {issue.index}")
                 table.add_row(place, escape(issue.given), escape(issue.suggested), f"{issue.score:.4f}")
             self.console.print(table)
+            if audit.is_weak:
+                self.say(
+                    f"The networks agree with {audit.accuracy['training']:.0%} of the training labels only, so many of "
+                    "these doubts are mistakes of theirs; a better --recipe, or more epochs, doubts fewer."
+                )
         self.say(
             f"These are suspicions: look at them. Opening {audit.test_opening} of this test set; "
             f"{duration(audit.seconds)}"

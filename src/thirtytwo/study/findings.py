@@ -15,6 +15,9 @@ from thirtytwo.data.images import Split
 
 Kind = Literal["exact", "near"]
 
+ENOUGH = 0.8
+"""Share of training labels that networks have to agree with, or else many of the doubts are mistakes of theirs."""
+
 ISSUE_COLUMNS = ("split", "index", "path", "given", "suggested", "score")
 PAIR_COLUMNS = ("split_a", "index_a", "split_b", "index_b", "distance", "kind")
 ODD_COLUMNS = ("split", "index", "path", "reason")
@@ -125,6 +128,11 @@ class Audit:
     def leaked(self) -> frozenset[int]:
         """Test images that are in the training set too."""
         return frozenset(pair.index_b for pair in self.leaks)
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether the networks are too often wrong for their doubts to be worth much."""
+        return self.accuracy["training"] < ENOUGH
 
     def issues_in(self, split: Split) -> tuple[LabelIssue, ...]:
         """Doubtful labels of a split, most suspicious first."""

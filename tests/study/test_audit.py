@@ -44,8 +44,8 @@ def planted(split: Split) -> Drawn:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Audit:
     """An audit of drawn shapes, with labels and copies planted of which the truth is known."""
-    recipe = recipes.load("fast94", ["epochs=14", "model.widths=[16, 48, 48]", "batch_size=100"])
-    return audit(find(SPEC), recipe, tmp_path_factory.mktemp("audit"), folds=2)
+    recipe = recipes.load("fast94", ["epochs=20", "model.widths=[24, 64, 64]", "batch_size=50"])
+    return audit(find(SPEC), recipe, tmp_path_factory.mktemp("audit"))
 
 
 @pytest.mark.slow

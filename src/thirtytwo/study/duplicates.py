@@ -32,6 +32,12 @@ PAIRS = 4_000
 """That are compared pixel by pixel at once."""
 COARSE_SIDE = 8
 """Pixels along a side of the small pictures that are compared first."""
+COARSE_SHIFTS = (-1, 0, 1)
+"""Pixels by which one picture of twice that side is moved over the other before they are made so small."""
+COARSE = 0.3
+"""Distance of small pictures from which two images are no longer compared in full."""
+SHIFTS = (-2, 0, 2)
+"""Pixels by which one picture is moved over the other before both are made small: fine patterns need it."""
 COARSE = 0.5
 """Distance of small pictures from which two images are no longer compared in full."""
 SHIFTS = (-2, -1, 0, 1, 2)
@@ -151,9 +157,7 @@ def compared(pixels: Tensor, pairs: Tensor) -> Tensor:
     small = _small(pixels)
     for start in range(0, len(pairs), PAIRS):
         some = pairs[start : start + PAIRS]
-        one, other = small[some[:, 0]], small[some[:, 1]]
-        rough = torch.minimum(_apart(one, other), _apart(one, other.flip(3)))
-        close = (rough < COARSE).nonzero()[:, 0]
+        close = (_rough(small[some[:, 0]], small[some[:, 1]]) < COARSE).nonzero()[:, 0]
         if len(close):
             one, other = (pixels[some[close, side]].float() for side in (0, 1))
             distances[start + close] = _fitted(one, other)
@@ -161,10 +165,22 @@ def compared(pixels: Tensor, pairs: Tensor) -> Tensor:
 
 
 def _small(pixels: Tensor) -> Tensor:
-    """float32 (n, 3, about COARSE_SIDE, about COARSE_SIDE): blocks of pixels averaged."""
-    block = tuple(max(side // COARSE_SIDE, 1) for side in pixels.shape[2:])
+    """float32 (n, 3, about twice COARSE_SIDE, the same): blocks of pixels averaged."""
+    block = [max(side // (2 * COARSE_SIDE), 1) for side in pixels.shape[2:]]
     starts = range(0, len(pixels), PAIRS)
     return torch.cat([avg_pool2d(pixels[start : start + PAIRS].float(), block) for start in starts])
+
+
+def _rough(one: Tensor, other: Tensor) -> Tensor:
+    """The least distance over mirrors and shifts of what `_small` makes, halved once more; twice (n, 3, h, w) -> (n,).
+
+    Without the shifts, fine patterns would be lost: half a pixel of a small picture is enough.
+    """
+    best = torch.full((len(one),), torch.inf)
+    for mirrored, down, right in product((one, one.flip(3)), COARSE_SHIFTS, COARSE_SHIFTS):
+        first, second = (avg_pool2d(part, 2) for part in _overlap(mirrored, other, down, right))
+        best = torch.minimum(best, _apart(first, second))
+    return best
 
 
 def _fitted(one: Tensor, other: Tensor) -> Tensor:

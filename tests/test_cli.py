@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import sys
@@ -205,6 +206,75 @@ def test_compare_tells_whether_a_difference_is_real(program: Program) -> None:
     assert program("compare", "classic", "'classic", *words).code == 2
 
 
+def test_audit_tells_what_is_wrong_with_a_data_set(program: Program, tmp_path: Path) -> None:
+    words = ["audit", "shapes:training=120,test=40,label_errors=0.1,duplicates=0.1", "--networks", "2"]
+    words += ["--recipe", "classic epochs=1 batch_size=50 model.stages=[[4],[8]] model.hidden_units=8", "--json"]
+    answer = program(*words, "--out", tmp_path / "audit")
+    assert answer.code == 0, answer.err
+    found = answer.json
+    assert {"label_issues", "duplicates", "odd_images", "leaked_test_images", "test_opening"} <= found.keys()
+    with (tmp_path / "audit" / "label_issues.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["split"], int(row["index"])) for row in rows] == [
+        (issue["split"], issue["index"]) for issue in found["label_issues"]
+    ]
+    assert Path(found["page"]).read_text(encoding="utf-8").startswith("<!doctype html>")
+    again = program(*words[:-1], "--out", tmp_path / "audit")
+    assert "network 1 of 2" not in again.out  # nothing is trained twice
+    assert f"Opening {found['test_opening']} of this test set" in again.out
+    assert program("audit", "shapes:training=120,test=40", "--networks", "1").code == 2
+
+
+def test_what_an_audit_names_is_left_out(program: Program, tmp_path: Path) -> None:
+    spec = "shapes:training=150,test=40,duplicates=0.2"
+    (tmp_path / "issues.csv").write_text(
+        "split,index,path,given,suggested,score\ntraining,3,,,ring,0.9\ntest,1,,,ring,0.9\n"
+    )
+    (tmp_path / "duplicates.csv").write_text(
+        "split_a,index_a,split_b,index_b,distance,kind\n"
+        "training,3,training,8,0.0,exact\ntraining,7,test,2,0.0,exact\ntest,4,test,5,0.0,exact\n"
+    )
+    tables = ["--exclude", "issues.csv", "--exclude", "duplicates.csv"]
+    answer = program("train", "classic", "--data", spec, *SMALL, "--epochs", "1", *tables, "--out", "less")
+    assert answer.code == 0, answer.err
+    assert "left out: 3 training images named in issues.csv, duplicates.csv" in answer.out
+    assert Run.open("less").environment["data"]["excluded"]["indices"] == [3, 7, 8]
+    page = Path("less/report.html").read_text(encoding="utf-8")
+    assert "3 others were left out" in page
+    assert f"--exclude {tmp_path}/issues.csv --exclude {tmp_path}/duplicates.csv</code>" in page
+    plain = program("evaluate", "less", "--json").json
+    said = program("evaluate", "less", "--exclude", "duplicates.csv", "--json").json
+    assert said["test"] == plain["test"]
+    assert said["excluded_images"] == 3
+    rest = said["without_excluded"]
+    assert (rest["files"], rest["excluded"], rest["images"]) == (["duplicates.csv"], 1, 39)
+    answer = program("evaluate", "less", "--exclude", "duplicates.csv")
+    assert f"without the 1 image named in duplicates.csv: {rest['accuracy']:.2%} on 39 images" in answer.out
+    assert f"test accuracy {plain['test']['accuracy']:.2%}" in answer.out
+
+
+def test_a_table_of_other_data_is_refused(program: Program, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "issues.csv").write_text("split,index\ntraining,150\n")
+    for words in (["train", "classic", "--data", SHAPES, *SMALL], ["evaluate", trained]):
+        answer = program(*words, "--exclude", "issues.csv")
+        assert answer.code == 2
+        assert "issues.csv, line 2: training image 150 is named, but shapes holds 150" in answer.err
+    assert not Path("runs").exists()
+    answer = program("evaluate", trained, "--split", "training", "--exclude", "issues.csv")
+    assert answer.code == 2
+    assert "expected test" in answer.err
+
+
+def test_without_cleanlab_audit_says_how_to_get_it_before_anything_is_trained(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
+    answer = program("audit", "shapes:training=120,test=40")
+    assert answer.code == 2
+    assert "pip install 'thirtytwo[audit]'" in answer.err
+    assert not Path("audits").exists()
+
+
 def test_report_draws_again_without_opening_anything(program: Program, trained: Path) -> None:
     (trained / "report.html").unlink()
     answer = program("report", trained)
@@ -243,6 +313,8 @@ MISTAKES = {
     "batches of one": (["train", "--data", SHAPES, "--set", "batch_size=1"], "choose a larger batch_size"),
     "key of another kind": (["train", "classic", "--set", "optimizer.momentum=0.8"], "--set optimizer.name=sgd"),
     "resume what is not there": (["train", "--resume", "nowhere"], "no such folder"),
+    "table that is not there": (["train", "--data", SHAPES, "--exclude", "nowhere.csv"], "cannot be read"),
+    "resume with another table": (["train", "--resume", "x", "--exclude", "y.csv"], "found --exclude as well"),
     "resume with other settings": (["train", "classic", "--resume", "x", "--seed", "0"], "RECIPE, --seed"),
     "epochs said twice": (["train", "--epochs", "1", "--set", "epochs=2"], "expected one of them"),
     "model that is not there": (["predict", "nowhere", "x.png"], "No such file"),
@@ -394,7 +466,7 @@ def test_version_is_the_packages(program: Program) -> None:
     assert program("--version").out.strip() == f"thirtytwo {__version__}"
 
 
-@pytest.mark.parametrize("command", ["data", "train", "evaluate", "predict", "report", "repeat", "compare"])
+@pytest.mark.parametrize("command", ["data", "train", "evaluate", "predict", "report", "repeat", "compare", "audit"])
 def test_every_command_explains_itself(program: Program, command: str) -> None:
     answer = program(command, "--help")
     assert answer.code == 0

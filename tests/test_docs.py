@@ -249,7 +249,8 @@ def test_the_types_that_the_package_promises_are_shipped() -> None:
     assert "Typing :: Typed" in PROJECT["project"]["classifiers"]
     # Every file of the package goes into the wheel: nothing is said of files to leave out.
     assert PROJECT["tool"]["hatch"]["build"] == {"targets": {"wheel": {"packages": ["src/thirtytwo"]}}}
-    for name in ("__init__.py", "py.typed", "report/page.html.jinja", "recipes/classic.toml"):
+    templates = [f"report/{name}.html.jinja" for name in ("base", "page", "audit")]
+    for name in ("__init__.py", "py.typed", *templates, "recipes/classic.toml"):
         assert (ROOT / "src" / "thirtytwo" / name).is_file(), name
 
 

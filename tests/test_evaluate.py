@@ -13,12 +13,13 @@ from thirtytwo.classifier import Classifier
 from thirtytwo.data import find, sealed
 from thirtytwo.data.corrupt import STRENGTHS, corrupted
 from thirtytwo.data.source import Source
-from thirtytwo.errors import DataError, ModelError, RunError, StorageError
-from thirtytwo.evaluate import evaluate, evaluate_run, under_corruption
+from thirtytwo.errors import DataError, InputError, ModelError, RunError, StorageError
+from thirtytwo.evaluate import Split, evaluate, evaluate_run, under_corruption
 from thirtytwo.run import Run, read_tensors
 from thirtytwo.settings import ClassicModel
 from thirtytwo.train import train
 
+PARTS: tuple[Split, ...] = ("training", "validation")
 WORDS = ["batch_size=32", "model.stages=[[4], [8]]", "model.hidden_units=8", "epochs=1"]
 
 
@@ -196,3 +197,48 @@ def test_corrupted_images_are_of_each_class_and_open_nothing(trained: Run, sourc
 
 def test_how_many_are_corrupted_is_the_callers_choice(trained: Run) -> None:
     assert "corrupted" not in evaluate_run(trained, corrupted_images=0)
+
+
+def table(*lines: str) -> Path:
+    path = Path("duplicates.csv")
+    path.write_text("\n".join(["split_a,index_a,split_b,index_b,distance,kind", *lines]))
+    return path
+
+
+def test_accuracy_without_leaks_stands_beside_the_ordinary_one(trained: Run, source: Source) -> None:
+    leaks = table("training,5,test,0,0,exact", "training,9,test,7,0.05,near", "test,1,test,2,0,exact")
+    plain, scored = evaluate(trained), evaluate(trained, exclude=leaks)
+    assert scored.summary() == plain.summary()
+    assert plain.without_excluded is None
+    rest = scored.without_excluded
+    assert rest is not None
+    stays = [number for number in range(40) if number not in (0, 7)]
+    assert rest.indices.tolist() == stays
+    hits = scored.probabilities.argmax(1) == scored.labels
+    assert rest.summary()["accuracy"] == pytest.approx(float(hits[stays].double().mean()))
+    assert openings(source) == 2  # one each
+
+
+def test_a_table_that_does_not_fit_is_refused_before_the_test_set_is_opened(trained: Run, source: Source) -> None:
+    with pytest.raises(DataError, match="line 2: training image 150"):
+        evaluate(trained, exclude=table("training,150,test,0,0,exact"))
+    with pytest.raises(InputError, match="expected test"):
+        evaluate(trained, split="training", exclude=table())
+    assert openings(source) == 0
+    with pytest.raises(DataError, match="line 2: test image 40"):
+        evaluate(trained, exclude=table("training,5,test,40,0,exact"))
+    with pytest.raises(InputError, match="all 40 test images are named"):
+        evaluate(trained, exclude=table(*(f"training,5,test,{index},0,exact" for index in range(40))))
+
+
+def test_a_run_that_left_images_out_is_scored_without_them(source: Source) -> None:
+    listed = Path("issues.csv")
+    listed.write_text("split,index\n" + "\n".join(f"training,{index}" for index in range(0, 150, 3)))
+    training = train(recipes.load("classic", WORDS), source, exclude=listed)
+    training.finish()
+    result = evaluate_run(training.run)  # which finds the data by itself
+    assert (result["images"], result["excluded_images"]) == (100, 50)
+    assert result["test"]["images"] == 40
+    parts = [evaluate(training.run, split=part) for part in PARTS]
+    assert sum(len(part.images) for part in parts) == 100
+    assert parts[1].summary()["accuracy"] == result["validation"]["accuracy"]

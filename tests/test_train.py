@@ -728,3 +728,51 @@ def test_a_mean_over_less_than_a_step_is_the_last_weights(small_images: Images) 
         training.finish()
         ends.append(weights(training))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+# Images that are left out --------------------------------------------------------------------------------------------
+
+
+def named(*indices: int) -> Path:
+    """A table of training images, and of a test image that concerns no training."""
+    lines = [f"training,{index}" for index in indices]
+    path = Path("table.csv")
+    path.write_text("\n".join(["split,index", *lines, "test,12345"]))
+    return path
+
+
+def test_a_training_without_some_images_is_that_of_the_other_images(small_images: Images) -> None:
+    left_out = (3, 50, 51, 52, 199)
+    rest = [number for number in range(200) if number not in left_out]
+    less = train(small(), source(small_images), exclude=named(*left_out))
+    less.finish()
+    other = train(small(), source(small_images.take(rest)))
+    other.finish()
+    assert same(weights(less), weights(other))
+    assert (less.run.result["images"], less.run.result["excluded_images"]) == (195, 5)
+    recorded = less.run.environment["data"]
+    assert recorded["excluded"] == {"files": [str(Path("table.csv").absolute())], "indices": list(left_out)}
+    assert recorded["fingerprint"] == small_images.take(rest).fingerprint
+    assert "excluded" not in other.run.environment["data"]
+
+
+def test_a_training_without_some_images_resumes_without_them(small_images: Images) -> None:
+    whole = train(small(), source(small_images), exclude=named(1, 2, 3))
+    whole.finish()
+    broken = train(small(), source(small_images), exclude=named(1, 2, 3))
+    for event in broken:
+        if isinstance(event, Epoch) and event.epoch == 2:
+            broken.interrupt()
+    assert broken.interrupted
+    Path("table.csv").unlink()  # the run knows by itself
+    resumed = resume(broken.run.path, source(small_images))
+    resumed.finish()
+    assert same(weights(whole), weights(resumed))
+
+
+def test_a_table_of_other_images_leaves_no_folder_behind(small_images: Images) -> None:
+    with pytest.raises(DataError, match="line 2: training image 200"):
+        train(small(), source(small_images), exclude=named(200))
+    with pytest.raises(DataError, match="expected at least 2"):
+        train(small(), source(small_images), exclude=named(*range(199)))
+    assert not Path("runs").exists()

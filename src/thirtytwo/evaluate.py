@@ -16,10 +16,10 @@ from torch import Tensor
 
 from thirtytwo import metrics
 from thirtytwo.classifier import Classifier
-from thirtytwo.data import Images, Source, find, sealed
+from thirtytwo.data import Exclusion, Images, Source, exclusion, find, sealed
 from thirtytwo.data.corrupt import STRENGTHS, corrupted
 from thirtytwo.data.loader import seeded
-from thirtytwo.errors import DataError, ModelError, RunError
+from thirtytwo.errors import DataError, InputError, ModelError, RunError
 from thirtytwo.run import Run, write_tensors
 from thirtytwo.settings import CustomModel, Views
 
@@ -52,6 +52,9 @@ class Scored:
     """Which opening of the test set it was; None for other splits."""
     seconds: float
     """That classifying the images took."""
+    without_excluded: Scored | None = None
+    """The same answers without the images that tables name, if `evaluate` was given any: a second look at these
+    images, which replaces nothing."""
 
     @property
     def labels(self) -> Tensor:
@@ -93,6 +96,7 @@ def evaluate(
     split: Split = "test",
     validation: float | None = None,
     facts: Mapping[str, Any] | None = None,
+    exclude: exclusion.Tables | exclusion.Table | str | Path = (),
 ) -> Scored:
     """Score a model on a split.
 
@@ -103,18 +107,32 @@ def evaluate(
             that a training divides the training images into.
         validation: share of the training images that is the validation part; None is what the model was trained with.
         facts: kept in the ledger.
+        exclude: tables such as an audit's duplicates.csv, or their paths; see `data.exclusion`. All test images are
+            scored, and `Scored.without_excluded` says what is left without those that a table names.
 
     Raises:
         ModelError: the model does not fit the data: other classes, or another image size; or the part is empty, or is
             not what it was when the model was trained.
+        InputError: a table belongs to other images, names all of them, or is given with another split.
     """
+    tables = exclusion.read(exclude)
+    if tables and split != "test":
+        raise InputError(
+            f"exclude: found the split {split}; expected test, since a run has chosen its training images; leave it out"
+        )
     classifier = model if isinstance(model, Classifier) else Classifier.load(model)
     source = data if isinstance(data, Source) else find(data or classifier.facts.get("spec"))
-    # Whether the model fits is asked of the training images: a test set is not opened in vain.
+    if split == "test":
+        source = source.without(Exclusion())
+    elif "excluded" in classifier.facts:
+        source = source.without(exclusion.recalled(classifier.facts))
+    # Whether model and tables fit is asked of the training images: a test set is not opened in vain.
     training = source.read_training()
     _fits(classifier, training)
     if split == "test":
-        return _open_and_score(classifier, source, key=uuid.uuid4().hex, facts=facts or {})
+        exclusion.training(tables, training)
+        scored = _open_and_score(classifier, source, key=uuid.uuid4().hex, facts=facts or {})
+        return replace(scored, without_excluded=_without(scored, tables)) if tables else scored
     trained_on = classifier.facts.get("fingerprint", training.fingerprint)
     if validation is None:
         validation = float(classifier.facts.get("validation_fraction", 0.1))
@@ -131,6 +149,36 @@ def evaluate(
             "expected images to score; choose another split"
         )
     return _score_part(classifier, split, training, indices)
+
+
+def _without(scored: Scored, tables: tuple[exclusion.Table, ...]) -> Scored:
+    """What is left of a scored test set without the images that tables name."""
+    named = sorted({index for table in tables for index in table.indices(scored.images, "test")})
+    stays = np.delete(np.arange(len(scored.images)), named)
+    if not len(stays):
+        files = ", ".join(str(table.path) for table in tables)
+        raise InputError(
+            f"{files}: all {len(named):,} test images are named; expected some to score; leave a table out"
+        )
+    kept = torch.from_numpy(stays)
+    return replace(
+        scored,
+        images=scored.images.take(stays),
+        indices=scored.indices[kept],
+        probabilities=scored.probabilities[kept],
+    )
+
+
+def open_for_audit(source: Source, *, key: str, model: str, facts: Mapping[str, Any]) -> sealed.Opening:
+    """Test images whose labels are to be doubted, rather than a model: counted like any other opening.
+
+    Args:
+        source: the data set.
+        key: names the audit; the same audit, taken up again, is no further opening.
+        model: stands for the networks that it asks.
+        facts: kept in the ledger.
+    """
+    return sealed.open_test(source, key=key, model=model, facts=dict(facts))
 
 
 def _score_part(classifier: Classifier, split: Split, training: Images, indices: NDArray[np.int64]) -> Scored:
@@ -181,6 +229,7 @@ def evaluate_run(
             return result
         trained_on = run.environment["data"]
         source = data if isinstance(data, Source) else find(data or trained_on["spec"])
+        source = source.without(exclusion.recalled(trained_on))
         classifier = classifier or Classifier.load(run)
         training = source.read_training()
         _fits(classifier, training)

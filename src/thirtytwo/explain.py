@@ -1,4 +1,4 @@
-"""Where a network looks: which parts of an image speak for a class."""
+"""Where a network looks, which parts of an image speak for a class, and which images look alike to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, normalize
 
 from thirtytwo import data, models
 from thirtytwo.classifier import Classifier
@@ -51,6 +51,41 @@ def grad_cam(
         pixels = torch.from_numpy(np.ascontiguousarray(images[some])).movedim(-1, 1)
         maps.append(_maps(classifier, layers[-1], pixels, torch.from_numpy(labels[some])).cpu().numpy())
     return np.concatenate(maps)
+
+
+def embed(classifier: Classifier, images: NDArray[np.uint8], batch_size: int = 500) -> Tensor:
+    """What a network makes of images before its last layer divides them into classes: alike where they look alike.
+
+    Args:
+        classifier: asked about each image and its mirror image, since a mirrored picture is the same picture.
+        images: uint8 (n, height, width, 3), of the classifier's size.
+        batch_size: images that go through the network at once.
+
+    Returns:
+        float32 (n, features), on the CPU, each of length 1. Features are the inputs of the network's last dense layer,
+        or its scores if it has none.
+    """
+    network = classifier.network
+    dense = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    seen: list[Tensor] = []
+    hook = dense[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if dense else None
+    standardise = data.standardiser(classifier.pixels)
+    parts = [torch.empty((0, dense[-1].in_features if dense else len(classifier.classes)))]
+    try:
+        with models.evaluating(network), torch.inference_mode():
+            for first in range(0, len(images), batch_size):
+                pixels = torch.from_numpy(np.ascontiguousarray(images[first : first + batch_size])).movedim(-1, 1)
+                inputs = standardise(pixels.to(classifier.device))
+                views = []
+                for view in (inputs, inputs.flip(3)):
+                    seen.clear()
+                    scores = network(view)
+                    views.append(normalize((seen[-1] if seen else scores).float().flatten(1)))
+                parts.append(normalize(views[0] + views[1]).cpu())
+    finally:
+        if hook is not None:
+            hook.remove()
+    return torch.cat(parts)
 
 
 def first_kernels(network: nn.Module) -> NDArray[np.float32] | None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from thirtytwo import early_stopping, environment, metrics, models, optim
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
-from thirtytwo.data import Images, Source, augmenter, find, standardiser
+from thirtytwo.data import Exclusion, Images, Source, augmenter, exclusion, find, standardiser
 from thirtytwo.data.loader import Loader, on_device, seeded
 from thirtytwo.data.selection import easiest
 from thirtytwo.errors import (
@@ -186,6 +186,7 @@ class Training:
                 "spec": self._facts["data"]["spec"],
                 "fingerprint": self._facts["data"]["fingerprint"],
                 "validation_fraction": self.recipe.validation,
+                **_excluded(self.source.exclusion),
             },
         )
 
@@ -509,6 +510,7 @@ class Training:
             "seed": self.seed,
             "data": self._facts["data"]["name"],
             "images": self._facts["data"]["images"],
+            "excluded_images": len(self.source.exclusion.indices),
             "epochs": progress.epoch,
             "kept_epoch": self.best_epoch or progress.epoch,
             "train_seconds": progress.train_seconds,
@@ -537,6 +539,11 @@ def _precision(recipe: Recipe, device: torch.device) -> str:
     # On a CPU, compiled kernels take two thirds of the time that torch's take in half precision.
     has_better = device.type == "cpu" and models.kernels(recipe.model, device, "float32") == "compiled"
     return "float32" if has_better else "bfloat16"
+
+
+def _excluded(chosen: Exclusion) -> dict[str, Any]:
+    """What facts say of images that were left out: nothing where nobody asked for it."""
+    return {"excluded": chosen.to_json()} if chosen else {}
 
 
 def _check_parts(images: Images, recipe: Recipe, kept: int, held_out: int) -> None:
@@ -587,6 +594,7 @@ def train(
     network: nn.Module | None = None,
     out: str | Path | None = None,
     device: str = "auto",
+    exclude: exclusion.Tables | exclusion.Table | str | Path = (),
 ) -> Training:
     """Prepare a training; iterate over what is returned, or call its `finish`, to run it.
 
@@ -599,6 +607,8 @@ def train(
             recipe's model. It is trained where it is, not copied.
         out: the run folder; None takes ``runs/<recipe>-<n>``.
         device: ``auto``, ``cpu`` or ``cuda``.
+        exclude: tables of training images that are left out, such as an audit's label_issues.csv, or their paths; see
+            `data.exclusion`.
 
     Raises:
         InputError: one of its kinds, for anything that cannot be used; nothing has been written then.
@@ -610,8 +620,14 @@ def train(
     if network is not None and not isinstance(network, nn.Module):
         raise InputError(f"network is {type(network).__name__}; expected a torch.nn.Module; wrap what computes in one")
     chosen = environment.device(device)
+    tables = exclusion.read(exclude)
     source = data if isinstance(data, Source) else find(data)
-    images = source.read_training()
+    if tables:
+        images = source.without(Exclusion()).read_training()
+        source = source.without(exclusion.training(tables, images))
+        images = source.exclusion.applied(images)
+    else:
+        images = source.read_training()
     settings = settings.for_images(len(images))
     if network is not None:
         module = CustomModel(module=f"{type(network).__module__}.{type(network).__qualname__}")
@@ -630,6 +646,7 @@ def train(
             "size": list(images.size),
             "warnings": list(images.warnings),
             "notice": source.notice,
+            **_excluded(source.exclusion),
         },
     }
     # Built before the folder is made: a mistake in the settings leaves no empty folder behind.
@@ -665,6 +682,7 @@ def resume(
     try:
         began_with, threads = facts["data"], int(facts["threads"])
         spec, fingerprint, chosen = began_with["spec"], began_with["fingerprint"], str(facts["device"])
+        left_out = exclusion.recalled(began_with)
         int(facts["seed"]), str(facts["precision"]), str(facts["kernels"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.path / 'environment.json'}: {error!r} is missing or damaged; start a new run") from None
@@ -687,6 +705,7 @@ def resume(
             "expected resume(run, network=module) with a freshly made one"
         )
     source = data if isinstance(data, Source) else find(data or spec, progress=progress)
+    source = source.without(left_out)
     images = source.read_training()
     if images.fingerprint != fingerprint:
         raise DataError(

@@ -67,3 +67,16 @@ def test_pixels_of_another_type_or_shape_are_refused() -> None:
         Images(np.zeros((1, 4, 4, 3), np.float32), np.zeros(1, np.int64), ("a",), "made")
     with pytest.raises(DataError, match="labels of shape"):
         Images(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(1, np.int64), ("a",), "made")
+
+
+@given(labels=st.lists(st.integers(0, 2), min_size=1, max_size=60), number=st.integers(2, 7), seed=st.integers(0, 99))
+def test_folds_are_a_stratified_partition(labels: list[int], number: int, seed: int) -> None:
+    images = made(labels)
+    folds = images.folds(number, seed)
+    assert len(folds) == number
+    assert sorted(np.concatenate(folds).tolist()) == list(range(len(labels)))
+    assert max(map(len, folds)) - min(map(len, folds)) <= 1
+    for label in range(3):
+        counts = [int((images.labels[fold] == label).sum()) for fold in folds]
+        assert max(counts) - min(counts) <= 1
+    assert all(map(np.array_equal, folds, images.folds(number, seed)))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from thirtytwo.classifier import Classifier
     from thirtytwo.cli.show import Screen
     from thirtytwo.data import Source
+    from thirtytwo.recipe import Recipe
     from thirtytwo.study import Trials
     from thirtytwo.train import Training
 
@@ -134,6 +135,15 @@ def train_command(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a training that was interrupted.")
     ] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--exclude",
+            metavar="FILE",
+            help="Leave out the training images that a table of `audit` names, such as label_issues.csv; of duplicates "
+            "one stays. May be given more than once.",
+        ),
+    ] = None,
     corrupted: CorruptedOption = 1000,
     as_json: Json = False,
 ) -> None:
@@ -149,6 +159,7 @@ def train_command(
             "--set": overrides,
             "--out": out,
             "--device": device,
+            "--exclude": exclude,
         }
         if extra := [name for name, value in given.items() if value not in (None, [])]:
             raise InputError(
@@ -169,10 +180,11 @@ def train_command(
             )
 
     from thirtytwo import evaluate_run, report
-    from thirtytwo.data import find
+    from thirtytwo.data import exclusion, find
     from thirtytwo.train import resume as resume_training
     from thirtytwo.train import train
 
+    tables = exclusion.read(exclude or [])  # a mistake there is told before anything is downloaded
     screen = _screen(as_json)
     if settings is None:
         assert resume is not None
@@ -181,7 +193,7 @@ def train_command(
     else:
         with screen.download() as progress:
             source = find(data, progress=progress, fallback=data is None)
-        training = train(settings, source, seed=seed or 0, out=out, device=device or "auto")
+        training = train(settings, source, seed=seed or 0, out=out, device=device or "auto", exclude=tables)
     screen.training_begins(training)
     try:
         with _interruptible(training) as received, screen.training(training) as display:
@@ -211,29 +223,42 @@ def evaluate_command(
         typer.Option("--data", metavar="SPEC", help="Other data than the model was trained on; see `train`."),
     ] = None,
     split: Annotated[SplitName, typer.Option("--split", help="Which images to score.")] = SplitName.test,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--exclude",
+            metavar="FILE",
+            help="Tell the scores once more without the test images that a table of `audit` names; of duplicates.csv, "
+            "those with a copy among the training images. May be given more than once.",
+        ),
+    ] = None,
     corrupted: CorruptedOption = 0,
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
     """Score a model on a split. Scoring the test set is counted: every result says which opening of it this was."""
     from thirtytwo import Classifier, environment, evaluate
-    from thirtytwo.data import find
+    from thirtytwo.data import exclusion, find
     from thirtytwo.evaluate import under_corruption
 
+    tables = exclusion.read(exclude or [])
     screen = _screen(as_json)
     classifier = Classifier.load(model, device=environment.device(device))
     with screen.download() as progress:
         source = find(data or classifier.facts.get("spec"), progress=progress)
     with screen.busy(f"scoring the {split.value} images"):
-        scored = evaluate(classifier, source, split=split.value)
+        scored = evaluate(classifier, source, split=split.value, exclude=tables)
     screen.warn(source, scored.images.warnings)
     result = {
-        **classifier.facts,
+        **{name: fact for name, fact in classifier.facts.items() if name != "excluded"},  # thousands of numbers
         "data": scored.images.name,
         "warnings": list(scored.images.warnings),
         "test_opening": scored.opening,
         split.value: scored.summary(),
     }
+    if (rest := scored.without_excluded) is not None:
+        left_out = len(scored.images) - len(rest.images)
+        result["without_excluded"] = {"files": list(map(str, exclude or [])), "excluded": left_out, **rest.summary()}
     if corrupted:
         with screen.busy("scoring them corrupted"):
             result["corrupted"] = under_corruption(classifier, scored.images, corrupted)
@@ -423,17 +448,81 @@ def compare_command(
         screen.comparison(found, figure)
 
 
+@app.command("audit")
+def audit_command(
+    spec: Annotated[
+        str | None,
+        typer.Argument(metavar="SPEC", help="cifar10, cifar100, shapes, or a path. Without it: as for `train`."),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", metavar="RECIPE", help="Of the networks; changes may follow: 'classic epochs=8'.")
+    ] = "fast94 epochs=6",
+    networks: Annotated[
+        int, typer.Option("--networks", metavar="N", help="Each is trained without an Nth of the training images.")
+    ] = 3,
+    seed: Annotated[int, typer.Option("--seed", help="Of the first network; the others count up.", min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="For what is found. Without it: audits/<name>.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Search a data set for wrong labels, duplicates, leaks between its splits, and images that show nothing.
+
+    Networks are trained and asked about images that they have not seen. Stopped, the same command goes on. The test
+    images are looked at, which is counted. Writes label_issues.csv, duplicates.csv, odd_images.csv and audit.html.
+    """
+    from thirtytwo import report
+    from thirtytwo.data import find
+    from thirtytwo.run import write_atomic
+    from thirtytwo.study import audit, findings, label_errors
+
+    label_errors.check_installed()
+    screen = _screen(as_json)
+    with screen.download() as progress:
+        source = find(spec, progress=progress).in_memory()
+    settings = _recipe(recipe, None)
+    folder = out or Path("audits") / source.name
+    screen.audit_begins(source, recipe, networks, folder)
+    with screen.networks_under_way(networks) as show:
+
+        def watch(number: int, training: Training) -> None:
+            with _interruptible(training) as received:
+                for event in training:
+                    show(number, event)
+            if training.interrupted:
+                screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
+                raise typer.Exit(128 + received[0])
+
+        found = audit(source, settings, folder, folds=networks, seed=seed, device=device, watch=watch, busy=screen.busy)
+    write_atomic(folder / "label_issues.csv", findings.table(findings.ISSUE_COLUMNS, found.issues))
+    write_atomic(folder / "duplicates.csv", findings.table(findings.PAIR_COLUMNS, found.pairs))
+    write_atomic(folder / "odd_images.csv", findings.table(findings.ODD_COLUMNS, found.odd))
+    with screen.busy("drawing the page"):
+        page = report.write_audit(folder, found)
+    if as_json:
+        _print_json({**found.to_json(), "page": str(page)})
+    else:
+        screen.audit(found, page)
+
+
 def _trials(words: str | None, overrides: list[str] | None, source: Source, out: Path, device: str) -> Trials:
-    """The trainings of a recipe whose name, or path, and changes are separated by spaces."""
-    from thirtytwo import recipe as recipes
+    """The trainings of a recipe; see `_recipe`."""
     from thirtytwo.study import Trials
+
+    return Trials.of(_recipe(words, overrides), source, out, device)
+
+
+def _recipe(words: str | None, overrides: list[str] | None) -> Recipe:
+    """The recipe whose name, or path, and changes are separated by spaces."""
+    from thirtytwo import recipe as recipes
 
     try:
         split = [words] if words and Path(words).is_file() else shlex.split(words or "")
         name, *changes = split or [recipes.DEFAULT]
     except ValueError as error:
         raise InputError(f"{words}: {error}; expected a recipe, and changes such as epochs=20 after it") from None
-    return Trials.of(recipes.load(name, [*changes, *(overrides or [])]), source, out, device)
+    return recipes.load(name, [*changes, *(overrides or [])])
 
 
 def _told(trials: Trials) -> dict[str, Any]:

@@ -24,8 +24,11 @@ from thirtytwo.report.wording import duration, plural
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
     from thirtytwo.run import Run
-    from thirtytwo.study import Comparison, Spread, Trial, Trials
+    from thirtytwo.study import Audit, Comparison, Spread, Trial, Trials
     from thirtytwo.train import Training
+
+SHOWN = 10
+"""Doubtful labels that are named."""
 
 
 class Screen:
@@ -105,6 +108,9 @@ class Screen:
             f"{recipe.name} on {facts['name']}: {facts['training_images']:,} training and "
             f"{facts['validation_images']:,} validation images"
         )
+        if left_out := training.source.exclusion:
+            names = ", ".join(Path(file).name for file in left_out.files)
+            self.say(f"left out: {plural(len(left_out.indices), 'training image')} named in {names}")
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         if training.kernels.startswith("torch (no "):
@@ -155,6 +161,12 @@ class Screen:
         )
         if split == "test" and result.get("test_opening"):
             self.say(f"opening {result['test_opening']} of this test set")
+        if rest := result.get("without_excluded"):
+            names = ", ".join(Path(file).name for file in rest["files"])
+            self.say(
+                f"without the {plural(rest['excluded'], 'image')} named in {names}: {rest['accuracy']:.2%} on "
+                f"{rest['images']:,} images. To be told beside the other accuracy, not in its place"
+            )
         table = Table("class", "precision", "recall", "F1", box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
@@ -209,6 +221,73 @@ class Screen:
                     progress.update(task, completed=done, state=f"acc {event.accuracy:.1%}  {left} left")
 
             yield show
+
+    def audit_begins(self, source: Source, recipe: str, networks: int, folder: Path) -> None:
+        """What is going to be done."""
+        images = source.read_training()
+        self.warn(source, images.warnings)
+        self.say(
+            f"{source.name}: {plural(networks, 'network')} ({recipe}), each trained without its share of "
+            f"{plural(len(images), 'training image')} and asked about that, and about the test images; in {folder}"
+        )
+
+    @contextlib.contextmanager
+    def networks_under_way(self, networks: int) -> Iterator[Callable[[int, Step | Epoch], None]]:
+        """Yields what shows the events of one network after another, counted from 0, in one bar for all of them."""
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[state]}"))
+        hidden = not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=hidden) as progress:
+            task = progress.add_task("", total=networks, state="", visible=False)
+
+            def show(network: int, event: Step | Epoch) -> None:
+                words = f"network {network + 1} of {networks}"
+                if isinstance(event, Epoch):
+                    if hidden:
+                        self.say(f"{words}: epoch {event.epoch}, training accuracy {event.train_accuracy:.1%}")
+                    return
+                done = (event.epoch - 1 + event.step / event.steps) / event.epochs
+                # Of all networks, at the speed of this one.
+                ahead = event.seconds_left * (networks - network - done) / max(1 - done, 1e-3)
+                left = datetime.timedelta(seconds=round(ahead))
+                state = f"epoch {event.epoch}/{event.epochs}  acc {event.accuracy:.1%}  {left} left"
+                progress.update(task, completed=network + done, description=words, state=state, visible=True)
+
+            yield show
+
+    def audit(self, audit: Audit, page: Path) -> None:
+        """What was found, in short."""
+        table, splits = Table("", *audit.splits, box=None, pad_edge=False), list(audit.splits)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        table.add_row("images", *(f"{audit.splits[split].images:,}" for split in splits))
+        table.add_row("labels that networks agree with", *(f"{audit.accuracy[split]:.2%}" for split in splits))
+        table.add_row("doubtful labels", *(f"{len(audit.issues_in(split)):,}" for split in splits))
+        table.add_row("pairs of duplicates", *(f"{len(audit.pairs_in(split)):,}" for split in splits))
+        table.add_row("images of one colour", *(f"{len(audit.odd_in(split)):,}" for split in splits))
+        self.console.print(table)
+        leaked, tested = len(audit.leaked), audit.splits["test"].images
+        self.console.print(
+            f"[bold]{plural(leaked, 'test image')} of {tested:,} ({leaked / max(tested, 1):.1%})[/bold] "
+            f"{'is' if leaked == 1 else 'are'} in the training images too, or nearly so"
+        )
+        if audit.issues:
+            self.say("the most doubtful labels:")
+            table = Table("image", "given", "suggested", "score", box=None, pad_edge=False)
+            table.columns[3].justify = "right"
+            for issue in audit.issues[:SHOWN]:
+                place = escape(issue.path or f"{issue.split} {issue.index}")
+                table.add_row(place, escape(issue.given), escape(issue.suggested), f"{issue.score:.4f}")
+            self.console.print(table)
+            if audit.is_weak:
+                self.say(
+                    f"The networks agree with {audit.accuracy['training']:.0%} of the training labels only, so many of "
+                    "these doubts are mistakes of theirs; a better --recipe, or more epochs, doubts fewer."
+                )
+        self.say(
+            f"These are suspicions: look at them. Opening {audit.test_opening} of this test set; "
+            f"{duration(audit.seconds)}"
+        )
+        self.say(f"Page: {page}\nTables: label_issues.csv, duplicates.csv and odd_images.csv beside it")
 
     def spread(self, spread: Spread, figure: Path) -> None:
         """What several trainings say together."""

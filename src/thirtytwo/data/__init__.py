@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thirtytwo.data.folder import image_files, read_image, read_images
+from thirtytwo.data.exclusion import Exclusion
+from thirtytwo.data.folder import image_files, image_sizes, read_image, read_images
 from thirtytwo.data.images import Images
 from thirtytwo.data.source import Source, find, from_arrays
 
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from thirtytwo.settings import Augmentation, Pixels
 
 __all__ = [
+    "Exclusion",
     "Images",
     "Source",
     "augmenter",
     "find",
     "from_arrays",
     "image_files",
+    "image_sizes",
     "load_data",
     "open_training",
     "read_image",

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -94,6 +95,19 @@ def read_image(path: str | Path, size: tuple[int, int] = (32, 32)) -> NDArray[np
         raise OutOfMemory(f"{path}: no memory left to decode it; close other programs") from None
     except Exception as error:  # decoders fail in any way they like on damaged files
         raise ImageError(f"{path}: damaged or cut short ({error}); {_EXPECTED}; replace it") from None
+
+
+def image_sizes(paths: Iterable[str | Path]) -> Counter[tuple[int, int]]:
+    """(height, width) in pixels of image files as they are stored -> how many there are; nothing is decoded."""
+    from PIL import Image
+
+    def size(path: str | Path) -> tuple[int, int]:
+        with Image.open(path, formats=_formats()) as image:
+            upright = _orientation(image) < 5
+            return (image.height, image.width) if upright else (image.width, image.height)
+
+    with ThreadPoolExecutor() as pool:
+        return Counter(pool.map(size, paths))
 
 
 def _problem(path: Path) -> str:

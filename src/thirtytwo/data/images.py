@@ -103,6 +103,21 @@ class Images:
                 chosen[members[np.argsort(order[members], kind="stable")[:count]]] = True
         return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
+    def folds(self, number: int, seed: int = 0) -> list[NDArray[np.int64]]:
+        """Divide into parts of nearly equal size, class by class: of any class, parts differ by one image at most.
+
+        Args:
+            number: of parts.
+            seed: the same seed and labels give the same division on every machine.
+
+        Returns:
+            The indices of each part, ascending.
+        """
+        order = hashed(np.arange(len(self), dtype=np.uint64), seed)
+        ranks = np.empty(len(self), dtype=np.int64)
+        ranks[np.lexsort((order, self.labels))] = np.arange(len(self))  # class after class: each is dealt out in turn
+        return [np.flatnonzero(ranks % number == part) for part in range(number)]
+
 
 def hashed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """SplitMix64 (Steele et al. 2014): pseudo-random numbers that no library version can change."""

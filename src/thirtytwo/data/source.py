@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thirtytwo.data import cifar, download, folder, official
+from thirtytwo.data.exclusion import Exclusion
 from thirtytwo.data.images import Images, Split
 from thirtytwo.errors import ChecksumMismatch, DataError, DownloadError, StorageError
 
@@ -58,6 +59,8 @@ class Source:
     """Empty, or what a user has to be told before anything else about these data."""
     reader: InitVar[Callable[[Split], Images]]
     """Reads one split, and opens no file of the other."""
+    exclusion: Exclusion = field(default_factory=Exclusion)
+    """Training images that are left out."""
     _sealed_reader: Callable[[Split], Images] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, reader: Callable[[Split], Images]) -> None:
@@ -67,9 +70,13 @@ class Source:
         """The training images, validation part included, with `Images.name` as above; no test file is opened.
 
         Raises:
-            DataError: files are missing, damaged, or of another kind.
+            DataError: files are missing, damaged, or of another kind, or there are too few for the exclusion.
         """
-        return self._sealed_read("training")
+        return self.exclusion.applied(self._sealed_read("training"))
+
+    def without(self, exclusion: Exclusion) -> Source:
+        """The same data without these training images, in place of those that are left out now."""
+        return replace(self, reader=self._sealed_reader, exclusion=exclusion)
 
     def in_memory(self) -> Source:
         """The same data, whose training images are read when they are first asked for, and then kept."""

@@ -13,9 +13,9 @@ from thirtytwo import metrics
 from thirtytwo.run import Run, write_atomic
 
 if TYPE_CHECKING:
-    from thirtytwo.study import Spread
+    from thirtytwo.study import Audit, Spread
 
-__all__ = ["write", "write_spread"]
+__all__ = ["write", "write_audit", "write_spread"]
 
 
 def write(run: Run) -> Path:
@@ -68,4 +68,27 @@ def write_spread(folder: Path, values: Mapping[str, Spread], name: str = "spread
     write_atomic(folder / f"{name}.png", figures.save(figure, "png"))
     path = folder / f"{name}.svg"
     write_atomic(path, figures.save(figure, "svg"))
+    return path
+
+
+def write_audit(folder: Path, found: Audit) -> Path:
+    """Write ``audit.html``: what is wrong with a data set, the suspicious images side by side.
+
+    The page is one file of at most 5 MB without anything external; where there are too many images to be shown, it
+    shows the most suspicious ones, and says so.
+
+    Args:
+        folder: where the tables lie.
+        found: what an audit has found.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    from thirtytwo.report import audit_page
+
+    path = folder / "audit.html"
+    write_atomic(path, audit_page.render(found).encode())
     return path

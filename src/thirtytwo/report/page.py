@@ -10,23 +10,20 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
-from thirtytwo import __version__, metrics
+from thirtytwo import metrics
 from thirtytwo.data.corrupt import corrupted
 from thirtytwo.data.source import ARRAYS
-from thirtytwo.report import charts, wording
+from thirtytwo.report import charts, html, wording
 from thirtytwo.report.figures import MISTAKES_SHOWN, MOST_NUMBERED
 from thirtytwo.report.looks import Looks
-from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
+from thirtytwo.report.stored import Answer, Judged, Stored
 from thirtytwo.settings import CustomModel
 
-LONGEST_SIDE = 96
-"""Pixels: larger images are reduced to this, so that the page stays small."""
 MOST_ROWS = 300
 """Epochs up to which the page has a table of them, and confusions in the table that many classes get."""
 PAIRS_SHOWN = 8
@@ -53,23 +50,12 @@ def render(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None, looks: Lo
         bins: what `metrics.reliability` says of the test set; None if it has not been scored.
         looks: what the network shows of itself; None if it is not at hand.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("thirtytwo.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": wording.percent,
-        "count": wording.count,
-        "plural": wording.plural,
-        "picture": _picture,
-    }
     facts = {
         "recipe": stored.recipe,
         "toml": stored.recipe.to_toml(),
         "data": stored.environment.data,
+        "notice": stored.environment.data.notice,
+        "warnings": stored.environment.data.warnings,
         "key_facts": list(_key_facts(stored)),
         "curves": charts.learning_curves(stored),
         "history": stored.history if len(stored.history) <= MOST_ROWS else [],
@@ -78,14 +64,13 @@ def render(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None, looks: Lo
         "again": _again(stored),
         "on_cpu": _on_cpu(stored),
         "go_on": _go_on(stored),
-        "version": __version__,
         "validation": stored.result.validation if stored.result is not None else None,
         "judged": stored.judged,
         "looks": looks,
     }
     if stored.judged is not None and bins is not None:
         facts |= _verdict(stored.judged, bins) | _robustness(stored)
-    return environment.get_template("page.html.jinja").render(facts)
+    return html.render("page.html.jinja", facts)
 
 
 def _verdict(judged: Judged, bins: tuple[Tensor, Tensor, Tensor]) -> dict[str, Any]:
@@ -247,7 +232,9 @@ def _key_facts(stored: Stored) -> Iterator[Fact]:
     stopped = "; it stopped early" if result is not None and epochs < most else ""
     yield "Epochs", f"{epochs:,} of {most:,}", "passes over the training images" + stopped
     held_out = "of which a part for validation" if stored.recipe.validation else "all of them trained on"
-    yield "Training images", wording.count(stored.environment.data.images), held_out
+    excluded = stored.environment.data.excluded
+    without = f"; {len(excluded.indices):,} others were left out" if excluded else ""
+    yield "Training images", wording.count(stored.environment.data.images), held_out + without
     if result is not None:
         yield "Parameters", wording.count(result.parameters), "numbers that training adjusts"
         yield "Computation", wording.scaled(result.flops, "FLOP"), "floating-point operations, forward and backward"
@@ -262,6 +249,8 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
     height, width = data.size
     yield "Data", f"{data.name}, {wording.plural(len(data.classes), 'class', 'classes')}"
     yield "Training images", f"{data.images:,} of {height} × {width} pixels"
+    if data.excluded:
+        yield "Left out", f"{len(data.excluded.indices):,} more, named in {', '.join(data.excluded.files)}"
     yield "Read from", data.location
     yield "Fingerprint", data.fingerprint
     yield "Seed", str(facts.seed)
@@ -292,10 +281,14 @@ def _again(stored: Stored) -> str:
     if stored.needs_its_program:
         arguments = ['"recipe.toml"', _data(stored) or repr(facts.data.spec)]
         arguments += [f"seed={facts.seed}", f'device="{facts.device}"', *_network(stored)]
+        if facts.data.excluded:
+            arguments.append(f"exclude={list(facts.data.excluded.files)}")
         first = f"torch.set_num_threads({threads})\n" if _on_cpu(stored) else ""
         return f"{first}thirtytwo.train({', '.join(arguments)}).finish()"
     words = ["thirtytwo", "train", "recipe.toml", "--data", facts.data.spec]
     words += ["--seed", str(facts.seed), "--device", facts.device]
+    for file in facts.data.excluded.files if facts.data.excluded else ():
+        words += ["--exclude", file]
     return (f"OMP_NUM_THREADS={threads} " if _on_cpu(stored) else "") + shlex.join(words)
 
 
@@ -321,23 +314,3 @@ def _data(stored: Stored) -> str:
 def _network(stored: Stored) -> list[str]:
     """The network as a Python argument, where it is not built from the recipe."""
     return ["network=…"] if isinstance(stored.recipe.model, CustomModel) else []
-
-
-def _picture(pixels: Pixels, alternative: str) -> Markup:
-    """An ``<img>`` that holds its image, losslessly, and is as long as `LONGEST_SIDE` on its longer side."""
-    height, width = pixels.shape[:2]
-    image = Image.fromarray(pixels)
-    longest = max(height, width)
-    if longest > LONGEST_SIDE:
-        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    content = io.BytesIO()
-    image.save(content, "PNG", optimize=True)
-    # Small images are shown as the squares they are; reduced ones are no longer made of the original's pixels.
-    style = "" if longest > LONGEST_SIDE else "pixels"
-    return Markup('<img class="{}" src="data:image/png;base64,{}" width="{}" height="{}" alt="{}">').format(
-        style,
-        base64.b64encode(content.getvalue()).decode(),
-        max(round(LONGEST_SIDE * width / longest), 1),
-        max(round(LONGEST_SIDE * height / longest), 1),
-        alternative,
-    )

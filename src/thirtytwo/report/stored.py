@@ -38,6 +38,14 @@ class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
+class Excluded(_Facts):
+    """What it says of training images that were left out."""
+
+    files: tuple[str, ...]
+    """The tables that name them."""
+    indices: tuple[NonNegativeInt, ...]
+
+
 class Data(_Facts):
     """The ``data`` part of environment.json."""
 
@@ -51,6 +59,7 @@ class Data(_Facts):
     """(height, width) in pixels."""
     warnings: tuple[str, ...] = ()
     notice: str | None = None
+    excluded: Excluded | None = None
 
 
 class Environment(_Facts):

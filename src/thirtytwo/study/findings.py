@@ -11,9 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from thirtytwo.data import Split
+from thirtytwo.data.images import Split
 
 Kind = Literal["exact", "near"]
+
+ENOUGH = 0.8
+"""Share of training labels that networks have to agree with, or else many of the doubts are mistakes of theirs."""
 
 ISSUE_COLUMNS = ("split", "index", "path", "given", "suggested", "score")
 PAIR_COLUMNS = ("split_a", "index_a", "split_b", "index_b", "distance", "kind")
@@ -97,7 +100,7 @@ class Audit:
     """Leaks first, then by distance."""
     odd: tuple[OddImage, ...]
     recipe: str
-    """What the networks were trained with, as ``compare`` takes it."""
+    """What the networks were trained with, in words."""
     folds: int
     """Number of these networks; each was trained without its share of the training images."""
     accuracy: Mapping[Split, float]
@@ -107,6 +110,14 @@ class Audit:
     """That everything took, interruptions left out."""
     pixels: Mapping[tuple[Split, int], NDArray[np.uint8]]
     """Images that are named above, uint8 (height, width, 3)."""
+    labels: Mapping[tuple[Split, int], str]
+    """Their given classes."""
+    paths: Mapping[tuple[Split, int], str]
+    """Their files; none where images are not files of their own."""
+    same_picture: float
+    """Distance below which two images count as the same picture."""
+    environment: Mapping[str, Any]
+    """What it ran on and with; see `environment.describe`."""
 
     @property
     def leaks(self) -> tuple[Pair, ...]:
@@ -117,6 +128,23 @@ class Audit:
     def leaked(self) -> frozenset[int]:
         """Test images that are in the training set too."""
         return frozenset(pair.index_b for pair in self.leaks)
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether the networks are too often wrong for their doubts to be worth much."""
+        return self.accuracy["training"] < ENOUGH
+
+    def issues_in(self, split: Split) -> tuple[LabelIssue, ...]:
+        """Doubtful labels of a split, most suspicious first."""
+        return tuple(issue for issue in self.issues if issue.split == split)
+
+    def pairs_in(self, split: Split) -> tuple[Pair, ...]:
+        """Pairs within a split, nearest first."""
+        return tuple(pair for pair in self.pairs if pair.split_a == pair.split_b == split)
+
+    def odd_in(self, split: Split) -> tuple[OddImage, ...]:
+        """Images of a split that show nothing."""
+        return tuple(image for image in self.odd if image.split == split)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but pixels, as ``audit --json`` prints it."""
@@ -141,6 +169,7 @@ class Audit:
             "accuracy": dict(self.accuracy),
             "test_opening": self.test_opening,
             "seconds": self.seconds,
+            **{key: self.environment[key] for key in ("machine", "device", "versions", "commit", "command", "date")},
         }
 
 
@@ -150,5 +179,7 @@ def table(columns: Sequence[str], rows: Iterable[LabelIssue | Pair | OddImage]) 
     writer = csv.DictWriter(content, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in vars(row).items()})
+        writer.writerow(
+            {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in vars(row).items()}
+        )
     return content.getvalue().encode()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thirtytwo import environment, models
-from thirtytwo.data import Source
+from thirtytwo.data import Images, Source
 from thirtytwo.evaluate import evaluate
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
@@ -82,14 +82,8 @@ class Trials:
         if not recipe.validation:
             recipe = recipe.replace(f"validation={HELD_OUT}")
         recipe = recipe.for_images(len(images))
-        said = recipe.model_copy(update={"name": "unnamed", "description": ""})
-        chosen = environment.device(device)
-        facts = environment.describe(chosen)
-        # What rounds otherwise makes other trainings: they are not mixed.
-        where = [facts["device"], facts["device_name"], facts["threads"], facts["versions"]]
-        told = json.dumps([said.to_toml(), images.fingerprint, where, models.kernels(recipe.model, chosen, "float32")])
-        digest = hashlib.sha256(told.encode()).hexdigest()[:10]
-        return cls(recipe, source, root / f"{recipe.name}-{digest}", device, images.fingerprint)
+        folder = root / f"{recipe.name}-{digest(recipe, images, device)}"
+        return cls(recipe, source, folder, device, images.fingerprint)
 
     def run(self, seed: int) -> Run:
         """Folder of a seed's training, begun or not."""
@@ -131,6 +125,25 @@ class Trials:
         scored = evaluate(training.classifier, self.source, split="validation", validation=self.recipe.validation)
         run.result = {**run.result, "validation": scored.summary()}
         shutil.rmtree(run.checkpoint_path.parent, ignore_errors=True)  # of hundreds of runs; they have ended
+
+
+def digest(recipe: Recipe, images: Images, device: str, *more: int) -> str:
+    """10 digits that stand for how a recipe is trained, on which images and where; names do not count.
+
+    Args:
+        recipe: resolved for the images.
+        images: the training images.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        more: numbers that make other trainings.
+    """
+    said = recipe.model_copy(update={"name": "unnamed", "description": ""})
+    chosen = environment.device(device)
+    facts = environment.describe(chosen)
+    # What rounds otherwise makes other trainings: they are not mixed.
+    where = [facts["device"], facts["device_name"], facts["threads"], facts["versions"]]
+    kernels = models.kernels(recipe.model, chosen, "float32")
+    told = json.dumps([said.to_toml(), images.fingerprint, where, kernels, *more])
+    return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 
 def repeat(trials: Trials, seeds: Sequence[int], watch: Callable[[Training], None] | None = None) -> Iterator[Trial]:

@@ -1,0 +1,249 @@
+"""What an audit found, as one HTML page: the suspicious images side by side."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from markupsafe import Markup
+
+from thirtytwo.data.source import ARRAYS
+from thirtytwo.report import html, wording
+
+if TYPE_CHECKING:
+    from thirtytwo.data.images import Split
+    from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Pair
+
+MOST_BYTES = 4_600_000
+"""Characters of all pictures and their captions; a CIFAR image takes about 2,400."""
+CAPTION_BYTES = 400
+"""Characters around a picture, about."""
+AT_ONCE = 30
+"""Suspicions of a kind that are shown before somebody asks for the rest."""
+CONFUSIONS = 8
+"""Most frequent kinds of doubtful labels that are told in numbers."""
+SIZES = 8
+"""Most frequent image sizes that are told one by one."""
+
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image of the data set."""
+
+    picture: Markup
+    place: str
+    """Which one it is, in few words."""
+    full: str
+    """The same in full."""
+    label: str
+    """The class that it was given."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One suspicion."""
+
+    images: tuple[Shown, ...]
+    words: str
+    """What else there is to say, such as a distance."""
+    suggested: str = ""
+    """The class that a label issue suggests."""
+
+    @property
+    def differ(self) -> bool:
+        """Whether the same picture bears different labels."""
+        return len({image.label for image in self.images}) > 1
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """All suspicions of one kind, most suspicious first."""
+
+    cards: list[Card]
+    """Those that are shown."""
+    number: int
+    """How many there are."""
+
+    @property
+    def first(self) -> list[Card]:
+        """Those that are shown at once."""
+        return self.cards[:AT_ONCE]
+
+    @property
+    def rest(self) -> list[Card]:
+        """Those that are shown when somebody asks."""
+        return self.cards[AT_ONCE:]
+
+
+def render(found: Audit) -> str:
+    """The page.
+
+    Args:
+        found: all that it tells.
+    """
+    chapters = _chapters(found)
+    training, test = (found.splits[split].images for split in ("training", "test"))
+    leaked = len(found.leaked)
+    facts = {
+        "notice": found.notice,
+        "warnings": found.warnings,
+        "found": found,
+        **chapters,
+        "shown": sum(len(chapter.cards) for chapter in chapters.values()),
+        "suspicions": sum(chapter.number for chapter in chapters.values()),
+        "numbers": {"training": training, "test": test},
+        "leaked": leaked,
+        "leaked_share": wording.precise_percent(leaked / max(test, 1), test),
+        "key_facts": list(_key_facts(found)),
+        "agreed": {split: _agreed(found, split) for split in found.splits},
+        "confusions": _confusions(found),
+        "balance": _balance(found),
+        "sizes": _sizes(found),
+        "one_size": len({size for overview in found.splits.values() for size in overview.sizes}) == 1,
+        "spec": None if found.spec == ARRAYS else shlex.quote(found.spec),
+        "provenance": list(_provenance(found)),
+    }
+    return html.render("audit.html.jinja", facts)
+
+
+def _chapters(found: Audit) -> dict[str, Chapter]:
+    """The suspicions by kind, as many of them as the page has room for."""
+    left = MOST_BYTES
+
+    def chapter(share: float, items: Iterable[Kind], card: Callable[[Audit, Kind], Card]) -> Chapter:
+        """As many as fit into a share of the room that is left."""
+        nonlocal left
+        every = list(items)
+        cards: list[Card] = []
+        room = round(share * left)
+        for item in every:
+            made = card(found, item)
+            room -= sum(len(image.picture) + CAPTION_BYTES for image in made.images)
+            if room < 0:
+                break
+            cards.append(made)
+            left -= sum(len(image.picture) + CAPTION_BYTES for image in made.images)
+        return Chapter(cards, len(every))
+
+    # What one kind leaves, the next ones have.
+    return {
+        "leaks": chapter(0.45, found.leaks, _pair),
+        "odd": chapter(0.1, found.odd, _odd),
+        "test_issues": chapter(0.4, found.issues_in("test"), _issue),
+        "training_issues": chapter(0.5, found.issues_in("training"), _issue),
+        "test_pairs": chapter(0.4, found.pairs_in("test"), _pair),
+        "training_pairs": chapter(1.0, found.pairs_in("training"), _pair),
+    }
+
+
+def _issue(found: Audit, issue: LabelIssue) -> Card:
+    shown = _shown(found, issue.split, issue.index)
+    return Card((shown,), f"score {issue.score:.3f}", suggested=issue.suggested)
+
+
+def _pair(found: Audit, pair: Pair) -> Card:
+    images = (_shown(found, pair.split_a, pair.index_a), _shown(found, pair.split_b, pair.index_b))
+    distance = "below 0.001" if pair.distance < 0.001 else f"{pair.distance:.3f}"
+    return Card(images, "every pixel equal" if pair.kind == "exact" else f"distance {distance}")
+
+
+def _odd(found: Audit, image: OddImage) -> Card:
+    return Card((_shown(found, image.split, image.index),), image.reason)
+
+
+def _shown(found: Audit, split: Split, index: int) -> Shown:
+    path = found.paths.get((split, index), "")
+    full = f"{split} image {index}" + (f", {path}" if path else "")
+    place = "/".join(Path(path).parts[-2:]) if path else f"{split} {index}"
+    picture = html.picture(found.pixels[split, index], f"{split.capitalize()} image {index}", "webp")
+    return Shown(picture, place, full, found.labels[split, index])
+
+
+def _agreed(found: Audit, split: Split) -> tuple[str, str, str]:
+    """How many labels of a split the networks agree with, and the interval of that share."""
+    images = found.splits[split].images
+    if not images:
+        return "–", "–", "–"
+    hits = round(found.accuracy[split] * images)
+    low, high = wording.wilson(hits, images)
+    return wording.precise_percent(hits / images, images), wording.percent(low), wording.percent(high)
+
+
+def _key_facts(found: Audit) -> Iterator[tuple[str, str, str]]:
+    """Name, value and meaning of the most important numbers."""
+    for split, overview in found.splits.items():
+        number, doubted = overview.images, len(found.issues_in(split))
+        share = wording.percent(doubted / max(number, 1))
+        yield f"Doubtful {split} labels", wording.count(doubted), f"{share} of {number:,}"
+    for split in found.splits:
+        yield f"Pairs among {split} images", wording.count(len(found.pairs_in(split))), "that show the same"
+    labelled = sum(
+        found.labels[pair.split_a, pair.index_a] != found.labels[pair.split_b, pair.index_b] for pair in found.pairs
+    )
+    yield "Same picture, other label", wording.count(labelled), f"of {wording.plural(len(found.pairs), 'pair')} in all"
+    if found.odd:
+        yield "Images of one colour", wording.count(len(found.odd)), "which show nothing"
+
+
+def _confusions(found: Audit) -> list[tuple[str, str, int]]:
+    """(given, suggested, how many) of the most frequent kinds of doubtful labels."""
+    counted = Counter((issue.given, issue.suggested) for issue in found.issues)
+    return [(given, suggested, number) for (given, suggested), number in counted.most_common(CONFUSIONS)]
+
+
+def _balance(found: Audit) -> list[dict[str, Any]]:
+    """A row for each class: images and doubtful labels of each split."""
+    most = {split: max(overview.per_class, default=1) or 1 for split, overview in found.splits.items()}
+    doubted = Counter((issue.split, issue.given) for issue in found.issues)
+    return [
+        {
+            "class": name,
+            "counts": [
+                (overview.per_class[label], overview.per_class[label] / most[split], doubted[split, name])
+                for split, overview in found.splits.items()
+            ],
+        }
+        for label, name in enumerate(found.classes)
+    ]
+
+
+def _sizes(found: Audit) -> list[tuple[str, list[int]]]:
+    """Sizes of images as they are stored, most frequent first, with how many of each split there are."""
+    counted: Counter[tuple[int, int]] = Counter()
+    for overview in found.splits.values():
+        counted.update(overview.sizes)
+    frequent = [size for size, _ in counted.most_common(SIZES)]
+    rows = [
+        (f"{height} × {width}", [overview.sizes.get((height, width), 0) for overview in found.splits.values()])
+        for height, width in frequent
+    ]
+    if others := len(counted) - len(frequent):
+        rest = [
+            sum(number for size, number in overview.sizes.items() if size not in frequent)
+            for overview in found.splits.values()
+        ]
+        rows.append((wording.plural(others, "other size"), rest))
+    return rows
+
+
+def _provenance(found: Audit) -> Iterator[tuple[str, str]]:
+    """What was asked, and of what."""
+    yield "Data", found.name
+    yield "Read from", found.location
+    yield "SPEC", found.spec
+    yield "Networks", f"{found.folds}, {found.recipe}; each trained without its share of the training images"
+    yield "Time", wording.duration(found.seconds) + ", interruptions left out"
+    yield "Test set opened", f"{wording.ordinal(found.test_opening)} time, by this user on this machine"
+    facts = found.environment
+    yield "Command", facts["command"]
+    yield "Machine", f"{facts['machine']}; {facts['device_name']} ({facts['device']})"
+    yield "Versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    if facts["commit"]:
+        yield "Commit", facts["commit"].replace("+", ", with uncommitted changes")
+    yield "Finished", facts["date"].replace("T", " ").replace("+00:00", " UTC")

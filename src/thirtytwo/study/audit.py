@@ -1,0 +1,154 @@
+"""What is wrong with a data set itself: labels, duplicates, leaks between its splits, images that show nothing.
+
+Networks are trained on parts of the training images and asked about what they have not seen (`folds`); their answers
+say which labels are in doubt (`label_errors`), and their features which images to compare (`duplicates`). Test images
+are asked about, never trained on, and the ledger counts it.
+
+    <out>/networks-<digest>/     what `folds` keeps there; the same audit finds it again and goes on
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thirtytwo import environment, metrics
+from thirtytwo.classifier import Classifier
+from thirtytwo.data import Images, Source, image_sizes
+from thirtytwo.data.images import Split
+from thirtytwo.errors import InputError
+from thirtytwo.evaluate import open_for_audit
+from thirtytwo.recipe import Recipe
+from thirtytwo.study import duplicates, label_errors
+from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview, Pair
+from thirtytwo.study.folds import Folds, together
+from thirtytwo.study.trials import digest
+from thirtytwo.train import Training
+
+FOLDS = 3
+"""Networks. More of them see more images each, and take longer by more than that."""
+
+Watch = Callable[[int, Training], None]
+"""Is given the number of a network, from 0, and its training to iterate over."""
+
+
+def audit(
+    source: Source,
+    recipe: Recipe,
+    out: Path,
+    *,
+    folds: int = FOLDS,
+    seed: int = 0,
+    device: str = "auto",
+    watch: Watch | None = None,
+    busy: Callable[[str], AbstractContextManager[None]] = lambda _: contextlib.nullcontext(),
+) -> Audit:
+    """Search a data set for what is wrong with it.
+
+    Stopped, and called again with the same arguments, it goes on where it was.
+
+    Args:
+        source: the data.
+        recipe: of the networks.
+        out: folder for what has to be kept in between.
+        folds: number of networks, at least 2.
+        seed: of the first; the others count up.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        watch: see `Watch`; None trains unseen.
+        busy: is entered, with words, for what takes a while.
+
+    Raises:
+        InputError: there are fewer than two networks, or fewer images than networks.
+        MissingExtra: cleanlab is not installed.
+        Interrupted: a training was asked to stop.
+    """
+    label_errors.check_installed()  # before anything is trained
+    training = source.read_training()
+    if not 2 <= folds <= len(training) // 2:
+        raise InputError(
+            f"{folds} networks for {len(training):,} training images; expected at least 2 networks, and two images for "
+            "each, since each leaves out its share of them; choose another --networks"
+        )
+    networks = Folds.of(recipe, source, out, folds, seed, device)
+    key = digest(networks.recipe, training, device, folds, seed)
+    networks = Folds.of(recipe, source, out / f"networks-{key}", folds, seed, device)
+    for network in range(folds):
+        networks.train(network, None if watch is None else functools.partial(watch, network))
+    facts = {"audit": str(out.resolve()), "recipe": recipe.name}
+    opened = open_for_audit(source, key=f"audit-{key}", model=_fingerprint(networks), facts=facts)
+    with busy("asking the networks about images that they have not seen"):
+        answers = list(networks.answers(opened.images))
+    started = time.perf_counter()
+    images: dict[Split, Images] = {"training": training, "test": opened.images}
+    asked = dict(zip(images, together(answers, len(training)), strict=True))
+    with busy("looking for doubtful labels"):
+        issues = [issue for split in images for issue in label_errors.find(images[split], split, asked[split])]
+    with busy("looking for duplicates"):
+        pairs = duplicates.find(training, opened.images, answers[0].features)
+        odd = [image for split in images for image in _odd(images[split], split)]
+    named = _named(issues, pairs, odd)
+    return Audit(
+        name=source.name,
+        spec=source.spec,
+        location=source.location,
+        notice=source.notice,
+        warnings=training.warnings,
+        classes=training.classes,
+        splits={split: _overview(images[split]) for split in images},
+        issues=tuple(sorted(issues, key=lambda issue: -issue.score)),
+        pairs=pairs,
+        odd=tuple(odd),
+        recipe=f"{recipe.name} with epochs={networks.recipe.epochs}",
+        folds=folds,
+        accuracy={split: _agreement(asked[split], images[split]) for split in images},
+        test_opening=opened.number,
+        seconds=sum(each.seconds for each in answers) + time.perf_counter() - started,
+        pixels={(split, index): images[split].pixels[index] for split, index in named},
+        labels={(split, index): images[split].classes[images[split].labels[index]] for split, index in named},
+        same_picture=duplicates.SAME_PICTURE,
+        environment=environment.describe(environment.device(device)),
+        paths={(split, index): images[split].paths[index] for split, index in named if images[split].paths},
+    )
+
+
+def _fingerprint(networks: Folds) -> str:
+    """Stands for all of their weights."""
+    together = hashlib.sha256()
+    for network in range(networks.number):
+        together.update(Classifier.load(networks.run(network)).fingerprint.encode())
+    return together.hexdigest()
+
+
+def _named(issues: list[LabelIssue], pairs: tuple[Pair, ...], odd: list[OddImage]) -> list[tuple[Split, int]]:
+    """Every image that is to be shown, once."""
+    places = [(issue.split, issue.index) for issue in issues] + [(image.split, image.index) for image in odd]
+    for pair in pairs:
+        places += [(pair.split_a, pair.index_a), (pair.split_b, pair.index_b)]
+    return list(dict.fromkeys(places))
+
+
+def _agreement(probabilities: Tensor, images: Images) -> float:
+    return metrics.accuracy(probabilities, torch.from_numpy(images.labels))
+
+
+def _overview(images: Images) -> Overview:
+    sizes = image_sizes(images.paths) if images.paths else {images.size: len(images)}
+    frequent = dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+    return Overview(len(images), tuple(images.per_class), frequent)
+
+
+def _odd(images: Images, split: Split) -> list[OddImage]:
+    """Images of one colour."""
+    return [
+        OddImage(split, int(index), images.paths[index] if images.paths else "", "one colour")
+        for index in np.flatnonzero(duplicates.is_flat(images))
+    ]

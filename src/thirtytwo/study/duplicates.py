@@ -1,0 +1,231 @@
+"""Which images of a data set show the same picture: equal ones, and nearly equal ones.
+
+A network's features find, for each image, the few that look most like it; pixels decide. Two images are compared as
+they fit best: mirrored or not, moved by some pixels, enlarged or not, whatever their brightness and contrast. Their
+distance is 1 − r, with r the correlation of their pixels, colour by colour about its mean: 0 for equal pictures, 1 for
+unrelated ones. Barz & Denzler (arXiv 1902.00423) searched CIFAR by the features alone, and looked at what they found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from thirtytwo.data import Images
+from thirtytwo.data.images import Split
+from thirtytwo.study.findings import Pair
+
+NEIGHBOURS = 5
+"""That are compared with each image: of its own split, and, for test images, as many training images."""
+ROWS = 2_000
+"""Images whose neighbours are looked for at once."""
+PAIRS = 4_000
+"""That are compared pixel by pixel at once."""
+COARSE_SIDE = 8
+"""Pixels along a side of the small pictures that are compared first."""
+COARSE_SHIFTS = (-1, 0, 1)
+"""Pixels by which one picture of twice that side is moved over the other before they are made so small."""
+COARSE = 0.3
+"""Distance of small pictures from which two images are no longer compared in full."""
+SHIFTS = (-2, 0, 2)
+"""Pixels by which one picture is moved over the other before both are made small: fine patterns need it."""
+COARSE = 0.5
+"""Distance of small pictures from which two images are no longer compared in full."""
+SHIFTS = (-2, -1, 0, 1, 2)
+"""Pixels by which one picture is moved over the other, both ways."""
+SCALES = (1.1, 1.22)
+"""By which either picture is enlarged about its centre, to be compared with the other one."""
+SAME_PICTURE = 0.1
+"""Distance below which two images show the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class _All:
+    """All images, training before test."""
+
+    pixels: Tensor
+    """uint8 (n, 3, height, width)."""
+    training: int
+    """How many of them are training images."""
+
+    def place(self, number: int) -> tuple[Split, int]:
+        return ("training", number) if number < self.training else ("test", number - self.training)
+
+    def pair(self, one: int, other: int, distance: float, *, equal: bool) -> Pair:
+        (split_a, index_a), (split_b, index_b) = self.place(min(one, other)), self.place(max(one, other))
+        return Pair(split_a, index_a, split_b, index_b, distance, "exact" if equal else "near")
+
+
+def find(training: Images, test: Images, features: Mapping[Split, Tensor]) -> tuple[Pair, ...]:
+    """Pairs of images that show the same, leaks first, then by distance.
+
+    Of many equal images each is paired with the first one of them in either split, rather than with all; but every
+    test image of which there is a training image is named with one.
+
+    Args:
+        training: the training images.
+        test: the test images, of the same size.
+        features: float32 (n, features) of each split's images, of length 1; see `explain.embed`.
+    """
+    pixels = torch.from_numpy(np.concatenate([training.pixels, test.pixels])).movedim(-1, 1)
+    images = _All(pixels, len(training))
+    equal = set(_equal(images))
+    pairs = [images.pair(one, other, 0.0, equal=True) for one, other in equal]
+    near = candidates(features["training"], features["test"])
+    # Of equal images one is enough to be compared with others.
+    copies = torch.tensor(sorted({max(pair) for pair in equal}), dtype=torch.int64)
+    near = near[~torch.isin(near, copies).any(1)]
+    distances = compared(images.pixels, near)
+    copies_of: dict[int, list[int]] = defaultdict(list)
+    for one, other in equal:
+        copies_of[one].append(other)
+    for (one, other), distance in zip(near.tolist(), distances.tolist(), strict=True):
+        if distance < SAME_PICTURE:
+            is_leak = one < len(training) <= other
+            for leaked in (other, *(copies_of[other] if is_leak else ())):
+                pairs.append(images.pair(one, leaked, distance, equal=False))
+    return tuple(
+        sorted(pairs, key=lambda pair: (not pair.is_leak, pair.distance, pair.split_b, pair.index_a, pair.index_b))
+    )
+
+
+def _equal(images: _All) -> Iterator[tuple[int, int]]:
+    """Pairs of equal images: each with the first one of its split, or else, and for test images too, of training."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for number, pixels in enumerate(images.pixels.movedim(1, -1).contiguous().numpy()):
+        groups[hashlib.sha256(pixels.data).digest()].append(number)
+    for group in groups.values():
+        trained = [number for number in group if number < images.training]
+        tested = [number for number in group if number >= images.training]
+        yield from ((trained[0], number) for number in trained[1:])
+        yield from ((trained[0], number) for number in tested if trained)
+        yield from ((tested[0], number) for number in tested[1:] if not trained)
+
+
+def candidates(training: Tensor, test: Tensor) -> Tensor:
+    """Pairs of images that look most alike to a network.
+
+    Args:
+        training: float32 (n, features), of length 1.
+        test: the same of the test images, which are counted from n on.
+
+    Returns:
+        int64 (pairs, 2), each pair once, the smaller number first.
+    """
+    everything = torch.cat([training, test])
+    found = []
+    for start in range(0, len(everything), ROWS):
+        rows = everything[start : start + ROWS]
+        own = torch.arange(start, start + len(rows))
+        for begin, part in ((0, training), (len(training), test)):
+            # Training images are looked for among training images; test images among both.
+            is_asked = own >= begin
+            if not len(part) or not is_asked.any():
+                continue
+            likeness = rows[is_asked] @ part.T  # cosines: (images asked, images of the part)
+            asked = own[is_asked]
+            inside = (asked >= begin) & (asked < begin + len(part))
+            likeness[inside.nonzero()[:, 0], asked[inside] - begin] = -2  # nobody is a neighbour of itself
+            nearest = likeness.topk(min(NEIGHBOURS, len(part))).indices + begin
+            found.append(torch.stack([asked[:, None].expand_as(nearest), nearest], -1).flatten(0, 1))
+    pairs = torch.cat(found).sort(1).values
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    unique: Tensor = torch.unique(pairs, dim=0)
+    return unique
+
+
+def compared(pixels: Tensor, pairs: Tensor) -> Tensor:
+    """Distance of the images of each pair where they fit best.
+
+    Args:
+        pixels: uint8 (n, 3, height, width).
+        pairs: int64 (pairs, 2), positions in `pixels`.
+
+    Returns:
+        float32 (pairs,), from 0 to 2; infinite where small pictures of them are farther apart than `COARSE`.
+    """
+    distances = torch.full((len(pairs),), torch.inf)
+    small = _small(pixels)
+    for start in range(0, len(pairs), PAIRS):
+        some = pairs[start : start + PAIRS]
+        close = (_rough(small[some[:, 0]], small[some[:, 1]]) < COARSE).nonzero()[:, 0]
+        if len(close):
+            one, other = (pixels[some[close, side]].float() for side in (0, 1))
+            distances[start + close] = _fitted(one, other)
+    return distances
+
+
+def _small(pixels: Tensor) -> Tensor:
+    """float32 (n, 3, about twice COARSE_SIDE, the same): blocks of pixels averaged."""
+    block = [max(side // (2 * COARSE_SIDE), 1) for side in pixels.shape[2:]]
+    starts = range(0, len(pixels), PAIRS)
+    return torch.cat([avg_pool2d(pixels[start : start + PAIRS].float(), block) for start in starts])
+
+
+def _rough(one: Tensor, other: Tensor) -> Tensor:
+    """The least distance over mirrors and shifts of what `_small` makes, halved once more; twice (n, 3, h, w) -> (n,).
+
+    Without the shifts, fine patterns would be lost: half a pixel of a small picture is enough.
+    """
+    best = torch.full((len(one),), torch.inf)
+    for mirrored, down, right in product((one, one.flip(3)), COARSE_SHIFTS, COARSE_SHIFTS):
+        first, second = (avg_pool2d(part, 2) for part in _overlap(mirrored, other, down, right))
+        best = torch.minimum(best, _apart(first, second))
+    return best
+
+
+def _fitted(one: Tensor, other: Tensor) -> Tensor:
+    """The least distance over mirrors, shifts and scales; float32 (n, 3, height, width) twice -> (n,)."""
+    best = torch.full((len(one),), torch.inf)
+    sizes = [(one, other)]
+    for scale in SCALES:
+        sizes += [(_enlarged(one, scale), other), (one, _enlarged(other, scale))]
+    for first, second in sizes:
+        for mirrored, down, right in product((first, first.flip(3)), SHIFTS, SHIFTS):
+            best = torch.minimum(best, _apart(*_overlap(mirrored, second, down, right)))
+    return best
+
+
+def _enlarged(images: Tensor, scale: float) -> Tensor:
+    """Images with their centre enlarged, of the same size."""
+    height, width = images.shape[2:]
+    rows, columns = round(height / scale), round(width / scale)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    centre = images[:, :, top : top + rows, left : left + columns]
+    return interpolate(centre, (height, width), mode="bilinear", align_corners=False)
+
+
+def _overlap(one: Tensor, other: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
+    """What two images share when the first is moved so far over the second."""
+    height, width = one.shape[2:]
+    rows, columns = slice(max(down, 0), height + min(down, 0)), slice(max(right, 0), width + min(right, 0))
+    own_rows = slice(max(-down, 0), height + min(-down, 0))
+    own_columns = slice(max(-right, 0), width + min(-right, 0))
+    return one[:, :, own_rows, own_columns], other[:, :, rows, columns]
+
+
+def _apart(one: Tensor, other: Tensor) -> Tensor:
+    """1 − correlation, (n, 3, h, w) twice -> (n,); images of one colour are like each other, and like nothing else."""
+    one, other = (image - image.mean((2, 3), keepdim=True) for image in (one, other))
+    product = (one * other).sum((1, 2, 3))
+    powers = [image.square().sum((1, 2, 3)) for image in (one, other)]
+    flat = [power < one[0].numel() for power in powers]  # by less than one level
+    distance = 1 - product / (powers[0] * powers[1]).sqrt().clamp_min(1e-12)
+    return torch.where(flat[0] | flat[1], torch.where(flat[0] & flat[1], 0.0, 1.0), distance)
+
+
+def is_flat(images: Images) -> NDArray[np.bool_]:
+    """Which images are of one colour, (n,)."""
+    flat = images.pixels.reshape(len(images), -1, 3)
+    spread: NDArray[np.uint8] = flat.max(1) - flat.min(1)
+    is_flat: NDArray[np.bool_] = np.all(spread <= 3, axis=1)
+    return is_flat

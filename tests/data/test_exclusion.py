@@ -1,0 +1,141 @@
+"""Tables of images to leave out: what they name goes, and a table of other images is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thirtytwo.data import Exclusion, Images, exclusion, find
+from thirtytwo.data.source import Source
+from thirtytwo.errors import DataError
+
+
+def table(text: str, path: Path = Path("table.csv")) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def source(images: Images) -> Source:
+    return Source(spec="made", name=images.name, location="memory", notice="", reader=lambda split: images)
+
+
+def test_images_of_each_split_are_named_for_that_split(small_images: Images) -> None:
+    path = table("score,split,index\n0.9,training,7\n0.8,test,3\n0.7,training,2\n0.6,training,7\n")
+    (read,) = exclusion.read(path)
+    assert read.indices(small_images, "training") == (2, 7)
+    assert read.indices(small_images, "test") == (3,)
+    (again,) = exclusion.read([read])
+    assert again is read
+
+
+@given(pairs=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)).filter(lambda pair: pair[0] < pair[1])))
+def test_what_is_left_has_no_pair_in_training_and_none_across(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[int, int]]
+) -> None:
+    """Numbers up to 7 are training images, the others test images."""
+
+    def place(number: int) -> str:
+        return f"training,{number}" if number < 8 else f"test,{number - 8}"
+
+    lines = [f"{place(one)},{place(other)},0.01,near" for one, other in pairs]
+    path = tmp_path_factory.mktemp("pairs") / "duplicates.csv"
+    table("\n".join(["split_a,index_a,split_b,index_b,distance,kind", *lines]), path)
+    images = Images(np.zeros((8, 2, 2, 3), np.uint8), np.zeros(8, np.int64), ("a", "b"), "made")
+    (read,) = exclusion.read(path)
+    trained = set(range(8)) - set(read.indices(images, "training"))
+    scored = set(range(8, 12)) - {index + 8 for index in read.indices(images, "test")}
+    assert not [pair for pair in pairs if set(pair) <= trained]
+    across = [pair for pair in pairs if pair[0] < 8 <= pair[1]]
+    # Either side alone is enough: whoever trains on everything may still score the rest, and the other way round.
+    assert not [pair for pair in across if pair[1] in scored]
+    assert not [pair for pair in across if pair[0] in trained]
+    # Nothing else goes.
+    assert trained >= set(range(8)) - {number for pair in pairs for number in pair}
+    assert scored >= set(range(8, 12)) - {other for one, other in across}
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("training,200,,", "is named, but small holds 200, counted from 0"),
+        ("training,3,,c", "is labelled c there, but d in small"),
+        ("training,3,dog/1.png,", "small is not made of image files"),
+    ],
+)
+def test_a_table_of_other_images_is_refused(small_images: Images, row: str, problem: str) -> None:
+    path = table(f"split,index,path,given\ntraining,0,,a\n{row}\n")
+    (read,) = exclusion.read(path)
+    with pytest.raises(DataError, match=rf"table\.csv, line 3: .*{problem}; expected a table of these images"):
+        read.indices(small_images, "training")
+    assert read.indices(small_images, "test") == ()
+
+
+def test_a_picture_that_has_moved_is_not_taken_for_another(small_images: Images) -> None:
+    images = replace(small_images, paths=tuple(f"/pets/{number}.png" for number in range(200)))
+    (read,) = exclusion.read(table("split,index,path\ntraining,4,/pets/4.png\ntraining,5,/pets/6.png\n"))
+    with pytest.raises(DataError, match=r"line 3: training image 5 is /pets/6\.png there, but /pets/5\.png in small"):
+        read.indices(images, "training")
+    assert read.indices(images.take([*range(5), 6]), "training") == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "columns are nothing"),
+        (b"a,b\n1,2\n", "columns are a, b"),
+        (b"split,index\ntraining,-1\n", "line 2: split is 'training' and index is '-1'"),
+        (b"split,index\ntraining,\n", "line 2: .* index is ''"),
+        (b"split,index\ntraining\n", "line 2: .* index is None"),
+        (b"split,index\ntraining,1e3\n", "line 2: .* index is '1e3'"),
+        (b"split,index\nvalidation,1\n", "line 2: split is 'validation'"),
+        (b"split,index\ntraining," + b"9" * 5000 + b"\n", "line 2: "),
+        (b"split_a,index_a,split_b,index_b\ntest,3,test,3\n", "line 2: pairs an image with itself"),
+        (b"\x89PNG\r\n\x1a\n\xff\xfe", "no CSV file"),
+    ],
+)
+def test_what_is_no_table_is_refused(content: bytes, problem: str) -> None:
+    Path("table.csv").write_bytes(content)
+    with pytest.raises(DataError, match=f"table.csv.*{problem}.*expected"):
+        exclusion.read("table.csv")
+
+
+@pytest.mark.parametrize("name", [".", "nowhere.csv"])
+def test_what_is_no_file_is_refused(name: str) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        exclusion.read(name)
+
+
+def test_a_table_that_names_nothing_leaves_out_nothing(small_images: Images) -> None:
+    chosen = exclusion.training(exclusion.read(table("split,index\n")), small_images)
+    assert chosen  # somebody asked
+    assert chosen.indices == ()
+    assert source(small_images).without(chosen).read_training().fingerprint == small_images.fingerprint
+
+
+def test_a_source_leaves_out_what_it_is_told_last(small_images: Images) -> None:
+    whole = source(small_images)
+    less = whole.without(Exclusion(indices=(0, 5, 199)))
+    rest = [number for number in range(200) if number not in (0, 5, 199)]
+    for each in (less, less.in_memory(), whole.in_memory().without(less.exclusion)):
+        assert each.read_training().fingerprint == small_images.take(rest).fingerprint
+    assert less.without(Exclusion()).read_training().fingerprint == small_images.fingerprint
+    with pytest.raises(DataError, match="number 200 is to be left out"):
+        whole.without(Exclusion(indices=(200,))).read_training()
+
+
+def test_what_is_recorded_is_recalled() -> None:
+    chosen = Exclusion(("/a.csv",), (1, 4))
+    assert exclusion.recalled({"excluded": chosen.to_json()}) == chosen
+    assert not exclusion.recalled({})
+
+
+def test_test_images_are_never_left_out_by_a_source() -> None:
+    whole = find("shapes:training=30,test=10")
+    less = whole.without(Exclusion(indices=tuple(range(15))))
+    assert len(less.read_training()) == 15
+    assert len(less._sealed_read("test")) == 10

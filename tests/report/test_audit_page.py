@@ -1,0 +1,211 @@
+"""The page of an audit: what was found is there, side by side, or the page says what it leaves out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.report.test_report import TEN, UGLY, Page, table
+from thirtytwo import report
+from thirtytwo.data.images import Split
+from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview, Pair
+
+ENVIRONMENT: dict[str, Any] = {
+    "command": "thirtytwo audit made",
+    "machine": "a machine",
+    "device": "cpu",
+    "device_name": "a processor",
+    "versions": {"torch": "2.13.0"},
+    "commit": "0123456789ab+",
+    "date": "2026-11-27T10:00:00+00:00",
+}
+
+
+def made(
+    *,
+    issues: int = 4,
+    pairs: int = 3,
+    odd: int = 1,
+    classes: Sequence[str] = TEN,
+    size: tuple[int, int] = (32, 32),
+    paths: bool = False,
+) -> Audit:
+    """What an audit might find: so many of each kind and split, in pictures of noise, the largest that there are."""
+    splits: tuple[Split, ...] = ("training", "test")
+    doubts = [
+        LabelIssue(split, number, "", classes[number % 2], classes[2], 1 - number / (2 * issues))
+        for number in range(issues)
+        for split in splits
+    ]
+    kinds: list[tuple[Split, Split]] = [("training", "test"), ("training", "training"), ("test", "test")]
+    twins = [
+        Pair(one, number, other, number + (one == other), 0.01 * number / pairs, "near" if number else "exact")
+        for one, other in kinds
+        for number in range(pairs)
+    ]
+    flat = [OddImage("training", number, "", "one colour") for number in range(odd)]
+    named = [(issue.split, issue.index) for issue in doubts] + [(image.split, image.index) for image in flat]
+    for pair in twins:
+        named += [(pair.split_a, pair.index_a), (pair.split_b, pair.index_b)]
+    generator = np.random.default_rng(0)
+    places = list(dict.fromkeys(named))
+    sizes = {size: 900, (500, 375): 99, (1, 1): 1} if paths else {size: 1000}
+    return Audit(
+        name="made",
+        spec="/a/folder with spaces",
+        location="memory",
+        notice="",
+        warnings=("a warning",),
+        classes=tuple(classes),
+        splits={
+            "training": Overview(1000, (1000 - 7 * (len(classes) - 1), *[7] * (len(classes) - 1)), sizes),
+            "test": Overview(100, (100 - 3 * (len(classes) - 1), *[3] * (len(classes) - 1)), {size: 100}),
+        },
+        issues=tuple(sorted(doubts, key=lambda issue: -issue.score)),
+        pairs=tuple(twins),
+        odd=tuple(flat),
+        recipe="classic with epochs=3",
+        folds=3,
+        accuracy={"training": 0.9, "test": 0.8},
+        test_opening=2,
+        seconds=100.0,
+        pixels={place: generator.integers(0, 256, (*size, 3), dtype=np.uint8) for place in places},
+        labels={(split, index): classes[index % 2] for split, index in places},
+        paths={(split, index): f"/a/{split}/cat/{index}.png" for split, index in places} if paths else {},
+        same_picture=0.1,
+        environment=ENVIRONMENT,
+    )
+
+
+def written(found: Audit) -> Page:
+    path = report.write_audit(Path(), found)
+    assert path == Path("audit.html")
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_every_suspicion_is_shown_with_what_was_given_and_suggested() -> None:
+    found = made()
+    page = written(found)
+    labels = page.section("labels")
+    for issue in found.issues:
+        image = f'alt="{issue.split.capitalize()} image {issue.index}"'
+        (told,) = re.findall(rf"<li>(?:(?!</li>).)*{image}.*?</li>", labels.html, re.DOTALL)
+        assert f">{issue.given}<" in told
+        assert f">{issue.suggested}?<" in told
+        assert f"score {issue.score:.3f}" in told
+    assert len(labels.of("img")) == len(found.issues)
+    assert len(page.section("leaks").of("img")) == 2 * len(found.leaks)
+    assert len(page.section("duplicates").of("img")) == 2 * (len(found.pairs) - len(found.leaks))
+    assert len(page.section("odd").of("img")) == len(found.odd)
+
+
+def test_the_most_suspicious_come_first() -> None:
+    page = written(made(issues=40))
+    for split in ("Test images", "Training images"):
+        part = page.html.partition(f"<h3>{split}: 40 of ")[2].partition("<h3>")[0]
+        scores = [float(score) for score in re.findall(r"score (\d\.\d+)", part)]
+        assert len(scores) == 40
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_numbers_come_with_what_they_are_numbers_of() -> None:
+    page = written(made(issues=25))
+    assert "3.0%" in page.text  # 3 leaked of 100 test images
+    assert "3 of n\u00a0=\u00a0100" in page.html.replace("&nbsp;", "\u00a0")
+    assert "Doubtful training labels 25 2.5% of 1,000" in page.text
+    assert "Doubtful test labels 25 25.0% of 100" in page.text
+    assert "90.0% of the 1,000 training labels (95% Wilson interval 88.0% to 91.7%)" in page.text
+    assert "3 pairs among 1,000" in page.text
+    assert "0123456789ab, with uncommitted changes" in page.text
+
+
+def test_weak_networks_are_not_to_be_believed() -> None:
+    weak = replace(made(), accuracy={"training": 0.7, "test": 0.9})
+    assert "wrong in many of these doubts themselves" in written(weak).text
+    assert "wrong in many of these doubts themselves" not in written(made()).text
+
+
+def test_a_pair_whose_labels_differ_says_so() -> None:
+    found = made(pairs=1)  # of images 0 and 1 within a split, which have different labels, and 0 and 0 across
+    page = written(found)
+    assert "labels differ" in page.section("duplicates").text
+    assert "labels differ" not in page.section("leaks").text
+    assert "Same picture, other label 2 of 3 pairs in all" in page.text
+
+
+def test_classes_and_sizes_are_counted() -> None:
+    found = made(paths=True)
+    page = written(found)
+    rows = table(page, "Images of each class")
+    assert [row[0] for row in rows] == list(TEN)
+    assert [int(re.sub("<.*?>", "", row[1]).replace(",", "")) for row in rows] == list(
+        found.splits["training"].per_class
+    )
+    assert table(page, "Sizes") == [["32 × 32", "900", "100"], ["500 × 375", "99", "0"], ["1 × 1", "1", "0"]]
+    assert "All images are of 32 × 32 pixels" in written(made()).text
+
+
+def test_files_are_named_where_images_are_files() -> None:
+    page = written(made(paths=True))
+    assert "cat/2.png" in page.section("leaks").text
+    assert 'title="test image 2, /a/test/cat/2.png"' in page.section("leaks").html
+
+
+@pytest.mark.parametrize("size", [(32, 32), (300, 200)])
+def test_a_page_of_thousands_of_suspicions_stays_small_and_says_what_it_leaves_out(size: tuple[int, int]) -> None:
+    few = made(issues=2500, pairs=1500, odd=200) if size == (32, 32) else made(issues=150, pairs=150, odd=0, size=size)
+    page = written(few)
+    assert 2_500_000 < len(page.html.encode()) < 5_000_000
+    told = {
+        name: (int(shown.replace(",", "")), int(all_of.replace(",", "")))
+        for name, shown, all_of in re.findall(
+            r'<section id="(leaks)">.*?shown are the first ([\d,]+) of ([\d,]+) pairs', page.html, re.DOTALL
+        )
+    }
+    shown, every = told["leaks"]
+    assert every == len(few.leaks)
+    assert 2 * shown == len(page.section("leaks").of("img")) > 20
+    assert f"of {len(few.pairs) + len(few.issues) + len(few.odd):,}" not in page.text  # no number without its kind
+    assert re.search(
+        rf"name all {len(few.pairs) + len(few.issues) + len(few.odd):,} suspicions; [\d,]+ of them", page.text
+    )
+
+
+def test_room_that_one_kind_leaves_is_used_by_the_others() -> None:
+    lone = replace(made(issues=2000, pairs=0, odd=0), issues=made(issues=2000, pairs=0).issues)
+    shown = len(written(lone).of("img"))
+    assert shown > 1.3 * len(written(made(issues=2000, pairs=2000)).section("labels").of("img"))
+
+
+def test_nothing_found_is_a_page_too() -> None:
+    page = written(made(issues=0, pairs=0, odd=0))
+    assert "0.0%" in page.text
+    assert "None was found: no test image, of 100, shows what a training image shows" in page.text
+    assert page.text.count("No label is in doubt.") == 2
+    assert not page.of("img")
+    assert 'id="odd"' not in page.html
+
+
+def test_names_are_told_as_they_are() -> None:
+    page = written(made(classes=UGLY))
+    assert "<script>alert" not in page.html
+    assert UGLY[1] in page.text
+    assert "thirtytwo train --data '/a/folder with spaces' --exclude label_issues.csv" in page.text
+    assert 'exclude="label_issues.csv"' in written(replace(made(), spec="arrays")).text
+
+
+def test_the_page_refers_to_nothing_outside_itself() -> None:
+    page = written(made())
+    identifiers = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    for tag, attributes in page.elements:
+        assert attributes.get("src", "data:").startswith("data:"), tag
+        target = attributes.get("href", "data:,")
+        assert target == "data:," or target.removeprefix("#") in identifiers, tag
+    assert not re.search(r"https?://|url\((?!data:image/)|@import|\bfetch\(", page.html)
+    assert all(image["alt"] for image in page.of("img"))

@@ -1,0 +1,119 @@
+"""Duplicates: what shows the same is found, however it was changed, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from thirtytwo.data import Images
+from thirtytwo.data.shapes import draw
+from thirtytwo.study import duplicates
+from thirtytwo.study.duplicates import SAME_PICTURE, candidates, compared, find, is_flat
+
+
+def images(pixels: NDArray[np.uint8]) -> Images:
+    return Images(pixels, np.zeros(len(pixels), np.int64), ("a", "b"), "made")
+
+
+def features(number: int, seed: int = 0) -> Tensor:
+    rows = torch.randn((number, 16), generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(rows)
+
+
+DRAWN = draw(40, seed=3).images.pixels
+
+
+@given(
+    mirrored=st.booleans(),
+    down=st.integers(-2, 2),
+    right=st.integers(-2, 2),
+    brightness=st.integers(-20, 20),
+    contrast=st.floats(0.7, 1.0),
+    number=st.integers(0, 39),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_changed_copy_is_near(
+    mirrored: bool, down: int, right: int, brightness: int, contrast: float, number: int
+) -> None:
+    original = DRAWN[number].astype(np.float64)
+    copy = np.roll(original[:, ::-1] if mirrored else original, (down, right), (0, 1))
+    copy = np.clip((copy - 128) * contrast + 128 + brightness, 0, 255)
+    if ((copy == 0) | (copy == 255)).mean() > 0.1:
+        return  # too much of it is lost
+    both = torch.from_numpy(np.stack([original, copy]).astype(np.uint8)).movedim(-1, 1)
+    (distance,) = compared(both, torch.tensor([[0, 1]]))
+    assert distance < SAME_PICTURE
+    assert torch.allclose(compared(both, torch.tensor([[1, 0]])), distance, atol=1e-4)
+
+
+def test_different_pictures_are_far_apart() -> None:
+    pixels = torch.from_numpy(DRAWN).movedim(-1, 1)
+    pairs = torch.combinations(torch.arange(40))
+    assert (compared(pixels, pairs) < SAME_PICTURE).sum() == 0
+
+
+def test_images_of_one_colour_are_like_each_other_only() -> None:
+    pixels = np.concatenate([np.full((2, 32, 32, 3), 90, np.uint8), DRAWN[:1]])
+    pixels[1] = 200
+    distances = compared(torch.from_numpy(pixels).movedim(-1, 1), torch.tensor([[0, 1], [0, 2]]))
+    assert distances.tolist() == [0.0, pytest.approx(1.0) if distances[1] < torch.inf else torch.inf]
+    assert is_flat(images(pixels)).tolist() == [True, True, False]
+
+
+def test_neighbours_are_those_with_the_largest_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "NEIGHBOURS", 3)
+    monkeypatch.setattr(duplicates, "ROWS", 7)
+    training, test = features(20), features(11, seed=1)
+    everything = torch.cat([training, test])
+    likeness = everything @ everything.T
+    likeness.fill_diagonal_(-2)
+    expected = set()
+    for row in range(31):
+        parts = [range(20)] if row < 20 else [range(20), range(20, 31)]
+        for part in parts:
+            nearest = sorted(part, key=lambda column: -likeness[row, column])[:3]
+            expected |= {(min(row, column), max(row, column)) for column in nearest}
+    assert set(map(tuple, candidates(training, test).tolist())) == expected
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_of_equal_images_each_is_paired_once_and_each_leak_is_named(training: list[int], test: list[int]) -> None:
+    found = find(
+        images(DRAWN[training]),
+        images(DRAWN[test]),
+        {"training": features(len(training)), "test": features(len(test), seed=1)},
+    )
+    exact = [pair for pair in found if pair.kind == "exact"]
+    assert all(pair.distance == 0 for pair in exact)
+    leaked = {pair.index_b for pair in exact if pair.is_leak}
+    assert leaked == {index for index, picture in enumerate(test) if picture in training}
+    # What remains when the later of each pair is taken away: one of each picture.
+    taken = {pair.index_b for pair in exact if (pair.split_a, pair.split_b) == ("training", "training")}
+    assert sorted(training[index] for index in range(len(training)) if index not in taken) == sorted(set(training))
+
+
+def test_a_copy_of_a_leaked_test_image_is_leaked_too() -> None:
+    # The test images are equal to each other, and nearly equal to a training image.
+    shown = DRAWN[[4, 4]] // 2 + 20
+    training, test = images(DRAWN[:6]), images(np.concatenate([DRAWN[20:23], shown]))
+    same = torch.from_numpy(np.concatenate([training.pixels, test.pixels]).reshape(11, -1)).float()
+    same = torch.nn.functional.normalize(same - same.mean(1, keepdim=True))
+    found = find(training, test, {"training": same[:6], "test": same[6:]})
+    leaks = {(pair.index_a, pair.index_b, pair.kind) for pair in found if pair.is_leak}
+    assert leaks == {(4, 3, "near"), (4, 4, "near")}
+
+
+def test_leaks_come_first_then_the_nearest() -> None:
+    drawn = draw(200, seed=1, duplicates=0.1)
+    training, test = drawn.images.take(range(150)), drawn.images.take(range(150, 200))
+    same = torch.nn.functional.normalize(torch.from_numpy(drawn.images.pixels.reshape(200, -1)).float())
+    found = find(training, test, {"training": same[:150], "test": same[150:]})
+    order = [(not pair.is_leak, pair.distance) for pair in found]
+    assert order == sorted(order)
+    assert any(pair.is_leak for pair in found)

@@ -148,8 +148,8 @@ def measure(arguments: argparse.Namespace, lock: int) -> int:
     for folder, recipe, seed in jobs:
         if seed not in Runs.within(folder, recipe).scored:
             series.note(folder, command)
-    where = {"sources": sources, "spec": source.spec, "device": arguments.device, "lock": lock}
-    for _ in runs.train_together(jobs, **where) if on_gpu else runs.train_apart(jobs, **where):
+    train_all = runs.train_together if on_gpu else runs.train_apart
+    for _ in train_all(jobs, sources=sources, spec=source.spec, device=arguments.device, lock=lock):
         for entry in record(folders, arguments.recipe).values():
             print(told(entry), file=sys.stderr, flush=True)
     for folder, recipe, seed in jobs:

@@ -20,8 +20,8 @@ def test_one_process_trains_and_scores_what_is_missing(tmp_path: Path) -> None:
 
     def train() -> int:
         with (tmp_path / "lock").open("w") as lock:
-            where = {"sources": REPOSITORY, "spec": SPEC, "device": "cpu", "lock": lock.fileno()}
-            return sum(1 for _ in runs.train_together(jobs, **where))
+            ended = runs.train_together(jobs, sources=REPOSITORY, spec=SPEC, device="cpu", lock=lock.fileno())
+            return sum(1 for _ in ended)
 
     assert train() == 2
     results = [Run(tmp_path / f"classic-{seed}").result for seed in (0, 1)]

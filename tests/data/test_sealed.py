@@ -123,8 +123,8 @@ def test_labels_keep_their_numbers_however_many_classes_there_are(
 
 def test_a_source_hands_out_training_images_only(source: Source) -> None:
     assert {name for name in dir(source) if not name.startswith("_")} == {
-        *("spec", "name", "location", "notice"),
-        *("read_training", "in_memory"),
+        *("spec", "name", "location", "notice", "exclusion"),
+        *("read_training", "without", "in_memory"),
     }
     assert len(source.read_training()) == 20
 

@@ -36,10 +36,6 @@ COARSE_SHIFTS = (-1, 0, 1)
 """Pixels by which one picture of twice that side is moved over the other before they are made so small."""
 COARSE = 0.3
 """Distance of small pictures from which two images are no longer compared in full."""
-SHIFTS = (-2, 0, 2)
-"""Pixels by which one picture is moved over the other before both are made small: fine patterns need it."""
-COARSE = 0.5
-"""Distance of small pictures from which two images are no longer compared in full."""
 SHIFTS = (-2, -1, 0, 1, 2)
 """Pixels by which one picture is moved over the other, both ways."""
 SCALES = (1.1, 1.22)

@@ -31,7 +31,7 @@ train: $(VENV)/core
 	$(BIN)/thirtytwo train
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .

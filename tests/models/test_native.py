@@ -60,7 +60,8 @@ def test_the_record_says_which() -> None:
     assert models.kernels(ClassicModel(), CPU, "float32") == "torch"
     assert models.kernels(SpeedModel(), CPU, "float32") == "torch"
     assert "bfloat16 on cpu" in models.kernels(asked, CPU, "bfloat16")
-    assert "float32 on cuda" in models.kernels(asked, torch.device("cuda"), "float32")
+    on_gpu = models.kernels(asked, torch.device("cuda"), "bfloat16")  # torch.compile's
+    assert on_gpu == "compiled" or "triton" in on_gpu
 
 
 @compiled

@@ -1,9 +1,9 @@
 """Which images of a data set show the same picture: equal ones, and nearly equal ones.
 
-A network's features find, for each image, the few that look most like it; pixels decide. Two images are compared as
-they fit best: mirrored or not, moved by some pixels, enlarged or not, whatever their brightness and contrast. Their
-distance is 1 − r, with r the correlation of their pixels, colour by colour about its mean: 0 for equal pictures, 1 for
-unrelated ones. Barz & Denzler (arXiv 1902.00423) searched CIFAR by the features alone, and looked at what they found.
+A network's features, and small pictures, find for each image the few that look most like it; pixels decide. Two images
+are compared as they fit best: mirrored or not, moved by some pixels, enlarged or not, whatever their brightness and
+contrast. Their distance is 1 − r, with r the correlation of their pixels, colour by colour about its mean: 0 for equal
+pictures, 1 for unrelated ones. Barz & Denzler (arXiv 1902.00423) searched CIFAR by the features alone, and looked at what they found.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate, normalize
 
 from thirtytwo.data import Images
 from thirtytwo.data.images import Split
@@ -76,7 +76,13 @@ def find(training: Images, test: Images, features: Mapping[Split, Tensor]) -> tu
     images = _All(pixels, len(training))
     equal = set(_equal(images))
     pairs = [images.pair(one, other, 0.0, equal=True) for one, other in equal]
-    near = candidates(features["training"], features["test"])
+    looks = _looks(images.pixels)
+    near = torch.cat(
+        [
+            candidates(features["training"], features["test"]),
+            candidates(looks[: images.training], looks[images.training :]),
+        ]
+    ).unique(dim=0)
     # Of equal images one is enough to be compared with others.
     copies = torch.tensor(sorted({max(pair) for pair in equal}), dtype=torch.int64)
     near = near[~torch.isin(near, copies).any(1)]
@@ -165,6 +171,16 @@ def _small(pixels: Tensor) -> Tensor:
     block = [max(side // (2 * COARSE_SIDE), 1) for side in pixels.shape[2:]]
     starts = range(0, len(pixels), PAIRS)
     return torch.cat([avg_pool2d(pixels[start : start + PAIRS].float(), block) for start in starts])
+
+
+def _looks(pixels: Tensor) -> Tensor:
+    """What an image and its mirror image have in common, seen from afar: float32 (n, features), of length 1.
+
+    A second way to pairs that are worth comparing, for what a network has not learned to tell apart or to see as alike.
+    """
+    small = avg_pool2d(_small(pixels), 2)
+    even = (small + small.flip(3))[..., : (small.shape[3] + 1) // 2]
+    return normalize((even - even.mean((2, 3), keepdim=True)).flatten(1))
 
 
 def _rough(one: Tensor, other: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 A network's features, and small pictures, find for each image the few that look most like it; pixels decide. Two images
 are compared as they fit best: mirrored or not, moved by some pixels, enlarged or not, whatever their brightness and
 contrast. Their distance is 1 − r, with r the correlation of their pixels, colour by colour about its mean: 0 for equal
-pictures, 1 for unrelated ones. Barz & Denzler (arXiv 1902.00423) searched CIFAR by the features alone, and looked at what they found.
+pictures, 1 for unrelated ones. Barz & Denzler (arXiv 1902.00423) searched CIFAR by the features alone, and looked at
+what they found.
 """
 
 from __future__ import annotations

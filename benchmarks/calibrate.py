@@ -38,7 +38,8 @@ def twin(recipe: str, spec: str | None, seed: int, out: Path) -> Training:
     if not (out / "environment.json").exists():
         return train(settings, source, seed=seed, out=out)
     training = resume(out, source)
-    if training.recipe != settings.for_images(training.data["images"]) or training.seed != seed:
+    expected = settings.for_device(training.device).for_images(training.data["images"])
+    if training.recipe != expected or training.seed != seed:
         raise Refused(f"{out}: holds another training; expected {recipe} with seed {seed}; choose another --out")
     return training
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from thirtytwo import planner
 from thirtytwo import recipe as recipes
 from thirtytwo.cli import app
-from thirtytwo.planner import IMAGES, newest, where
+from thirtytwo.planner import newest, where
 from thirtytwo.study import Spread
 
 ROOT = Path(__file__).parent.parent
@@ -48,17 +48,6 @@ def commit(entry: dict[str, Any]) -> str:
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
-def pooled(name: str, device: str) -> list[dict[str, Any]]:
-    """Every series of a recipe, as it is now, on CIFAR-10 and a kind of device."""
-    settings = recipes.load(name).for_images(IMAGES).digest
-    return [
-        entry
-        for entry in planner.measured()
-        if (entry["kind"], entry["recipe"], entry["data"], entry["device"]) == ("training", name, "cifar10", device)
-        and entry["settings"] == settings
-    ]
-
-
 def recipe_table() -> str:
     """What was measured of each recipe on each kind of device, over all series, or that nothing was yet."""
     lines = [
@@ -67,7 +56,7 @@ def recipe_table() -> str:
     ]
     for name in recipes.names():
         for device, title in DEVICES.items():
-            series = pooled(name, device)
+            series = [entry for entry in planner.every("training", name) if entry["device"] == device]
             if not series:
                 if device == "cpu" or name.startswith("fast"):
                     lines.append(f"| `{name}` | {title} | not yet measured | | | | | | |")
@@ -207,7 +196,7 @@ def section(title: str, prefix: str, kind: type[BaseModel]) -> list[str]:
     for key, field in kind.model_fields.items():
         if recipes.sections(field.annotation):
             continue
-        default = "" if field.is_required() else f"`{json.dumps(field.default)}`"
+        default = "" if field.is_required() else f"`{json.dumps(field.get_default(call_default_factory=True))}`"
         lines.append(f"| `{prefix}{key}` | {default} | {' '.join((field.description or '').split())} |")
     return [*lines, ""]
 

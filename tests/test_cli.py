@@ -206,6 +206,42 @@ def test_compare_tells_whether_a_difference_is_real(program: Program) -> None:
     assert program("compare", "classic", "'classic", *words).code == 2
 
 
+def test_tune_writes_a_recipe_and_a_page(program: Program, tmp_path: Path) -> None:
+    words = ["tune", "classic", "--data", SHAPES, *SMALL, "--set", "epochs=1", "--trials", "2", "--out", tmp_path / "t"]
+    answer = program(*words, "--json")
+    assert answer.code == 0, answer.err
+    found = answer.json
+    assert found["n"] == 2
+    assert found["own"]["number"] == 0
+    assert Path(found["page"]).read_text(encoding="utf-8").startswith("<!doctype html>")
+    again = program(*words)
+    assert again.code == 0
+    assert "trial 0" not in again.out  # nothing is trained twice
+    assert f"thirtytwo compare classic {found['tuned']}" in again.out
+    assert program("train", found["tuned"], "--data", SHAPES, "--epochs", "1", "--out", tmp_path / "run").code == 0
+
+
+def test_without_optuna_tune_says_how_to_get_it(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    answer = program("tune", "classic", "--data", SHAPES)
+    assert answer.code == 2
+    assert "pip install 'thirtytwo[tune]'" in answer.err
+
+
+def test_an_ensemble_is_a_model_like_any_other(program: Program, trained: Path, tmp_path: Path) -> None:
+    words = ["--data", SHAPES, "--epochs", "1", *SMALL, "--seed", "5", "--corrupted", "0"]
+    assert program("train", "classic", *words, "--out", tmp_path / "other").code == 0
+    answer = program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "both", "--json")
+    assert answer.code == 0, answer.err
+    assert sum(member["weight"] for member in answer.json["members"]) == pytest.approx(1)
+    scored = program("evaluate", tmp_path / "both", "--split", "validation", "--json").json
+    assert scored["validation"]["accuracy"] == answer.json["validation"]["accuracy"]
+    assert scored["recipe"] == "ensemble"
+    assert "together" in program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "again").out
+    assert program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "both").code == 2  # is there already
+    assert program("ensemble", trained).code == 2
+
+
 def test_audit_tells_what_is_wrong_with_a_data_set(program: Program, tmp_path: Path) -> None:
     words = ["audit", "shapes:training=120,test=40,label_errors=0.1,duplicates=0.1", "--networks", "2"]
     words += ["--recipe", "classic epochs=1 batch_size=50 model.stages=[[4],[8]] model.hidden_units=8", "--json"]
@@ -466,7 +502,10 @@ def test_version_is_the_packages(program: Program) -> None:
     assert program("--version").out.strip() == f"thirtytwo {__version__}"
 
 
-@pytest.mark.parametrize("command", ["data", "train", "evaluate", "predict", "report", "repeat", "compare", "audit"])
+@pytest.mark.parametrize(
+    "command",
+    ["data", "train", "evaluate", "predict", "report", "repeat", "compare", "tune", "ensemble", "audit"],
+)
 def test_every_command_explains_itself(program: Program, command: str) -> None:
     answer = program(command, "--help")
     assert answer.code == 0

@@ -214,7 +214,7 @@ def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pyt
     pairs = [dict(zip(keys, (10 * n, 20 * n, 0.94, 0.93, 30 * n, 40 * n), strict=True)) for n in (1, 2, 3)]
     entry = measured("comparison", ratio=SPREAD, pairs=pairs, device="cuda", device_name="a card") | {
         "recipe": "fast94",
-        "settings": recipes.load("fast94").for_images(50_000).digest,
+        "settings": recipes.load("fast94").for_device("cuda").for_images(50_000).digest,
     }
     monkeypatch.setattr(planner, "measured", lambda: (entry,))
     rows = generate.speed_table().splitlines()

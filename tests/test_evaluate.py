@@ -195,8 +195,12 @@ def test_corrupted_images_are_of_each_class_and_open_nothing(trained: Run, sourc
     assert under_corruption(classifier, images, number=10_000)["images"] == 40
 
 
-def test_how_many_are_corrupted_is_the_callers_choice(trained: Run) -> None:
-    assert "corrupted" not in evaluate_run(trained, corrupted_images=0)
+@pytest.mark.parametrize(("asked", "scored"), [(0, None), (1000, 10)])
+def test_how_many_are_corrupted_is_the_callers_choice_up_to_a_fifth(
+    asked: int, scored: int | None, trained: Run
+) -> None:
+    result = evaluate_run(trained, corrupted_images=asked)
+    assert result.get("corrupted", {}).get("images") == scored
 
 
 def table(*lines: str) -> Path:

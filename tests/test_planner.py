@@ -57,6 +57,21 @@ def test_what_was_measured_on_the_same_kind_of_device_is_expected_first(monkeypa
     assert planner.expected(recipe, "cifar10", 50_000, "cpu") is card
 
 
+def test_what_was_measured_of_what_a_gpu_does_otherwise_is_found_for_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = recipes.load("classic", ['on_gpu=["batch_size=1000"]'])
+    entries = tuple(
+        entry(3, "a") | {"device": device, "settings": shipped.for_device(device).for_images(50_000).digest}
+        for device in ("cpu", "cuda")
+    )
+    monkeypatch.setattr(planner, "measured", lambda: entries)
+    monkeypatch.setattr(recipes, "load", lambda name: shipped)
+    assert planner.every("training", "classic") == list(entries)
+    for device, found in zip(("cpu", "cuda"), entries, strict=True):
+        assert planner.expected(shipped.for_device(device), "cifar10", 50_000, device) is found
+    monkeypatch.setattr(planner, "measured", lambda: (entries[0] | {"device": "cuda"},))
+    assert planner.every("training", "classic") == []
+
+
 def test_everything_measured_says_what_it_is() -> None:
     for found in planner.measured():
         assert found["n"] >= 1

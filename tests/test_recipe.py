@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from pathlib import Path
 
@@ -50,9 +51,9 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
     assert isinstance(changed.optimizer, Adam)
     assert changed.optimizer.learning_rate == 0.5
     assert changed.validation == 0.2
-    assert changed.model_dump(exclude={"optimizer", "model", "validation"}) == plain.model_dump(
-        exclude={"optimizer", "model", "validation"}
-    )
+    named = {"optimizer", "model", "validation", "search"}  # what is set is not searched
+    assert changed.model_dump(exclude=named) == plain.model_dump(exclude=named)
+    assert plain.search.keys() - changed.search.keys() == {"optimizer.learning_rate"}
 
 
 def test_naming_another_kind_starts_its_section_from_defaults() -> None:
@@ -262,3 +263,40 @@ def test_a_digest_stands_for_what_is_trained() -> None:
     digests = {recipe.replace(change).digest for change in changes} | {recipe.digest}
     assert len(digests) == len(changes) + 1
     assert recipes.parse(recipe.to_toml()).digest == recipe.digest
+
+
+GPU = 'on_gpu=["batch_size=1000", "optimizer.learning_rate=0.17", "epochs=3"]'
+
+
+def test_a_gpu_has_its_own_settings_and_a_cpu_none_of_them() -> None:
+    recipe = recipes.load("classic", [GPU])
+    on_cpu, on_gpu = recipe.for_device("cpu"), recipe.for_device("cuda")
+    assert on_cpu == recipes.load("classic")
+    assert (on_gpu.batch_size, on_gpu.optimizer.learning_rate, on_gpu.epochs) == (1000, 0.17, 3)
+    assert on_gpu.fewer_images == recipe.fewer_images  # few images still make small batches
+    assert on_gpu.on_gpu == ()
+    assert on_gpu.for_device("cuda") == on_gpu == on_gpu.for_device("cpu")
+    assert recipes.parse(recipe.to_toml()) == recipe
+    assert on_cpu.digest == recipes.load("classic").digest != on_gpu.digest
+
+
+def test_what_somebody_sets_holds_on_every_device() -> None:
+    recipe = recipes.load("classic", [GPU]).replace("batch_size=20")
+    assert [recipe.for_device(kind).batch_size for kind in ("cpu", "cuda")] == [20, 20]
+    assert recipe.for_device("cuda").epochs == 3
+    other = recipes.load("classic", [GPU]).replace("optimizer.name=sgd")
+    assert other.for_device("cuda").optimizer == other.for_device("cpu").optimizer
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("batch_sise=3", "on_gpu: batch_sise: no such key; did you mean batch_size?"),
+        ("batch_size=0", "on_gpu: batch_size: found 0"),
+        ("batch_size", "on_gpu: 'batch_size': expected key=value"),
+        ("validation=0", "on_gpu: validation is 0"),
+    ],
+)
+def test_what_is_wrong_for_a_gpu_is_told_on_any_device(override: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        recipes.load("classic", [f'on_gpu=["{override}"]'])

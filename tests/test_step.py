@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.test_train import rows, same, source, weights
 from thirtytwo import optim
@@ -30,6 +30,23 @@ VARIANTS = {
     "classic": (
         "classic",
         ["batch_size=32", "model.stages=[[4], [8]]", "model.hidden_units=16", "epochs=4", "validation=0.2"],
+    ),
+    "mixed": (
+        "classic",
+        [
+            "batch_size=50",
+            "model.stages=[[4]]",
+            "model.hidden_units=16",
+            "epochs=2",
+            "augmentation.mixup_alpha=0.4",
+            "augmentation.cutmix_alpha=1.0",
+            "augmentation.policy=rand",
+            "augmentation.erasing_probability=0.3",
+        ],
+    ),
+    "sharpness-aware": (
+        "fast94",
+        [*FAST, "loss.sharpness_radius=0.05", "validation=0.2"],
     ),
     "sgd": (
         "classic",
@@ -85,6 +102,32 @@ def test_a_recorded_training_resumes_to_the_same_bits(variant: str, small_images
     again.finish()
     assert same(weights(whole), weights(again))
     assert rows(whole) == rows(again)
+
+
+def test_a_sharpness_aware_step_takes_the_gradient_uphill(small_images: Images) -> None:
+    """Foret et al. 2021, equations 2 and 3, for a linear network and one step of gradient descent."""
+    words = [
+        "batch_size=200", "epochs=1", "validation=0", "early_stopping.patience=0", "schedule.name=constant",
+        "optimizer.name=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.learning_rate=0.1",
+        "loss.label_smoothing=0", "loss.sharpness_radius=0.3", "augmentation.rotation_degrees=0",
+        "augmentation.width_shift=0", "augmentation.height_shift=0", "augmentation.horizontal_flip=false",
+    ]  # fmt: skip
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    x = torch.from_numpy(small_images.pixels).movedim(-1, 1).double().flatten(1) / 255
+    labels = torch.from_numpy(small_images.labels)
+    weights = [parameter.detach().double().clone() for parameter in network[1].parameters()]
+
+    def gradient(at: list[Tensor]) -> list[Tensor]:
+        leaves = [tensor.clone().requires_grad_() for tensor in at]
+        loss = nn.functional.cross_entropy(nn.functional.linear(x, *leaves), labels)
+        return list(torch.autograd.grad(loss, leaves))
+
+    here = gradient(weights)
+    norm = torch.stack([part.square().sum() for part in here]).sum().sqrt()
+    uphill = gradient([weight + 0.3 * part / norm for weight, part in zip(weights, here, strict=True)])
+    train(recipes.load("classic", words), source(small_images), network=network).finish()
+    for parameter, weight, part in zip(network[1].parameters(), weights, uphill, strict=True):
+        assert torch.allclose(parameter.double(), weight - 0.1 * part, atol=1e-6)
 
 
 def test_each_kind_of_step_is_recorded_once_and_before_the_first_one(

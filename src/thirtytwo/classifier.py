@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -49,6 +49,17 @@ class _Header(Settings):
     views: Views = Views()
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     unknown_below: Annotated[float, Field(ge=0, le=1)] = 0.0
+    facts: dict[str, Any]
+
+
+class _EnsembleHeader(Settings):
+    """What the file of an ensemble says of itself."""
+
+    format: int
+    members: Annotated[tuple[_Header, ...], Field(min_length=1)]
+    weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    unknown_below: Annotated[float, Field(ge=0, le=1)]
     facts: dict[str, Any]
 
 
@@ -104,7 +115,8 @@ class Classifier:
         """Read a model.
 
         Args:
-            model: a run folder, a model file, or ``"pretrained"``: weights for CIFAR-10 that come with the package.
+            model: a run folder, that of an ensemble, a model file, or ``"pretrained"``: weights for CIFAR-10 that come
+                with the package.
             network: the module to put the weights into, for models trained with ``train(…, network=module)``.
             device: where it shall run.
 
@@ -115,7 +127,9 @@ class Classifier:
         if path == Path(PRETRAINED):
             path = Path(__file__).with_name(f"{PRETRAINED}.safetensors")
         if path.is_dir():
-            path = Run.open(path).model_path
+            if not is_ensemble(path):
+                Run.open(path)
+            path = Run(path).model_path
             if not path.exists():
                 raise ModelError(
                     f"{path}: missing; expected a finished run; `thirtytwo train --resume {path.parent}` finishes it"
@@ -125,32 +139,9 @@ class Classifier:
             raise ModelError(
                 f"{path}: model format {raw.get('format')!r}, expected {FORMAT}; use the thirtytwo that wrote it"
             )
-        try:
-            # As JSON, since there a tuple may be a list, and nothing else may be what it is not.
-            header = _Header.model_validate_json(json.dumps(raw))
-        except (ValidationError, ValueError, RecursionError) as error:
-            number = error.error_count() if isinstance(error, ValidationError) else 1
-            raise ModelError(
-                f"{path}: header is damaged (wrong in {number} places); expected what thirtytwo wrote; copy it again"
-            ) from None
-        if network is None:
-            network = _rebuild(header, tensors, path)
-        try:
-            network.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise _mismatch(path, header, " ".join(str(error).split("\n\t")[-1].split())) from None
-        network.eval()  # once, and for good: then threads can share it
-        return cls(
-            network=network.to(device),
-            model=header.model,
-            classes=header.classes,
-            size=header.size,
-            pixels=header.pixels,
-            views=header.views,
-            temperature=header.temperature,
-            unknown_below=header.unknown_below,
-            facts=header.facts,
-        )
+        if "members" in raw:
+            return cast(Self, _ensemble(raw, tensors, path, device))
+        return cast(Self, _single(_parsed(_Header, raw, path), tensors, path, network, device))
 
     def save(self, path: str | Path, *, half: bool = False) -> None:
         """Write the model file, atomically; see `run.write_tensors`.
@@ -160,7 +151,10 @@ class Classifier:
             half: store kernels and matrices as float16, which takes half the space and changes scores by about a
                 thousandth. Biases and what normalises are few, span more than float16 does, and stay as they are.
         """
-        header = _Header(
+        write_tensors(Path(path), self._tensors(half), self._header().model_dump(mode="json"))
+
+    def _header(self) -> _Header:
+        return _Header(
             format=FORMAT,
             model=self.model,
             pixels=self.pixels,
@@ -171,11 +165,12 @@ class Classifier:
             unknown_below=self.unknown_below,
             facts=dict(self.facts),
         )
-        tensors = {
+
+    def _tensors(self, half: bool) -> dict[str, Tensor]:
+        return {
             name: tensor.half() if half and tensor.ndim > 1 and tensor.is_floating_point() else tensor
             for name, tensor in self.network.state_dict().items()
         }
-        write_tensors(Path(path), tensors, header.model_dump(mode="json"))
 
     def __repr__(self) -> str:
         """In short; the network's layers are in `network`."""
@@ -255,6 +250,10 @@ class Classifier:
         """Scores averaged with those of the mirrored inputs, if `views` says so."""
         return (scores + self.network(inputs.flip(3)).float()) / 2 if self.views.mirror else scores
 
+    def with_one_view(self) -> Classifier:
+        """The same, but for looking at each image once, as it is."""
+        return replace(self, views=Views())
+
     def probabilities(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:
         """Class probabilities float32 (n, classes), on the network's device; see `scores`."""
         return (self.scores(images, batch_size) / self.temperature).softmax(1)
@@ -286,6 +285,162 @@ class Classifier:
             said = label if ranked[label] >= unknown_below else UNKNOWN
             predictions.append(Prediction(path, said, ranked[label], ranked))
         return predictions
+
+
+@dataclass(eq=False, repr=False)
+class Ensemble(Classifier):
+    """Several classifiers that answer as one: the mean of their calibrated probabilities, weighted.
+
+    It is a classifier like any other: what scores, shows or serves one takes it. Its `network` holds those of all
+    members; made with `of`.
+
+    Attributes:
+        members: at least one, of the same classes and image size; the same one may come only once.
+        weights: of each, above 0; their sum is 1.
+    """
+
+    members: tuple[Classifier, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        members: Sequence[Classifier],
+        weights: Sequence[float] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Ensemble:
+        """Let classifiers answer together.
+
+        Args:
+            members: on one device.
+            weights: how much each counts, above 0; None is all the same.
+            facts: where it comes from.
+
+        Raises:
+            ModelError: they tell apart other classes, or take images of another size.
+        """
+        if not members:
+            raise ModelError("no members; expected at least one classifier")
+        first, *others = members
+        for other in others:
+            if (other.classes, other.size) != (first.classes, first.size):
+                raise ModelError(
+                    f"members differ: found {_kind(other)}, expected {_kind(first)}, as the first one has; leave it out"
+                )
+        shares = [1.0] * len(members) if weights is None else list(weights)
+        if len(shares) != len(members) or not all(share > 0 for share in shares):
+            raise ModelError(f"weights are {shares} for {len(members)} members; expected a number above 0 for each")
+        return cls(
+            network=nn.ModuleList(member.network for member in members),
+            model=CustomModel(module="thirtytwo.classifier.Ensemble"),
+            classes=first.classes,
+            size=first.size,
+            facts=facts or {},
+            members=tuple(members),
+            weights=tuple(share / sum(shares) for share in shares),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Classifier.fingerprint`."""
+        parts = [[member.fingerprint for member in self.members], self.weights, self.temperature]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def scores(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:
+        """Logarithms of the mean probabilities, float32 (n, classes); see `Classifier.scores`."""
+        parts = [
+            weight * member.probabilities(images, batch_size)
+            for member, weight in zip(self.members, self.weights, strict=True)
+        ]
+        return torch.stack(parts).sum(0).clamp_min(1e-12).log()
+
+    def with_one_view(self) -> Ensemble:
+        """See `Classifier.with_one_view`."""
+        return replace(self, members=tuple(member.with_one_view() for member in self.members))
+
+    def save(self, path: str | Path, *, half: bool = False) -> None:
+        """Write one file with all members in it; see `Classifier.save`."""
+        header = _EnsembleHeader(
+            format=FORMAT,
+            members=tuple(member._header() for member in self.members),
+            weights=self.weights,
+            temperature=self.temperature,
+            unknown_below=self.unknown_below,
+            facts=dict(self.facts),
+        )
+        tensors = {
+            f"{number}.{name}": tensor
+            for number, member in enumerate(self.members)
+            for name, tensor in member._tensors(half).items()
+        }
+        write_tensors(Path(path), tensors, header.model_dump(mode="json"))
+
+    def __repr__(self) -> str:
+        """In short."""
+        return f"Ensemble({', '.join(map(repr, self.members))})"
+
+
+def _kind(classifier: Classifier) -> str:
+    names = ", ".join(classifier.classes[:3])
+    height, width = classifier.size
+    return f"{len(classifier.classes)} classes ({names}, …) of images of {height} × {width} pixels"
+
+
+def is_ensemble(folder: Path) -> bool:
+    """Whether a folder holds a model file, but no run."""
+    return Run(folder).model_path.exists() and not (folder / "environment.json").exists()
+
+
+Parsed = TypeVar("Parsed", bound=Settings)
+
+
+def _parsed(kind: type[Parsed], raw: Mapping[str, Any], path: Path) -> Parsed:
+    try:
+        # As JSON, since there a tuple may be a list, and nothing else may be what it is not.
+        return kind.model_validate_json(json.dumps(raw))
+    except (ValidationError, ValueError, RecursionError) as error:
+        number = error.error_count() if isinstance(error, ValidationError) else 1
+        raise ModelError(
+            f"{path}: header is damaged (wrong in {number} places); expected what thirtytwo wrote; copy it again"
+        ) from None
+
+
+def _single(
+    header: _Header, tensors: Mapping[str, Tensor], path: Path, network: nn.Module | None, device: str | torch.device
+) -> Classifier:
+    if network is None:
+        network = _rebuild(header, tensors, path)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise _mismatch(path, header, " ".join(str(error).split("\n\t")[-1].split())) from None
+    network.eval()  # once, and for good: then threads can share it
+    return Classifier(
+        network=network.to(device),
+        model=header.model,
+        classes=header.classes,
+        size=header.size,
+        pixels=header.pixels,
+        views=header.views,
+        temperature=header.temperature,
+        unknown_below=header.unknown_below,
+        facts=header.facts,
+    )
+
+
+def _ensemble(
+    raw: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path, device: str | torch.device
+) -> Ensemble:
+    header = _parsed(_EnsembleHeader, raw, path)
+    members = []
+    for number, member in enumerate(header.members):
+        prefix = f"{number}."
+        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        members.append(_single(member, own, path, None, device))
+    ensemble = Ensemble.of(members, header.weights, header.facts)
+    ensemble.weights = header.weights  # as they were, to the bit: they are part of its fingerprint
+    ensemble.temperature, ensemble.unknown_below = header.temperature, header.unknown_below
+    return ensemble
 
 
 def _rebuild(header: _Header, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:

@@ -21,7 +21,7 @@ from thirtytwo.data.corrupt import STRENGTHS, corrupted
 from thirtytwo.data.loader import seeded
 from thirtytwo.errors import DataError, InputError, ModelError, RunError
 from thirtytwo.run import Run, write_tensors
-from thirtytwo.settings import CustomModel, Views
+from thirtytwo.settings import CustomModel
 
 Split = Literal["training", "validation", "test"]
 
@@ -214,7 +214,8 @@ def evaluate_run(
         run: a run whose training has ended.
         data: where its data is; None finds what it was trained on.
         classifier: the run's, if it is at hand (or cannot be loaded without its owner's network).
-        corrupted_images: how many test images are scored corrupted, too; see `under_corruption`; 0 is none.
+        corrupted_images: about how many test images are scored corrupted, too: at most a fifth of them, but one of
+            each class; see `under_corruption`; 0 is none.
 
     Returns:
         The complete result.
@@ -248,7 +249,10 @@ def evaluate_run(
         calibration = {"temperature": classifier.temperature, "unknown_below": classifier.unknown_below}
         _store(run, scored, _examples(training.take(kept), seed), seed, calibration)
         if corrupted_images:
-            result["corrupted"] = under_corruption(classifier, scored[-1].images, corrupted_images)
+            images = scored[-1].images
+            # Each is scored in thirty ways: with few of them, that would take longer than the training.
+            some = min(corrupted_images, max(len(images) // 5, 1))
+            result["corrupted"] = under_corruption(classifier, images, some)
         result["test_opening"] = scored[-1].opening
         result["calibration"] = calibration
         result["scoring_seconds"] = scored[-1].seconds
@@ -273,7 +277,7 @@ def under_corruption(classifier: Classifier, images: Images, number: int = CORRU
     if number < len(images):
         some = images.split(number / len(images))[1]
         images = images.take(some if len(some) else np.arange(number))
-    first = replace(classifier, views=Views())
+    first = classifier.with_one_view()
     labels = torch.from_numpy(images.labels)
 
     def accuracy(pixels: NDArray[np.uint8]) -> float:

@@ -20,24 +20,29 @@ def measured() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads((resources.files("thirtytwo") / "measured.json").read_text(encoding="utf-8")))
 
 
-def newest(kind: str, recipe: str, device: str | None = None) -> dict[str, Any] | None:
-    """The latest result of a kind for a recipe on CIFAR-10; a single run, or changed code, only for want of others.
+def every(kind: str, recipe: str) -> list[dict[str, Any]]:
+    """All results of a kind for a recipe on CIFAR-10, oldest first.
 
     What was measured when the recipe had other settings is not a result for it.
+    """
+    settings = {device: recipes.load(recipe).for_device(device).for_images(IMAGES).digest for device in ("cpu", "cuda")}
+    return [
+        entry
+        for entry in measured()
+        if (entry["kind"], entry["recipe"], entry["data"]) == (kind, recipe, "cifar10")
+        and entry["settings"] == settings[entry["device"]]
+    ]
+
+
+def newest(kind: str, recipe: str, device: str | None = None) -> dict[str, Any] | None:
+    """The latest of `every` result; a single run, or changed code, only for want of others.
 
     Args:
         kind: such as ``training``.
         recipe: name of a shipped one.
         device: ``cpu`` or ``cuda``; None takes what was measured on any.
     """
-    settings = recipes.load(recipe).for_images(IMAGES).digest
-    found = [
-        entry
-        for entry in measured()
-        if (entry["kind"], entry["recipe"], entry["data"]) == (kind, recipe, "cifar10")
-        and entry["settings"] == settings
-        and (device is None or entry["device"] == device)
-    ]
+    found = [entry for entry in every(kind, recipe) if device is None or entry["device"] == device]
     found.sort(key=lambda entry: entry["n"] > 1 and not str(entry["commit"]).endswith("+"))  # stable: newest last
     return found[-1] if found else None
 
@@ -63,6 +68,6 @@ def expected(recipe: Recipe, data: str, images: int, device: str) -> dict[str, A
     if data != "cifar10" or recipe.name not in recipes.names():
         return None
     shipped = recipes.load(recipe.name)
-    if recipe not in (shipped, shipped.for_images(images)):
+    if recipe not in (shipped, shipped.for_device(device), shipped.for_device(device).for_images(images)):
         return None
     return newest("training", recipe.name, device) or newest("training", recipe.name)

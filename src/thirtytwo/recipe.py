@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import tomli_w
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from thirtytwo.errors import RecipeError
@@ -31,6 +31,7 @@ from thirtytwo.settings import (
     Augmentation,
     Averaging,
     Calibration,
+    Choice,
     Constant,
     EarlyStopping,
     FewerImages,
@@ -38,6 +39,7 @@ from thirtytwo.settings import (
     Loss,
     NotNegative,
     Pixels,
+    Range,
     Selection,
     Settings,
     Sgd,
@@ -49,6 +51,11 @@ DEFAULT = "fast94"
 MOST_EPOCHS = 100_000
 SMALLEST_BATCH = 8
 """That batches shrink to, for few images."""
+
+
+def _kind_of_space(value: Any) -> str:
+    is_choice = "choices" in value if isinstance(value, dict) else isinstance(value, Choice)
+    return "choice" if is_choice else "range"
 
 
 class Recipe(Settings):
@@ -74,6 +81,15 @@ class Recipe(Settings):
     compiled kernels on a CPU, which are quicker. Weights, and everything but steps, are float32 always."""
     validation: Fraction = 0.1
     """Share of the training images held out, class by class, to select with; 0 trains on all of them."""
+    on_gpu: tuple[str, ...] = ()
+    """What is different where a GPU trains: overrides as `--set` takes them, such as ``"batch_size=1000"``. A GPU wants
+    larger batches than a CPU has memory for. Whoever sets one of these keys sets it for both."""
+    search: dict[
+        str, Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("choice")], Discriminator(_kind_of_space)]
+    ] = Field(default_factory=dict)
+    """What `thirtytwo tune` may vary: for a dotted key a range, ``{ low = 1e-3, high = 1e-2, log = true }``, or
+    choices, ``{ choices = ["none", "trivial"] }``. A training does not look at it. Whoever sets one of these keys takes
+    it out."""
     checkpoint_minutes: NotNegative = 10.0
     """Within a long epoch, minutes between two checkpoints; there is always one at the end of an epoch."""
     model: Annotated[AnyModel, Field(discriminator="name")]
@@ -108,6 +124,26 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _what_is_different_on_a_gpu_is_a_recipe_too(self) -> Self:
+        if self.on_gpu:
+            self.for_device("cuda")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_searched_exists(self) -> Self:
+        for key in self.search:
+            if key not in keys():
+                raise ValueError(f"search: {key}: no such key{_nearest(key, keys())}")
+            found: Any = self
+            for part in key.split("."):
+                found = getattr(found, part, None)
+            if found is None or isinstance(found, Settings | tuple | dict) or key in ("name", "description"):
+                raise ValueError(
+                    f"search: {key}: expected a key of this recipe that holds a number, a word, true or false"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _one_kind_of_flip(self) -> Self:
         if self.augmentation.horizontal_flip and self.augmentation.alternating_flip:
             raise ValueError(
@@ -126,6 +162,24 @@ class Recipe(Settings):
                 "validation is 0, but schedule plateau watches the validation loss; choose another schedule"
             )
         return self
+
+    def for_device(self, kind: str) -> Recipe:
+        """The recipe for ``cpu`` or ``cuda``, with `on_gpu` applied or left out; the result does not change again.
+
+        Raises:
+            ValueError: `on_gpu` is wrong.
+        """
+        values = json.loads(self.model_dump_json())
+        if kind == "cuda":
+            problems = [problem for override in _ordered(self.on_gpu) if (problem := _set(values, override))]
+            if problems:
+                raise ValueError(f"on_gpu: {'; '.join(problems)}")
+        try:
+            return Recipe.model_validate_json(json.dumps({**values, "on_gpu": []}, default=_refuse))
+        except ValidationError as error:
+            raise ValueError(f"on_gpu: {'; '.join(map(_explain, error.errors(include_url=False)))}") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"on_gpu: {error}") from None
 
     def for_images(self, images: int) -> Recipe:
         """The recipe for a data set of this many training images, validation part included; see `FewerImages`.
@@ -169,10 +223,11 @@ class Recipe(Settings):
     def digest(self) -> str:
         """16 digits that stand for what is trained, and how: what is measured of a recipe is measured of these.
 
-        Names, descriptions and `calibration`, which trains nothing, do not count; nor do settings at their default, so
-        that a digest stays the same when new ones are invented.
+        Names, descriptions, `search` and `calibration`, which train nothing, do not count; nor do settings at their
+        default, so that a digest stays the same when new ones are invented.
         """
-        said = _chosen(self.model_copy(update={"name": "", "description": "", "calibration": Calibration()}))
+        idle = {"name": "", "description": "", "search": {}, "calibration": Calibration()}
+        said = _chosen(self.model_copy(update=idle))
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_toml(self) -> str:
@@ -248,9 +303,7 @@ def parse(content: str, overrides: Sequence[str] = (), *, origin: str = "recipe"
         values: dict[str, Any] = tomllib.loads(content)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{origin}: not valid TOML ({error}); expected key = value lines and [sections]") from None
-    # The kind of a section comes first, wherever it was said: the section's other keys belong to it.
-    ordered = sorted(overrides, key=lambda override: not override.partition("=")[0].strip().endswith(".name"))
-    problems = [problem for override in ordered if (problem := _apply(values, override))]
+    problems = [problem for override in _ordered(overrides) if (problem := _apply(values, override))]
     try:
         recipe = Recipe.model_validate_json(json.dumps(values, default=_refuse))
     except ValidationError as error:
@@ -266,6 +319,11 @@ def parse(content: str, overrides: Sequence[str] = (), *, origin: str = "recipe"
     if problems:
         raise RecipeError("\n".join([f"{origin}: {_count(len(problems), 'problem')}", *(f"  {p}" for p in problems)]))
     return recipe
+
+
+def _ordered(overrides: Sequence[str]) -> list[str]:
+    """The kind of a section first, wherever it was said: the section's other keys belong to it."""
+    return sorted(overrides, key=lambda override: not _key(override).endswith(".name"))
 
 
 def keys() -> list[str]:
@@ -295,6 +353,42 @@ def sections(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _apply(values: dict[str, Any], override: str) -> str | None:
+    """Do what somebody asks for with an override; returns what is wrong with it, if anything."""
+    key = _key(override)
+    before = _at(values, key)
+    if problem := _set(values, override):
+        return problem
+    # A number of epochs or images in a batch that somebody asks for is meant as it stands, on whatever device.
+    if key == "epochs":
+        _set(values, "fewer_images.exponent=0")
+    if key == "batch_size":
+        _set(values, "fewer_images.minimum_steps=1")
+    # So is any other value: it is neither searched nor another one on a GPU; nor are those of a kind that is replaced.
+    section = key.removesuffix("name") if key.endswith(".name") and _at(values, key) != before else None
+
+    def is_settled(other: str) -> bool:
+        return other == key or (section is not None and other.startswith(section))
+
+    if key != "search" and isinstance(searched := values.get("search"), dict):
+        values["search"] = {other: space for other, space in searched.items() if not is_settled(other)}
+    if key != "on_gpu" and isinstance(others := values.get("on_gpu"), list):
+        values["on_gpu"] = [other for other in others if not is_settled(_key(str(other)))]
+    return None
+
+
+def _at(values: Mapping[str, Any], key: str) -> Any:
+    """What stands at a dotted key in nested tables; None if nothing does."""
+    found: Any = values
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _set(values: dict[str, Any], override: str) -> str | None:
     """Set one dotted key in nested tables; returns what is wrong with the override, if anything."""
     key, equals, text = override.partition("=")
     key = key.strip()
@@ -313,11 +407,6 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
     if last == "name" and sections and table.get("name") != value:
         table.clear()  # the other keys belong to the kind that is being replaced
     table[last] = value
-    # A number of epochs or images in a batch that somebody asks for is meant as it stands.
-    if key == "epochs":
-        _apply(values, "fewer_images.exponent=0")
-    if key == "batch_size":
-        _apply(values, "fewer_images.minimum_steps=1")
     return None
 
 

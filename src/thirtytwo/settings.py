@@ -6,9 +6,9 @@ section belong to that kind.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -72,6 +72,71 @@ class SpeedModel(Settings):
     """Added to the variance."""
 
 
+class ResNetModel(Settings):
+    """A residual network: ResNet-18 (He et al. 2016, arXiv 1512.03385) unless told otherwise. The wide residual network
+    28-10 (Zagoruyko & Komodakis 2016, arXiv 1605.07146) is ``stem=16``, ``widths=[160,320,640]``, ``blocks=[4,4,4]``,
+    ``preactivation=true``."""
+
+    name: Literal["resnet"] = "resnet"
+    """Kind of network."""
+    stem: Count = 64
+    """Output channels of the first convolution."""
+    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (64, 128, 256, 512)
+    """Channels of each stage; each but the first halves height and width."""
+    blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (2, 2, 2, 2)
+    """Blocks of each stage, of two 3 × 3 convolutions each."""
+    preactivation: bool = False
+    """Normalise and activate before a convolution, not after it (He et al. 2016, arXiv 1603.05027)."""
+    dropout: Fraction = 0.0
+    """Probability with which an input of a block's second convolution is zeroed in training."""
+    stochastic_depth: Fraction = 0.0
+    """Probability with which the last block is left out for an image in training, less for earlier ones (Huang et al.
+    2016, arXiv 1603.09382)."""
+
+
+class ConvMixerModel(Settings):
+    """ConvMixer (Trockman & Kolter 2022, arXiv 2201.09792): large convolutions per channel, dense layers per place."""
+
+    name: Literal["convmixer"] = "convmixer"
+    """Kind of network."""
+    width: Count = 256
+    """Channels."""
+    depth: Annotated[int, Field(ge=1, le=64)] = 8
+    """Layers."""
+    kernel: Annotated[int, Field(ge=1, le=31)] = 5
+    """Side of the convolutions, in places."""
+    patch: Annotated[int, Field(ge=1, le=32)] = 2
+    """Side of a place, in pixels."""
+
+
+class TransformerModel(Settings):
+    """A compact convolutional transformer, CCT-7/3×1 unless told otherwise (Hassani et al. 2021, arXiv 2104.05704)."""
+
+    name: Literal["transformer"] = "transformer"
+    """Kind of network."""
+    width: Count = 256
+    """Numbers a token."""
+    depth: Annotated[int, Field(ge=1, le=64)] = 7
+    """Layers."""
+    heads: Annotated[int, Field(ge=1, le=64)] = 4
+    """Of attention; a divisor of the width."""
+    tokenizer: Annotated[int, Field(ge=1, le=4)] = 1
+    """Convolutions that make tokens; each halves height and width."""
+    dropout: Fraction = 0.1
+    """Probability with which attention and outputs of dense layers are zeroed in training."""
+    stochastic_depth: Fraction = 0.1
+    """Probability with which the last layer is left out for an image in training, less for earlier ones."""
+
+
+class TimmModel(Settings):
+    """Any network of PyTorch Image Models by its name there; needs the extra `timm`."""
+
+    name: Literal["timm"] = "timm"
+    """Kind of network."""
+    model: str = "resnet26d"
+    """As timm calls it; weights are fresh."""
+
+
 class CustomModel(Settings):
     """A network that the caller brings as an ``nn.Module``; it cannot be rebuilt from the recipe alone."""
 
@@ -81,7 +146,7 @@ class CustomModel(Settings):
     """Qualified class name of the module, for the record."""
 
 
-AnyModel = ClassicModel | SpeedModel | CustomModel
+AnyModel = ClassicModel | SpeedModel | ResNetModel | ConvMixerModel | TransformerModel | TimmModel | CustomModel
 
 
 class Adam(Settings):
@@ -240,6 +305,22 @@ class Augmentation(Settings):
     """Added to all values of an image, which run from 0 to 1: drawn evenly from ± this."""
     contrast: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """Distances from an image's mean are multiplied by a factor drawn evenly from 1 ± this."""
+    policy: Literal["none", "rand", "trivial", "augmix"] = "none"
+    """Operations drawn from a list for each image: RandAugment (Cubuk et al. 2020, arXiv 1909.13719), TrivialAugment
+    (Müller & Hutter 2021, arXiv 2103.10158) or AugMix (Hendrycks et al. 2020, arXiv 1912.02781)."""
+    policy_operations: Annotated[int, Field(ge=1, le=20)] = 2
+    """Operations an image of RandAugment."""
+    policy_strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.3
+    """How strong they are, and those of AugMix; TrivialAugment draws that, too."""
+    erasing_probability: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """Paint over a rectangle of 2 to 33% of an image with `pixels.mean`, with this probability (Zhong et al. 2020,
+    arXiv 1708.04896)."""
+    mixup_alpha: NotNegative = 0.0
+    """Images are blended with another one, labels too, in shares drawn from Beta(alpha, alpha) (Zhang et al. 2018,
+    arXiv 1710.09412); 0 blends none."""
+    cutmix_alpha: NotNegative = 0.0
+    """A rectangle of another image is put into each, so that such a share of it is left (Yun et al. 2019, arXiv
+    1905.04899); with `mixup_alpha` too, half of the images are mixed either way."""
     cutout_pixels: Annotated[int, Field(ge=0, le=1000)] = 0
     """Side of a square somewhere in the image that is painted over with `pixels.mean` (DeVries & Taylor 2017)."""
 
@@ -251,6 +332,9 @@ class Loss(Settings):
     """Share of the target probability that is spread evenly over all classes (Szegedy et al. 2016)."""
     reduction: Literal["mean", "sum"] = "mean"
     """How the losses of a batch become the number that is minimised; results always show the mean."""
+    sharpness_radius: NotNegative = 0.0
+    """Take each gradient so far uphill of the weights, as a distance between all of them (SAM, Foret et al. 2021, arXiv
+    2010.01412): a step takes twice as long; 0 takes it where they are."""
 
 
 class Selection(Settings):
@@ -337,3 +421,29 @@ class FewerImages(Settings):
     minimum_steps: Count = 1
     """Batches shrink, though not below 8 images, where an epoch would have fewer steps than this: running averages of
     batch normalisation, and a rate that has to rise and fall, need some."""
+
+
+class Range(Settings):
+    """A number that `thirtytwo tune` may vary."""
+
+    low: int | Annotated[float, Field(allow_inf_nan=False)]
+    """Least value."""
+    high: int | Annotated[float, Field(allow_inf_nan=False)]
+    """Largest value; if both are whole numbers, only such are tried."""
+    log: bool = False
+    """Whether factors count, rather than differences."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low is {self.low}, high is {self.high}; expected a low below the high")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low is {self.low} with log = true; expected more than 0")
+        return self
+
+
+class Choice(Settings):
+    """A value that `thirtytwo tune` may choose."""
+
+    choices: Annotated[tuple[bool | int | float | str, ...], Field(min_length=2)]
+    """What there is to choose from."""

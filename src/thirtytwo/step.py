@@ -216,6 +216,8 @@ class Stepper:
         state.network.zero_grad(set_to_none=True)
         objective, losses, correct = self._judge(state.network, self._loader, self._loss, self._half, draws, size)
         objective.backward()  # type: ignore[no-untyped-call]
+        if self._loss.sharpness_radius:
+            self._look_uphill(draws, size)
         if state.losses is not None:
             state.losses[draws.chosen] = losses
         self.tally.add(losses, correct, objective.detach(), step)
@@ -224,17 +226,49 @@ class Stepper:
         if self._averaging:
             state.average(share)
 
+    def _look_uphill(self, draws: Draws, size: Size) -> None:
+        """Take the gradient where the loss is highest nearby, in place of that at the weights themselves.
+
+        Sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412): minima that are wide generalise better.
+        """
+        network = self._state.network
+        parameters: list[Tensor] = [parameter for parameter in network.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        with torch.no_grad():
+            before = [parameter.clone() for parameter in parameters]
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            ahead = torch._foreach_mul(gradients, self._loss.sharpness_radius / norm.clamp_min(1e-12))
+            torch._foreach_add_(parameters, ahead)
+        network.zero_grad(set_to_none=True)
+        with models.without_averages(network):  # these are of the weights that are kept
+            uphill, _, _ = self._judge(network, self._loader, self._loss, self._half, draws, size)
+            uphill.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, before)
+
 
 def _judged(
     network: nn.Module, loader: Loader, loss: Loss, half: bool, draws: Draws, size: Size
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What is minimised, and of each image its loss and whether the answer is right: (), (batch,), (batch,)."""
-    inputs, labels = loader.batch(draws, size)
+    inputs, labels, share = loader.batch(draws, size)
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
         scores = network(inputs).float()  # (batch, classes)
-    objective = cross_entropy(scores, labels, label_smoothing=loss.label_smoothing, reduction=loss.reduction)
-    seen = scores.detach()
-    return objective, cross_entropy(seen, labels, reduction="none"), seen.argmax(1) == labels
+    seen, smoothing = scores.detach(), loss.label_smoothing
+    if share is None:
+        objective = cross_entropy(scores, labels, label_smoothing=smoothing, reduction=loss.reduction)
+        return objective, cross_entropy(seen, labels, reduction="none"), seen.argmax(1) == labels
+    others = labels.roll(1)  # of what was mixed into these images
+
+    def shared(scores: Tensor, smoothing: float) -> Tensor:
+        own, other = (
+            cross_entropy(scores, each, label_smoothing=smoothing, reduction="none") for each in (labels, others)
+        )
+        return torch.lerp(other, own, share)
+
+    each = shared(scores, smoothing)
+    objective = each.mean() if loss.reduction == "mean" else each.sum()
+    return objective, shared(seen, 0.0), seen.argmax(1) == torch.where(share >= 0.5, labels, others)
 
 
 @functools.cache

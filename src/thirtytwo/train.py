@@ -12,7 +12,7 @@ import contextlib
 import math
 import operator
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -20,22 +20,13 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from thirtytwo import early_stopping, environment, metrics, models, optim
+from thirtytwo import early_stopping, environment, metrics, models, optim, preflight
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
-from thirtytwo.data import Exclusion, Images, Source, augmenter, exclusion, find, standardiser
+from thirtytwo.data import Exclusion, Images, Source, augmenter, exclusion, find, mixer, standardiser
 from thirtytwo.data.loader import Loader, on_device, seeded
 from thirtytwo.data.selection import easiest
-from thirtytwo.errors import (
-    DataError,
-    DeviceError,
-    Diverged,
-    InputError,
-    ModelError,
-    OutOfMemory,
-    RecipeError,
-    RunError,
-)
+from thirtytwo.errors import DataError, DeviceError, Diverged, InputError, OutOfMemory, RunError
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run, remove_leftovers
@@ -71,8 +62,8 @@ class Training:
         self._device = torch.device(facts["device"])
         environment.begin_counting_memory(self._device)
         kept, held_out = images.split(recipe.validation)
-        _check_parts(images, recipe, len(kept), len(held_out))
-        _check_augmentation(recipe, images.size)
+        preflight.check_parts(images, recipe, len(kept), len(held_out))
+        preflight.check_augmentation(recipe, images.size)
         self._classes, self._size = images.classes, images.size
         with torch.random.fork_rng():  # the caller's random numbers stay as they are
             torch.manual_seed(seeded(self.seed, INITIALISATION).initial_seed())
@@ -86,7 +77,7 @@ class Training:
             models.use_torch(self.network)
         models.check(self.network, len(self._classes), self._size)
         self._sizes = [recipe.image_size(epoch, self._size) for epoch in range(recipe.epochs)]
-        _check_sizes(self._sizes, self.network, len(self._classes), self._size)
+        preflight.check_sizes(self._sizes, self.network, len(self._classes), self._size)
         self._parameters = models.parameters(self.network)
         self._flops_per_image: dict[tuple[int, ...], float] = {}
         for size in set(self._sizes):
@@ -103,22 +94,11 @@ class Training:
             augment=augmenter(recipe.augmentation, recipe.pixels),
             alternating_flip=recipe.augmentation.alternating_flip,
             translate_pixels=recipe.augmentation.translate_pixels,
+            mixing=mixer(recipe.augmentation),
             drop_last=recipe.drop_last,
             device=self._device,
         )
-        if self._loader.smallest_batch < 2 and models.has_batch_norm(self.network):
-            raise RecipeError(
-                f"batch_size: {recipe.batch_size} divides {len(kept)} images into batches of as few as "
-                f"{self._loader.smallest_batch}, but batch normalisation needs at least 2; choose a larger batch_size"
-            )
-        if any(map(recipe.selects_images, range(recipe.epochs))) and models.has_batch_norm(self.network):
-            left_out = easiest(torch.zeros(len(kept)), recipe.selection.drop)
-            if (fewest := min(map(len, self._loader.plan(0, left_out)))) < 2:
-                raise RecipeError(
-                    f"selection.drop: {recipe.selection.drop} leaves {int((~left_out).sum())} of {len(kept)} "
-                    f"images, in batches of as few as {fewest}, but batch normalisation needs at least 2; choose a "
-                    "smaller one"
-                )
+        preflight.check_batches(recipe, self._loader, self.network)
         self._validation = on_device(images.take(held_out), self._device) if len(held_out) else None
         self._state.progress.elapsed_seconds = time.perf_counter() - started
         self._schedule = optim.build_schedule(recipe.schedule, epochs=recipe.epochs, steps_per_epoch=self._loader.steps)
@@ -207,7 +187,7 @@ class Training:
             pass
         return self.classifier
 
-    def __iter__(self) -> Iterator[Step | Epoch]:
+    def __iter__(self) -> Generator[Step | Epoch]:
         """Train, from the newest checkpoint on; there is always one, since the first is written before the first step.
 
         Raises:
@@ -377,7 +357,7 @@ class Training:
             self._settle(stepper.tally)
         progress.step += 1
         progress.seen += len(chosen)
-        progress.flops += len(chosen) * self._flops(size)
+        progress.flops += len(chosen) * self._flops(size) * (2 if self.recipe.loss.sharpness_radius else 1)
 
     @contextlib.contextmanager
     def _chance(self) -> Iterator[None]:
@@ -546,46 +526,6 @@ def _excluded(chosen: Exclusion) -> dict[str, Any]:
     return {"excluded": chosen.to_json()} if chosen else {}
 
 
-def _check_parts(images: Images, recipe: Recipe, kept: int, held_out: int) -> None:
-    if kept < 2:
-        raise DataError(f"{images.name}: {kept} images to train on; expected at least 2")
-    if recipe.validation and not held_out:
-        raise DataError(
-            f"{images.name}: no class has two training images, so none can be held out to select with; give it more, "
-            "or train without: --set validation=0 --set early_stopping.patience=0"
-        )
-
-
-def _check_sizes(sizes: list[tuple[int, int]], network: nn.Module, classes: int, size: tuple[int, int]) -> None:
-    """That a network trains on scaled images, too."""
-    for scaled in sorted(set(sizes) - {size}):
-        try:
-            models.check(network, classes, scaled)
-        except ModelError as error:
-            raise RecipeError(
-                f"image_scales: make images of {size[0]} × {size[1]} pixels {scaled[0]} × {scaled[1]}; expected a size "
-                f"that the network can take; choose larger ones, or a network that takes images of any size ({error})"
-            ) from None
-
-
-def _check_augmentation(recipe: Recipe, size: tuple[int, int]) -> None:
-    """That shifts and cutout fit the images."""
-    if (side := recipe.augmentation.cutout_pixels) > min(size):
-        raise RecipeError(
-            f"augmentation.cutout_pixels: found {side}; expected at most {min(size)}, since the square lies inside of "
-            f"images of {size[0]} × {size[1]} pixels; choose a smaller one"
-        )
-    shifts = {
-        "augmentation.translate_pixels": recipe.augmentation.translate_pixels,
-        "views.translate_pixels": recipe.views.translate_pixels,
-    }
-    if problems := [f"{key}: found {value}" for key, value in shifts.items() if value >= min(size)]:
-        raise RecipeError(
-            f"{'; '.join(problems)}; expected less than {min(size)}, since images of {size[0]} × {size[1]} pixels are "
-            "reflected at their border; choose a smaller shift"
-        )
-
-
 def train(
     recipe: Recipe | str | Path = recipes.DEFAULT,
     data: Source | str | None = None,
@@ -628,7 +568,7 @@ def train(
         images = source.exclusion.applied(images)
     else:
         images = source.read_training()
-    settings = settings.for_images(len(images))
+    settings = settings.for_device(chosen.type).for_images(len(images))
     if network is not None:
         module = CustomModel(module=f"{type(network).__module__}.{type(network).__qualname__}")
         settings = settings.model_copy(update={"model": module})

@@ -11,7 +11,7 @@ EVERYTHING = Augment(rotation_degrees=15, width_shift=0.1, height_shift=0.1, hor
 
 
 def changed(augment: Augment, images: Tensor, generator: torch.Generator) -> Tensor:
-    return augment(images, Augment.draw(len(images), generator))
+    return augment(images, augment.draw(len(images), generator))
 
 
 @pytest.fixture
@@ -117,6 +117,20 @@ def test_one_change_leaves_the_randomness_of_the_others_alone(images: Tensor) ->
     flipped = changed(Augment(horizontal_flip=True), images, seeded(0))
     both = changed(Augment(horizontal_flip=True, cutout_pixels=4, fill=(2.0, 2.0, 2.0)), images, seeded(0))
     assert torch.equal(both[both != 2.0], flipped[both != 2.0])
+
+
+def test_erasing_paints_one_rectangle_inside_of_some_images() -> None:
+    pictures = torch.rand((400, 3, 32, 32), generator=seeded(1))
+    painted = changed(Augment(erasing_probability=0.25, fill=(2.0, 2.0, 2.0)), pictures, seeded(0))
+    covered = (painted == 2.0).all(1)
+    assert torch.equal(painted[~covered[:, None].expand_as(painted)], pictures[~covered[:, None].expand_as(painted)])
+    is_erased = covered.flatten(1).any(1)
+    assert 70 < int(is_erased.sum()) < 130
+    for rectangle in covered[is_erased]:
+        rows, columns = int(rectangle.any(1).sum()), int(rectangle.any(0).sum())
+        assert int(rectangle.sum()) == rows * columns
+        assert 0.01 < rows * columns / 1024 < 0.36
+        assert 1 / 4 <= rows / columns <= 4
 
 
 @pytest.mark.parametrize("mirror", [False, True])

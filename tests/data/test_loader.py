@@ -24,7 +24,7 @@ def loader(images: Images, batch_size: int = 32, seed: int = 0) -> Loader:
 def epoch_of(made: Loader, epoch: int, start: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The batches of an epoch from a step on."""
     plan = made.plan(epoch)
-    return [made.batch(made.draw(epoch, step, plan[step])) for step in range(start, len(plan))]
+    return [made.batch(made.draw(epoch, step, plan[step]))[:2] for step in range(start, len(plan))]
 
 
 @settings(deadline=None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from typing import get_args
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 from torch import nn
 
 from thirtytwo import models
-from thirtytwo.errors import RecipeError
+from thirtytwo.errors import MissingExtra, RecipeError
 from thirtytwo.models.speed import SpeedNet
-from thirtytwo.settings import AnyModel, ClassicModel, CustomModel, SpeedModel
+from thirtytwo.settings import AnyModel, ClassicModel, CustomModel, SpeedModel, TimmModel
 
 EVERY = [
-    pytest.param(kind(), id=kind.model_fields["name"].default) for kind in get_args(AnyModel) if kind is not CustomModel
+    pytest.param(kind(), id=kind.model_fields["name"].default)
+    for kind in get_args(AnyModel)
+    if kind not in (CustomModel, TimmModel)
 ]
 
 
@@ -125,3 +128,9 @@ def test_the_speed_network_takes_images_of_other_sizes() -> None:
     assert all(network(torch.rand(2, 3, side, side)).shape == (2, 10) for side in (16, 20, 24, 32, 40))
     with pytest.raises(RecipeError, match="expected at most 2"):
         models.build(SpeedModel(), 10, (8, 8))
+
+
+def test_where_timm_cannot_be_imported_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'thirtytwo\[timm\]'"):
+        models.build(TimmModel(), 10)

@@ -6,12 +6,13 @@ Nothing heavy is imported at the top, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from thirtytwo.classifier import Classifier
     from thirtytwo.cli.show import Screen
     from thirtytwo.data import Source
+    from thirtytwo.events import Epoch, Step
     from thirtytwo.recipe import Recipe
     from thirtytwo.study import Trials
     from thirtytwo.train import Training
@@ -446,6 +448,136 @@ def compare_command(
         _print_json({"a": _told(one), "b": _told(other), **found.to_json(), "figure": str(figure)})
     else:
         screen.comparison(found, figure)
+
+
+class SamplerName(StrEnum):
+    """What proposes values."""
+
+    TPE = "tpe"
+    RANDOM = "random"
+
+
+class PrunerName(StrEnum):
+    """What ends trials early."""
+
+    MEDIAN = "median"
+    HALVING = "halving"
+    NONE = "none"
+
+
+@app.command("tune")
+def tune_command(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="One with a [search] section; changes may follow: 'classic epochs=4'."),
+    ],
+    trials: Annotated[
+        int, typer.Option("--trials", metavar="N", help="Trials in all, earlier ones included.", min=1)
+    ] = 40,
+    data: DataOption = None,
+    overrides: SetOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="For everything. Without it: runs/tune/<recipe>.")
+    ] = None,
+    sampler: Annotated[SamplerName, typer.Option("--sampler", help="What proposes values.")] = SamplerName.TPE,
+    pruner: Annotated[
+        PrunerName, typer.Option("--pruner", help="What ends trials that lag behind.")
+    ] = PrunerName.MEDIAN,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", metavar="URL", help="Any database of Optuna's. Without it: a file in DIR."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of all trainings, and of what proposes values.", min=0)] = 0,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Search for better values of what a recipe's [search] section lets vary.
+
+    Judged by validation accuracy; the test set is not opened. Stopped, the same command goes on. Writes a new recipe,
+    and a page about what mattered.
+    """
+    from thirtytwo import report
+    from thirtytwo.data import find
+    from thirtytwo.study import tune
+    from thirtytwo.study.tune import imported
+
+    imported()
+    screen = _screen(as_json)
+    settings = _recipe(recipe, overrides)
+    with screen.download() as progress:
+        source = find(data, progress=progress).in_memory()
+    folder = out or Path("runs") / "tune" / settings.name
+    screen.tuning_begins(settings, source, trials, folder)
+
+    def watch(_: int, training: Training) -> Generator[Step | Epoch]:
+        with _interruptible(training) as received, screen.trial_under_way(training) as show:
+            for event in training:
+                show(event)
+                yield event
+        if training.interrupted:
+            screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
+            raise typer.Exit(128 + received[0])
+
+    found = tune(
+        settings,
+        source,
+        folder,
+        trials=trials,
+        seed=seed,
+        sampler=sampler.value,
+        pruner=pruner.value,
+        storage=storage,
+        device=device,
+        watch=watch,
+        done=screen.tuning_trial,
+    )
+    page = report.write_tuning(folder, found)
+    if as_json:
+        _print_json({**found.to_json(), "page": str(page)})
+    else:
+        screen.tuned(found, page)
+
+
+@app.command("ensemble")
+def ensemble_command(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="Run folders or model files, at least two.")],
+    data: DataOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="For the ensemble. Without it: ensembles/<n>.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Let models answer together: their probabilities are averaged, with weights chosen on the validation images.
+
+    What comes out is a model like any other, for `evaluate` and `predict`. The test set is not opened.
+    """
+    from thirtytwo import Classifier, environment
+    from thirtytwo.data import find
+    from thirtytwo.errors import InputError, RunError
+    from thirtytwo.run import Run, write_atomic
+    from thirtytwo.study import ensemble
+
+    if len(models) < 2:
+        raise InputError(f"{len(models)} model; expected at least two; name more")
+    screen = _screen(as_json)
+    folder = out or next(place for n in itertools.count(1) if not (place := Path("ensembles") / str(n)).exists())
+    if folder.exists():
+        raise RunError(f"{folder}: exists already; expected a new folder; choose another --out")
+    members = [Classifier.load(model, device=environment.device(device)) for model in models]
+    with screen.download() as progress:
+        source = find(data or members[0].facts.get("spec"), progress=progress).in_memory()
+    screen.warn(source, source.read_training().warnings)
+    with screen.busy("asking them about the validation images"):
+        chosen = ensemble(members, list(map(str, models)), source)
+    folder.mkdir(parents=True)
+    chosen.ensemble.save(Run(folder).model_path)
+    result = {**chosen.to_json(), "out": str(folder)}
+    write_atomic(folder / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+    if as_json:
+        _print_json(result)
+    else:
+        screen.ensemble(chosen, folder)
 
 
 @app.command("audit")

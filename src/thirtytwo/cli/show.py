@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from thirtytwo import models, planner
@@ -23,8 +23,9 @@ from thirtytwo.report.wording import duration, plural
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
+    from thirtytwo.recipe import Recipe
     from thirtytwo.run import Run
-    from thirtytwo.study import Audit, Comparison, Spread, Trial, Trials
+    from thirtytwo.study import Audit, Chosen, Comparison, Spread, Trial, Trials, Tuned, TuningTrial
     from thirtytwo.train import Training
 
 SHOWN = 10
@@ -43,14 +44,16 @@ class Screen:
         self.console.print(escape(text))
 
     @contextlib.contextmanager
-    def busy(self, what: str) -> Iterator[None]:
-        """Show that something is going on."""
-        if self.console.is_terminal:
-            with self.console.status(what + " …"):
-                yield
-        else:
+    def busy(self, what: str) -> Iterator[Callable[[float], None]]:
+        """Show that something is going on; yields what may be told which share of it is done."""
+        if not self.console.is_terminal:
             self.say(what + " …")
-            yield
+            yield lambda _: None
+            return
+        columns = (SpinnerColumn(), TextColumn(what), BarColumn(bar_width=20), TimeRemainingColumn(compact=True))
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task("", total=None)
+            yield lambda share: progress.update(task, completed=share, total=1.0)
 
     @contextlib.contextmanager
     def download(self) -> Iterator[Callable[[int, int | None], None]]:
@@ -114,7 +117,7 @@ class Screen:
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         if training.kernels.startswith("torch (no "):
-            self.say(f"computed by {training.kernels}, which takes more than twice as long")
+            self.say(f"computed by {training.kernels}, which takes longer")
         if known := planner.expected(recipe, facts["name"], facts["images"], training.device):
             self.say(f"expected, as measured: {_measured(known)}")
         table = Table("layer", "kind", "output", "parameters", box=None, pad_edge=False)
@@ -221,6 +224,59 @@ class Screen:
                     progress.update(task, completed=done, state=f"acc {event.accuracy:.1%}  {left} left")
 
             yield show
+
+    def tuning_begins(self, recipe: Recipe, source: Source, trials: int, folder: Path) -> None:
+        """What is searched, and where."""
+        images = source.read_training()
+        self.warn(source, images.warnings)
+        length = plural(recipe.for_images(len(images)).epochs, "epoch")
+        self.say(f"tuning {recipe.name} on {source.name}: {plural(trials, 'trial')} of {length}")
+        if not recipe.validation:
+            self.say("It holds out no images; here a tenth of them is held out, to judge by.")
+        self.say("may vary: " + ", ".join(recipe.search))
+        self.say(f"folder: {folder}")
+
+    def tuning_trial(self, trial: TuningTrial) -> None:
+        """A trial that has ended."""
+        accuracy = "–" if trial.accuracy is None else f"{trial.accuracy:.2%}"
+        state = "" if trial.state == "complete" else f"  {trial.state}"
+        self.say(f"trial {trial.number}: {accuracy}{state}  {_values(trial.values)}")
+
+    def tuned(self, found: Tuned, page: Path) -> None:
+        """What the search has come to."""
+        best, own = found.best, found.own
+        self.console.print(f"[bold]{best.accuracy or 0:.2%}[/bold] on the validation images, with")
+        self.say(_values(best.values))
+        if own is not None and own.accuracy is not None:
+            self.say(f"{own.accuracy:.2%} with the recipe's own values")
+        if found.importances:
+            table = Table("what mattered", "share", box=None, pad_edge=False)
+            table.columns[1].justify = "right"
+            for key, share in found.importances.items():
+                table.add_row(key, f"{share:.0%}")
+            self.console.print(table)
+        self.say("The best of many is partly luck. Whether it is better, with other seeds:")
+        files = shlex.join([str(found.own_path), str(found.path)])
+        self.say(f"thirtytwo compare {files} --first-seed 1")
+        self.say(f"Page: {page}")
+
+    def ensemble(self, chosen: Chosen, folder: Path) -> None:
+        """The members, and what they come to together."""
+        table = Table("model", "validation accuracy", "loss", "weight", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for member in chosen.members:
+            weight = f"{member.weight:.2f}" if member.weight else "–"
+            table.add_row(escape(member.name), f"{member.accuracy:.2%}", f"{member.loss:.4f}", weight)
+        table.add_section()
+        table.add_row("[bold]together[/bold]", f"[bold]{chosen.accuracy:.2%}[/bold]", f"{chosen.loss:.4f}", "")
+        self.console.print(table)
+        gain = chosen.accuracy - chosen.best.accuracy
+        self.say(
+            f"{100 * gain:+.2f} points against the best of them, on the {chosen.images:,} images by which the weights "
+            f"were chosen; its members disagree about {chosen.disagreement:.1%}"
+        )
+        self.say(f"a model like any other: thirtytwo evaluate {shlex.quote(str(folder))}")
 
     def audit_begins(self, source: Source, recipe: str, networks: int, folder: Path) -> None:
         """What is going to be done."""
@@ -339,6 +395,11 @@ class Screen:
                 escape(", ".join(rest)),
             )
         self.console.print(table)
+
+
+def _values(values: dict[str, Any]) -> str:
+    said = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in values.items()}
+    return ", ".join(f"{key}={value}" for key, value in said.items())
 
 
 def _measured(entry: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from thirtytwo.data.source import Source, find, from_arrays
 if TYPE_CHECKING:
     from thirtytwo.data.augment import Augment
     from thirtytwo.data.loader import Standardise
+    from thirtytwo.data.mixing import Mixing
     from thirtytwo.settings import Augmentation, Pixels
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "image_files",
     "image_sizes",
     "load_data",
+    "mixer",
     "open_training",
     "read_image",
     "read_images",
@@ -76,9 +78,23 @@ def load_data(name: str | None = None) -> tuple[Arrays, Arrays]:
 
 def augmenter(settings: Augmentation, pixels: Pixels) -> Augment:
     """The augmentation that a recipe's `augmentation` section describes; cutout paints with the mean of `pixels`."""
+    from thirtytwo.data import policies
     from thirtytwo.data.augment import Augment
 
+    strength = settings.policy_strength
+    policy: policies.Policy | None
+    match settings.policy:
+        case "rand":
+            policy = policies.RandAugment(settings.policy_operations, strength)
+        case "trivial":
+            policy = policies.TrivialAugment()
+        case "augmix":
+            policy = policies.AugMix(strength=strength)
+        case "none":
+            policy = None
     return Augment(
+        policy=policy,
+        erasing_probability=settings.erasing_probability,
         rotation_degrees=settings.rotation_degrees,
         width_shift=settings.width_shift,
         height_shift=settings.height_shift,
@@ -88,6 +104,15 @@ def augmenter(settings: Augmentation, pixels: Pixels) -> Augment:
         cutout_pixels=settings.cutout_pixels,
         fill=pixels.mean,
     )
+
+
+def mixer(settings: Augmentation) -> Mixing | None:
+    """How a recipe's `augmentation` section mixes images with each other; None if it does not."""
+    from thirtytwo.data.mixing import Mixing
+
+    if not (settings.mixup_alpha or settings.cutmix_alpha):
+        return None
+    return Mixing(settings.mixup_alpha, settings.cutmix_alpha)
 
 
 def standardiser(settings: Pixels) -> Standardise:

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
+from thirtytwo.data.policies import Policy
+
 
 @dataclass(frozen=True)
 class Augment:
-    """Rotation, shift and mirroring in one resampling, so that pictures are resampled at most once; colours; cutout.
+    """Rotation, shift and mirroring in one resampling, so that pictures are resampled at most once; colours; a policy;
+    what is painted over.
 
     Attributes:
         rotation_degrees: angles are drawn evenly from ± this.
@@ -25,8 +28,10 @@ class Augment:
         horizontal_flip: mirror left and right with probability one half.
         brightness: added to all values, drawn evenly from ± this.
         contrast: distances from the image's own mean are multiplied by a factor drawn evenly from 1 ± this.
+        policy: operations drawn from a list, see `policies`.
+        erasing_probability: of painting over a rectangle that covers 2 to 33% of the image.
         cutout_pixels: side of the square that is painted over, anywhere inside the image; at most height and width.
-        fill: what it is painted with: red, green, blue in [0, 1].
+        fill: what is painted: red, green, blue in [0, 1].
     """
 
     rotation_degrees: float = 0.0
@@ -35,23 +40,26 @@ class Augment:
     horizontal_flip: bool = False
     brightness: float = 0.0
     contrast: float = 0.0
+    policy: Policy | None = None
+    erasing_probability: float = 0.0
     cutout_pixels: int = 0
     fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-    @staticmethod
-    def draw(batch: int, generator: torch.Generator) -> Tensor:
-        """The random numbers of a batch: float32 (8, batch) in [0, 1).
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """The random numbers of a batch: float32 (rows, batch) in [0, 1).
 
-        They are the same whatever the settings: turning one kind of change off leaves the others' randomness as it was.
+        All rows but a policy's are the same whatever the settings: turning one kind of change off leaves the others'
+        randomness as it was.
         """
-        return torch.rand((8, batch), generator=generator)
+        rows = (8, 5, self.policy.numbers if self.policy else 0)
+        return torch.cat([torch.rand((number, batch), generator=generator) for number in rows])
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Change each image on its own.
 
         Args:
             images: float (batch, channels, height, width), values in [0, 1].
-            draws: float32 (8, batch), on the same device; see `draw`.
+            draws: float32 (rows, batch), on the same device; see `draw`.
 
         Returns:
             The same shape, dtype and device. What is shifted in from outside is the image reflected at its border.
@@ -59,7 +67,11 @@ class Augment:
         images = self._moved(images, draws[:4])
         if self.brightness or self.contrast:
             images = coloured(images, (2 * draws[4] - 1) * self.brightness, 1 + (2 * draws[5] - 1) * self.contrast)
-        return cut_out(images, self.cutout_pixels, self.fill, draws[6:]) if self.cutout_pixels else images
+        if self.policy is not None:
+            images = self.policy(images, draws[13:])
+        if self.erasing_probability:
+            images = erased(images, self.erasing_probability, self.fill, draws[8:13])
+        return cut_out(images, self.cutout_pixels, self.fill, draws[6:8]) if self.cutout_pixels else images
 
     def _moved(self, images: Tensor, draws: Tensor) -> Tensor:
         """Rotated, shifted and mirrored, as four numbers per image in [0, 1) say."""
@@ -126,6 +138,32 @@ def cut_out(images: Tensor, side: int, fill: tuple[float, float, float], places:
     rows, columns = ((distance >= 0) & (distance < side) for distance in covered)  # (batch, height), (batch, width)
     square = rows[:, None, :, None] & columns[:, None, None, :]
     return torch.where(square, per_channel(fill, images.device), images)
+
+
+def erased(images: Tensor, probability: float, fill: tuple[float, float, float], draws: Tensor) -> Tensor:
+    """Paint a rectangle over some images (random erasing, Zhong et al. 2020, arXiv 1708.04896), wholly inside of them.
+
+    Args:
+        images: float (batch, 3, height, width).
+        probability: of an image to be painted over.
+        fill: the rectangle's colour; it covers 2 to 33% of the image, with sides up to 3.3 to 1.
+        draws: float (5, batch) in [0, 1), on the same device: whether, how large, of which shape, how far down and
+            right.
+
+    Returns:
+        The same shape, dtype and device.
+    """
+    height, width = images.shape[2:]
+    area = (0.02 + 0.31 * draws[1]) * height * width
+    shape = 3.3 ** (2 * draws[2] - 1)  # height over width
+    sides = ((area * shape).sqrt().round().clamp(1, height), (area / shape).sqrt().round().clamp(1, width))
+    covered = []
+    for length, side, place in zip((height, width), sides, draws[3:], strict=True):
+        distance = torch.arange(length, device=images.device) - (place * (length - side + 1)).floor()[:, None]
+        covered.append((distance >= 0) & (distance < side[:, None]))
+    rectangle = covered[0][:, None, :, None] & covered[1][:, None, None, :]
+    is_erased = (draws[0] < probability)[:, None, None, None]
+    return torch.where(rectangle & is_erased, per_channel(fill, images.device), images)
 
 
 def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:

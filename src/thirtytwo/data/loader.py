@@ -17,6 +17,7 @@ from torch import Tensor
 
 from thirtytwo.data.augment import Augment, moved, per_channel, scaled_down, shifts
 from thirtytwo.data.images import Images
+from thirtytwo.data.mixing import Mixing
 
 
 class Draws(NamedTuple):
@@ -29,7 +30,21 @@ class Draws(NamedTuple):
     shift: Tensor
     """int64 (2, batch): by how many pixels down and right; (2, 0) where nothing is shifted."""
     changes: Tensor
-    """float32 (8, batch): see `Augment.draw`."""
+    """float32 (rows, batch): see `Augment.draw`; (0, batch) where nothing is changed."""
+    mixing: Tensor
+    """float32 (5, batch): see `Mixing.draw`; (5, 0) where nothing is mixed."""
+
+
+class Batch(NamedTuple):
+    """What a step trains on."""
+
+    inputs: Tensor
+    """float32 (batch, 3, height, width)."""
+    labels: Tensor
+    """int64 (batch,)."""
+    share: Tensor | None
+    """float32 (batch,): how much of an image its label stands for; the rest is the label of the image before it, which
+    was mixed into it. None where nothing is mixed."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ def seeded(*numbers: int) -> torch.Generator:
 class Loader:
     """Shuffled, augmented, standardised batches of a training set."""
 
-    ORDER, CHANGES, MIRRORED, SHIFTS = 1, 2, 7, 8  # purposes of random streams
+    ORDER, CHANGES, MIRRORED, SHIFTS, MIXING = 1, 2, 7, 8, 9  # purposes of random streams
 
     def __init__(
         self,
@@ -90,6 +105,7 @@ class Loader:
         augment: Augment | None = None,
         alternating_flip: bool = False,
         translate_pixels: int = 0,
+        mixing: Mixing | None = None,
         drop_last: bool = False,
         device: torch.device | None = None,
     ) -> None:
@@ -104,6 +120,7 @@ class Loader:
             alternating_flip: mirror each image in every other epoch, half of them in the first one (Jordan 2024): two
                 epochs show each image both ways, where chance would show one in two only.
             translate_pixels: shift by up to this many whole pixels.
+            mixing: how images are mixed with each other, if they are.
             drop_last: every batch has `batch_size` images; an epoch leaves out those that are left over.
             device: where the images lie.
         """
@@ -113,6 +130,7 @@ class Loader:
         self.standardise = standardise
         self.augment = augment
         self.translate_pixels = translate_pixels
+        self.mixing = mixing
         self.drop_last = drop_last and batch_size < len(self.labels)
         first = torch.rand(len(self.labels), generator=seeded(seed, self.MIRRORED)) < 0.5
         self._mirrored_first = first.to(self.labels.device) if alternating_flip else None
@@ -173,18 +191,20 @@ class Loader:
         shift = torch.empty((2, 0), dtype=torch.int64)
         if self.translate_pixels:
             shift = shifts(self.translate_pixels, batch, seeded(self.seed, self.SHIFTS, epoch, step))
-        changes = Augment.draw(batch, seeded(self.seed, self.CHANGES, epoch, step))
-        return Draws(chosen, torch.tensor(epoch % 2 == 1), shift, changes)
+        changes = torch.empty((0, batch))
+        if self.augment is not None:
+            changes = self.augment.draw(batch, seeded(self.seed, self.CHANGES, epoch, step))
+        mixing = torch.empty((5, 0))
+        if self.mixing is not None:
+            mixing = self.mixing.draw(batch, [self.seed, self.MIXING, epoch, step])
+        return Draws(chosen, torch.tensor(epoch % 2 == 1), shift, changes, mixing)
 
-    def batch(self, draws: Draws, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    def batch(self, draws: Draws, size: tuple[int, int] | None = None) -> Batch:
         """What a step trains on.
 
         Args:
             draws: from `draw`, on the device.
             size: (height, width) that images are scaled down to, after they were changed; None leaves them as they are.
-
-        Returns:
-            inputs float32 (batch, 3, height, width) and labels int64 (batch,).
         """
 
         def change(values: Tensor) -> Tensor:
@@ -195,7 +215,10 @@ class Loader:
         # What needs no arithmetic is done while pixels are bytes.
         mirrored = None if self._mirrored_first is None else self._mirrored_first[draws.chosen] ^ draws.turned
         pixels = moved(self.pixels, draws.chosen, draws.shift if self.translate_pixels else None, mirrored)
-        return self.standardise(pixels, change), self.labels[draws.chosen]
+        inputs, share = self.standardise(pixels, change), None
+        if self.mixing is not None:
+            inputs, share = self.mixing(inputs, draws.mixing)
+        return Batch(inputs, self.labels[draws.chosen], share)
 
     def _steps(self, images: int) -> int:
         return images // self.batch_size if self.drop_last else math.ceil(images / self.batch_size)

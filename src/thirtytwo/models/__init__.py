@@ -13,8 +13,17 @@ from torch.utils._triton import has_triton
 from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.errors import ModelError, RecipeError
-from thirtytwo.models import classic, pointwise, speed, winograd
-from thirtytwo.settings import AnyModel, ClassicModel, CustomModel, SpeedModel
+from thirtytwo.models import classic, convmixer, pointwise, resnet, speed, timm, transformer, winograd
+from thirtytwo.settings import (
+    AnyModel,
+    ClassicModel,
+    ConvMixerModel,
+    CustomModel,
+    ResNetModel,
+    SpeedModel,
+    TimmModel,
+    TransformerModel,
+)
 
 
 def _classic(settings: ClassicModel, classes: int, size: tuple[int, int]) -> nn.Module:
@@ -40,7 +49,55 @@ def _speed(settings: SpeedModel, classes: int, size: tuple[int, int]) -> nn.Modu
     )
 
 
-MODELS: dict[str, Callable[[Any, int, tuple[int, int]], nn.Module]] = {"classic": _classic, "speed": _speed}
+def _resnet(settings: ResNetModel, classes: int, size: tuple[int, int]) -> nn.Module:
+    return resnet.build(
+        stem=settings.stem,
+        widths=settings.widths,
+        blocks=settings.blocks,
+        preactivation=settings.preactivation,
+        dropout=settings.dropout,
+        stochastic_depth=settings.stochastic_depth,
+        classes=classes,
+        size=size,
+    )
+
+
+def _convmixer(settings: ConvMixerModel, classes: int, size: tuple[int, int]) -> nn.Module:
+    return convmixer.build(
+        width=settings.width,
+        depth=settings.depth,
+        kernel=settings.kernel,
+        patch=settings.patch,
+        classes=classes,
+        size=size,
+    )
+
+
+def _transformer(settings: TransformerModel, classes: int, size: tuple[int, int]) -> nn.Module:
+    return transformer.build(
+        width=settings.width,
+        depth=settings.depth,
+        heads=settings.heads,
+        tokenizer=settings.tokenizer,
+        dropout=settings.dropout,
+        stochastic_depth=settings.stochastic_depth,
+        classes=classes,
+        size=size,
+    )
+
+
+def _timm(settings: TimmModel, classes: int, size: tuple[int, int]) -> nn.Module:
+    return timm.build(model=settings.model, classes=classes, size=size)
+
+
+MODELS: dict[str, Callable[[Any, int, tuple[int, int]], nn.Module]] = {
+    "classic": _classic,
+    "speed": _speed,
+    "resnet": _resnet,
+    "convmixer": _convmixer,
+    "transformer": _transformer,
+    "timm": _timm,
+}
 
 
 def build(settings: AnyModel, classes: int, size: tuple[int, int] = (32, 32)) -> nn.Module:
@@ -156,6 +213,20 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextlib.contextmanager
+def without_averages(network: nn.Module) -> Iterator[None]:
+    """What batch normalisation sees meanwhile does not count in its running averages."""
+    layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    buffers = [buffer for layer in layers for buffer in layer.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
 
 
 def check(network: nn.Module, classes: int, size: tuple[int, int] = (32, 32)) -> None:

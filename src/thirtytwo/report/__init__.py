@@ -13,9 +13,9 @@ from thirtytwo import metrics
 from thirtytwo.run import Run, write_atomic
 
 if TYPE_CHECKING:
-    from thirtytwo.study import Audit, Spread
+    from thirtytwo.study import Audit, Spread, Tuned
 
-__all__ = ["write", "write_audit", "write_spread"]
+__all__ = ["write", "write_audit", "write_spread", "write_tuning"]
 
 
 def write(run: Run) -> Path:
@@ -91,4 +91,24 @@ def write_audit(folder: Path, found: Audit) -> Path:
 
     path = folder / "audit.html"
     write_atomic(path, audit_page.render(found).encode())
+    return path
+
+
+def write_tuning(folder: Path, found: Tuned) -> Path:
+    """Write ``tuning.html``: what was tried, what came of it, and what mattered.
+
+    Args:
+        folder: of the search.
+        found: what it has found.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    from thirtytwo.report import tuning_page
+
+    path = folder / "tuning.html"
+    write_atomic(path, tuning_page.render(found).encode())
     return path

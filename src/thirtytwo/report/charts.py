@@ -233,6 +233,48 @@ def corruption(kind: str, whole: float, accuracies: Sequence[float]) -> Markup:
     return _svg(216, 142, words, parts)
 
 
+def trials(accuracies: Sequence[float | None], states: Sequence[str]) -> Markup:
+    """Accuracy of one trial after another, and the best so far as a line.
+
+    Args:
+        accuracies: of each trial; None for one that has none.
+        states: ``complete``, or why it did not come to its end: such a one is drawn as an empty circle.
+    """
+    known = [value for value in accuracies if value is not None]
+    ticks = _ticks(min(known), max(known), 5)
+    plot = _Plot(52, 620, 26, 226, 0, max(len(accuracies) - 1, 1), ticks[0], ticks[-1])
+    decimals = 0 if ticks[1] - ticks[0] >= 0.01 else 1
+    parts = [
+        _text(0, 12, "Validation accuracy, trial by trial", "title"),
+        _grid(plot, ticks, [percent(tick, decimals) for tick in ticks]),
+    ]
+    for tick in [tick for tick in _ticks(0, max(len(accuracies) - 1, 1), 8) if tick == round(tick)]:
+        if tick < len(accuracies):
+            parts.append(_text(plot.x(tick), plot.bottom + 16, count(int(tick)), "tick", anchor="middle"))
+    best = -math.inf
+    steps: list[tuple[float, float]] = []
+    for number, (value, state) in enumerate(zip(accuracies, states, strict=True)):
+        if value is None:
+            continue
+        whole = state == "complete"
+        if whole and value > best:
+            steps += [(plot.x(number), plot.y(best))] if steps else []
+            best = value
+            steps.append((plot.x(number), plot.y(best)))
+        style = "validation" if whole else "cut"
+        parts.append(
+            Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>').format(
+                style, plot.x(number), plot.y(value), f"trial {number}: {percent(value)}{'' if whole else ', ' + state}"
+            )
+        )
+    if steps:
+        steps.append((plot.right, plot.y(best)))
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in steps)
+        parts.insert(2, Markup('<polyline class="line validation" points="{}"/>').format(path))
+    words = f"Validation accuracy of {plural(len(accuracies), 'trial')}; the best reached {percent(best)}."
+    return _svg(640, 250, words, parts)
+
+
 def matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
     """A confusion matrix of many classes: squares whose darkness is a rate, each with a tooltip.
 

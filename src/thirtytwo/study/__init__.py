@@ -2,21 +2,29 @@
 
 from thirtytwo.study.audit import audit
 from thirtytwo.study.compare import Comparison, Pair, compare
+from thirtytwo.study.ensemble import Chosen, Member, ensemble
 from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview
 from thirtytwo.study.spread import Spread
 from thirtytwo.study.trials import Trial, Trials, repeat
+from thirtytwo.study.tune import Tuned, TuningTrial, tune
 
 __all__ = [
     "Audit",
+    "Chosen",
     "Comparison",
     "LabelIssue",
+    "Member",
     "OddImage",
     "Overview",
     "Pair",
     "Spread",
     "Trial",
     "Trials",
+    "Tuned",
+    "TuningTrial",
     "audit",
     "compare",
+    "ensemble",
     "repeat",
+    "tune",
 ]

@@ -37,6 +37,8 @@ from thirtytwo.train import Training
 FOLDS = 3
 """Networks. More of them see more images each, and take longer by more than that."""
 
+Busy = Callable[[str], AbstractContextManager[Callable[[float], None]]]
+"""Is entered, with words, for what takes a while; what it yields is told which share of it is done."""
 Watch = Callable[[int, Training], None]
 """Is given the number of a network, from 0, and its training to iterate over."""
 
@@ -50,7 +52,7 @@ def audit(
     seed: int = 0,
     device: str = "auto",
     watch: Watch | None = None,
-    busy: Callable[[str], AbstractContextManager[None]] = lambda _: contextlib.nullcontext(),
+    busy: Busy = lambda _: contextlib.nullcontext(lambda _: None),
 ) -> Audit:
     """Search a data set for what is wrong with it.
 
@@ -64,7 +66,7 @@ def audit(
         seed: of the first; the others count up.
         device: ``auto``, ``cpu`` or ``cuda``.
         watch: see `Watch`; None trains unseen.
-        busy: is entered, with words, for what takes a while.
+        busy: see `Busy`; the default shows nothing.
 
     Raises:
         InputError: there are fewer than two networks, or fewer images than networks.
@@ -85,15 +87,24 @@ def audit(
         networks.train(network, None if watch is None else functools.partial(watch, network))
     facts = {"audit": str(out.resolve()), "recipe": recipe.name}
     opened = open_for_audit(source, key=f"audit-{key}", model=_fingerprint(networks), facts=facts)
-    with busy("asking the networks about images that they have not seen"):
-        answers = list(networks.answers(opened.images))
+    answers = []
+    with busy("asking the networks about images that they have not seen") as progress:
+        for answer in networks.answers(opened.images):
+            answers.append(answer)
+            progress(len(answers) / folds)
     started = time.perf_counter()
     images: dict[Split, Images] = {"training": training, "test": opened.images}
     asked = dict(zip(images, together(answers, len(training)), strict=True))
     with busy("looking for doubtful labels"):
         issues = [issue for split in images for issue in label_errors.find(images[split], split, asked[split])]
-    with busy("looking for duplicates"):
-        pairs = duplicates.find(training, opened.images, answers[0].features)
+    with busy("comparing images that look alike") as progress:
+        pairs = duplicates.find(
+            training,
+            opened.images,
+            answers[0].features,
+            kept=networks.path / f"pairs-{opened.images.fingerprint[:10]}.safetensors",
+            progress=progress,
+        )
         odd = [image for split in images for image in _odd(images[split], split)]
     named = _named(issues, pairs, odd)
     return Audit(

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch.nn.functional import avg_pool2d, interpolate, normalize
 
 from thirtytwo.data import Images
 from thirtytwo.data.images import Split
+from thirtytwo.run import read_tensors, write_tensors
 from thirtytwo.study.findings import Pair
 
 NEIGHBOURS = 5
@@ -37,6 +39,10 @@ COARSE_SHIFTS = (-1, 0, 1)
 """Pixels by which one picture of twice that side is moved over the other before they are made so small."""
 COARSE = 0.3
 """Distance of small pictures from which two images are no longer compared in full."""
+MEDIUM_SHIFTS = (-1, 0, 1)
+"""Pixels by which pictures of half a side are moved, before they are compared in full."""
+MEDIUM = 0.25
+"""Distance of these from which they are not."""
 SHIFTS = (-2, -1, 0, 1, 2)
 """Pixels by which one picture is moved over the other, both ways."""
 SCALES = (1.1, 1.22)
@@ -62,7 +68,14 @@ class _All:
         return Pair(split_a, index_a, split_b, index_b, distance, "exact" if equal else "near")
 
 
-def find(training: Images, test: Images, features: Mapping[Split, Tensor]) -> tuple[Pair, ...]:
+def find(
+    training: Images,
+    test: Images,
+    features: Mapping[Split, Tensor],
+    *,
+    kept: Path | None = None,
+    progress: Callable[[float], None] = lambda _: None,
+) -> tuple[Pair, ...]:
     """Pairs of images that show the same, leaks first, then by distance.
 
     Of many equal images each is paired with the first one of them in either split, rather than with all; but every
@@ -72,22 +85,21 @@ def find(training: Images, test: Images, features: Mapping[Split, Tensor]) -> tu
         training: the training images.
         test: the test images, of the same size.
         features: float32 (n, features) of each split's images, of length 1; see `explain.embed`.
+        kept: file that keeps the distances, which take longest; the same images and features find them there again.
+        progress: is told which share, from 0 to 1, of the pairs has been compared.
     """
     pixels = torch.from_numpy(np.concatenate([training.pixels, test.pixels])).movedim(-1, 1)
     images = _All(pixels, len(training))
     equal = set(_equal(images))
     pairs = [images.pair(one, other, 0.0, equal=True) for one, other in equal]
-    looks = _looks(images.pixels)
-    near = torch.cat(
-        [
-            candidates(features["training"], features["test"]),
-            candidates(looks[: images.training], looks[images.training :]),
-        ]
-    ).unique(dim=0)
-    # Of equal images one is enough to be compared with others.
-    copies = torch.tensor(sorted({max(pair) for pair in equal}), dtype=torch.int64)
-    near = near[~torch.isin(near, copies).any(1)]
-    distances = compared(images.pixels, near)
+    if kept is not None and kept.exists():
+        tensors, _ = read_tensors(kept)
+        near, distances = tensors["pairs"], tensors["distances"]
+    else:
+        near = _near(images, features, equal)
+        distances = compared(images.pixels, near, progress)
+        if kept is not None:
+            write_tensors(kept, {"pairs": near, "distances": distances}, {})
     copies_of: dict[int, list[int]] = defaultdict(list)
     for one, other in equal:
         copies_of[one].append(other)
@@ -99,6 +111,18 @@ def find(training: Images, test: Images, features: Mapping[Split, Tensor]) -> tu
     return tuple(
         sorted(pairs, key=lambda pair: (not pair.is_leak, pair.distance, pair.split_b, pair.index_a, pair.index_b))
     )
+
+
+def _near(images: _All, features: Mapping[Split, Tensor], equal: set[tuple[int, int]]) -> Tensor:
+    """Pairs that are worth comparing, int64 (pairs, 2); of equal images the first one stands for all."""
+    looks = _looks(images.pixels)
+    found = [
+        candidates(features["training"], features["test"]),
+        candidates(looks[: images.training], looks[images.training :]),
+    ]
+    near: Tensor = torch.unique(torch.cat(found), dim=0)
+    copies = torch.tensor(sorted({max(pair) for pair in equal}), dtype=torch.int64)
+    return near[~torch.isin(near, copies).any(1)]
 
 
 def _equal(images: _All) -> Iterator[tuple[int, int]]:
@@ -146,25 +170,35 @@ def candidates(training: Tensor, test: Tensor) -> Tensor:
     return unique
 
 
-def compared(pixels: Tensor, pairs: Tensor) -> Tensor:
+def compared(pixels: Tensor, pairs: Tensor, progress: Callable[[float], None] = lambda _: None) -> Tensor:
     """Distance of the images of each pair where they fit best.
 
     Args:
         pixels: uint8 (n, 3, height, width).
         pairs: int64 (pairs, 2), positions in `pixels`.
+        progress: is told which share of the pairs has been compared.
 
     Returns:
-        float32 (pairs,), from 0 to 2; infinite where small pictures of them are farther apart than `COARSE`.
+        float32 (pairs,), from 0 to 2; infinite where smaller pictures of them are farther apart than `COARSE`, or than
+        `MEDIUM`.
     """
     distances = torch.full((len(pairs),), torch.inf)
     small = _small(pixels)
     for start in range(0, len(pairs), PAIRS):
-        some = pairs[start : start + PAIRS]
-        close = (_rough(small[some[:, 0]], small[some[:, 1]]) < COARSE).nonzero()[:, 0]
-        if len(close):
-            one, other = (pixels[some[close, side]].float() for side in (0, 1))
-            distances[start + close] = _fitted(one, other)
+        places = torch.arange(start, min(start + PAIRS, len(pairs)))
+        # Each look takes some ten times as long as the one before, for a tenth of the pairs.
+        places = places[_rough(*_sides(small, pairs[places])) < COARSE]
+        if len(places):
+            places = places[_fitted(*_sides(small, pairs[places]), MEDIUM_SHIFTS) < MEDIUM]
+        if len(places):
+            distances[places] = _fitted(*_sides(pixels, pairs[places]), SHIFTS)
+        progress(min(start + PAIRS, len(pairs)) / len(pairs))
     return distances
+
+
+def _sides(pixels: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """The images of pairs: float32 (pairs, 3, height, width) twice."""
+    return pixels[pairs[:, 0]].float(), pixels[pairs[:, 1]].float()
 
 
 def _small(pixels: Tensor) -> Tensor:
@@ -196,14 +230,14 @@ def _rough(one: Tensor, other: Tensor) -> Tensor:
     return best
 
 
-def _fitted(one: Tensor, other: Tensor) -> Tensor:
+def _fitted(one: Tensor, other: Tensor, shifts: Sequence[int]) -> Tensor:
     """The least distance over mirrors, shifts and scales; float32 (n, 3, height, width) twice -> (n,)."""
     best = torch.full((len(one),), torch.inf)
     sizes = [(one, other)]
     for scale in SCALES:
         sizes += [(_enlarged(one, scale), other), (one, _enlarged(other, scale))]
     for first, second in sizes:
-        for mirrored, down, right in product((first, first.flip(3)), SHIFTS, SHIFTS):
+        for mirrored, down, right in product((first, first.flip(3)), shifts, shifts):
             best = torch.minimum(best, _apart(*_overlap(mirrored, second, down, right)))
     return best
 

@@ -81,7 +81,7 @@ class Trials:
         images = source.read_training()
         if not recipe.validation:
             recipe = recipe.replace(f"validation={HELD_OUT}")
-        recipe = recipe.for_images(len(images))
+        recipe = recipe.for_device(environment.device(device).type).for_images(len(images))
         folder = root / f"{recipe.name}-{digest(recipe, images, device)}"
         return cls(recipe, source, folder, device, images.fingerprint)
 
@@ -136,7 +136,7 @@ def digest(recipe: Recipe, images: Images, device: str, *more: int) -> str:
         device: ``auto``, ``cpu`` or ``cuda``.
         more: numbers that make other trainings.
     """
-    said = recipe.model_copy(update={"name": "unnamed", "description": ""})
+    said = recipe.model_copy(update={"name": "unnamed", "description": "", "search": {}})
     chosen = environment.device(device)
     facts = environment.describe(chosen)
     # What rounds otherwise makes other trainings: they are not mixed.

@@ -1,0 +1,57 @@
+"""What a search for better values has found, as one HTML page."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from thirtytwo.report import charts, html, wording
+
+if TYPE_CHECKING:
+    from thirtytwo.study import Tuned, TuningTrial
+
+LISTED = 15
+"""Trials in the table, best first."""
+
+
+def render(found: Tuned) -> str:
+    """The page.
+
+    Args:
+        found: all that it tells.
+    """
+    best, own = found.best, found.own
+    most = max(found.importances.values(), default=0.0) or 1.0
+    ranked = sorted(found.trials, key=lambda trial: (trial.state != "complete", -(trial.accuracy or 0.0)))
+    keys = list(best.values)
+    states = [trial.state for trial in found.trials]
+    facts = {
+        "notice": "",
+        "warnings": (),
+        "name": found.name,
+        "accuracy": wording.percent(best.accuracy or 0.0),
+        "own": None if own is None or own.accuracy is None else wording.percent(own.accuracy),
+        "number": len(found.trials),
+        "counts": {state: states.count(state) for state in ("complete", "pruned", "failed")},
+        "chart": charts.trials([trial.accuracy for trial in found.trials], states),
+        "importances": [(key, share, share / most) for key, share in found.importances.items()],
+        "changes": [(key, _told(own, key) if own else "–", _told(best, key)) for key in keys],
+        "keys": keys,
+        "rows": [
+            (
+                trial.number,
+                "–" if trial.accuracy is None else wording.percent(trial.accuracy),
+                trial.state,
+                [_told(trial, key) for key in keys],
+            )
+            for trial in ranked[:LISTED]
+        ],
+        "file": found.path.name,
+        "command": shlex.join(["thirtytwo", "compare", str(found.own_path), str(found.path), "--first-seed", "1"]),
+    }
+    return html.render("tuning.html.jinja", facts)
+
+
+def _told(trial: TuningTrial, key: str) -> str:
+    value = trial.values.get(key, "–")
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

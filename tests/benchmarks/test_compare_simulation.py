@@ -1,0 +1,33 @@
+"""The simulation shows what `compare` promises, and what an ordinary test does when it is looked at too often."""
+
+from __future__ import annotations
+
+import pytest
+
+import compare_simulation
+
+STUDIES = 400
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[float, dict[str, float]]:
+    return {one: compare_simulation.simulate(one, 0.002, pairs=20, studies=STUDIES) for one in (0.0, 0.001, 0.003)}
+
+
+def test_a_difference_that_is_not_there_is_seldom_found_however_often_one_looks(
+    found: dict[float, dict[str, float]],
+) -> None:
+    assert found[0.0]["found"] <= 0.05
+    assert found[0.0]["found_by_an_ordinary_test"] > 0.1
+
+
+def test_larger_differences_are_found_more_often_and_sooner(found: dict[float, dict[str, float]]) -> None:
+    rates, pairs = ([found[one][key] for one in sorted(found)] for key in ("found", "pairs"))
+    assert rates == sorted(rates)
+    assert rates[-1] > 0.9
+    assert pairs == sorted(pairs, reverse=True)
+
+
+def test_the_same_seed_draws_the_same_studies() -> None:
+    once, again = (compare_simulation.simulate(0.001, 0.002, pairs=10, studies=50) for _ in range(2))
+    assert once == again

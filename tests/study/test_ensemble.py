@@ -1,0 +1,101 @@
+"""Ensembles: never worse than their best member where they are chosen, and one model to everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thirtytwo import evaluate, metrics
+from thirtytwo import recipe as recipes
+from thirtytwo.classifier import Classifier, Ensemble
+from thirtytwo.data import Source, find
+from thirtytwo.errors import ModelError
+from thirtytwo.study import ensemble
+from thirtytwo.study.ensemble import selected
+from thirtytwo.train import train
+
+WORDS = ["batch_size=32", "model.stages=[[4],[8]]", "model.hidden_units=16", "validation=0.25"]
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return find("shapes:training=200,test=40").in_memory()
+
+
+@pytest.fixture(scope="module")
+def members(source: Source, tmp_path_factory: pytest.TempPathFactory) -> list[Classifier]:
+    folder = tmp_path_factory.mktemp("members")
+    recipe = recipes.load("classic", ["epochs=3", *WORDS])
+    return [train(recipe, source, seed=seed, out=folder / str(seed)).finish() for seed in range(3)]
+
+
+def answers_of(labels: torch.Tensor, models: int, seed: int) -> torch.Tensor:
+    noise = torch.randn((models, len(labels), 4), generator=torch.Generator().manual_seed(seed))
+    return (noise + 1.5 * torch.nn.functional.one_hot(labels, 4)).softmax(2)
+
+
+@settings(deadline=None)
+@given(models=st.integers(1, 6), seed=st.integers(0, 1000))
+def test_what_is_selected_is_no_worse_than_the_best_alone(models: int, seed: int) -> None:
+    labels = torch.arange(60) % 4
+    answers = answers_of(labels, models, seed)
+    counts = selected(answers, labels)
+    shares = torch.tensor(counts) / sum(counts)
+    together = metrics.cross_entropy((answers * shares[:, None, None]).sum(0), labels)
+    assert together <= min(metrics.cross_entropy(answer, labels) for answer in answers) + 1e-6
+
+
+def test_models_that_know_nothing_are_not_selected() -> None:
+    labels = torch.arange(400) % 4
+    answers = answers_of(labels, 3, 0)
+    answers[1] = 0.25
+    counts = selected(answers, labels)
+    assert counts[1] == 0
+    assert counts[0] > 0
+    assert counts[2] > 0
+
+
+def test_an_ensemble_says_the_weighted_mean_of_what_its_members_say(members: list[Classifier], source: Source) -> None:
+    pixels = source.read_training().pixels[:20]
+    both = Ensemble.of(members[:2], [3, 1])
+    expected = 0.75 * members[0](pixels) + 0.25 * members[1](pixels)
+    assert np.allclose(both(pixels), expected, atol=1e-6)
+    alone = Ensemble.of(members[:1])
+    assert np.allclose(alone(pixels), members[0](pixels), atol=1e-6)
+    assert alone.fingerprint != both.fingerprint != Ensemble.of(members[:2]).fingerprint
+
+
+def test_it_is_stored_in_one_file_and_scored_like_any_model(
+    members: list[Classifier], source: Source, tmp_path: Path
+) -> None:
+    chosen = ensemble(members, ["a", "b", "c"], source)
+    chosen.ensemble.save(tmp_path / "model.safetensors")
+    for place in (tmp_path, tmp_path / "model.safetensors"):  # the folder says the same
+        again = Classifier.load(place)
+        assert again.fingerprint == chosen.ensemble.fingerprint
+    scored = evaluate(again, source, split="validation")
+    assert scored.summary()["accuracy"] == chosen.accuracy
+    assert scored.summary()["loss"] == pytest.approx(chosen.loss, abs=1e-5)
+    assert chosen.loss <= chosen.best.loss + 1e-6
+    assert 0 <= chosen.disagreement <= 1
+    assert again.unknown_below == chosen.ensemble.unknown_below > 0
+
+
+def test_members_that_do_not_fit_are_refused(members: list[Classifier], source: Source, tmp_path: Path) -> None:
+    short = recipes.load("classic", ["epochs=1", *WORDS])
+    other = train(short, "shapes:training=100,test=20", out=tmp_path / "a").finish()
+    with pytest.raises(ModelError, match="other images than these"):
+        ensemble([members[0], other], ["a", "b"], source)
+    half = ["validation=0.5", "epochs=1", *WORDS[:-1]]
+    other = train(recipes.load("classic", half), source, out=tmp_path / "b").finish()
+    with pytest.raises(ModelError, match="held out 25%, 50%"):
+        ensemble([members[0], other], ["a", "b"], source)
+    with pytest.raises(ModelError, match="members differ: found 10 classes"):
+        Ensemble.of([members[0], Classifier(members[0].network, members[0].model, members[0].classes, (16, 16))])
+    with pytest.raises(ModelError, match="expected a number above 0"):
+        Ensemble.of(members[:2], [1, 0])

@@ -217,7 +217,7 @@ def test_tune_writes_a_recipe_and_a_page(program: Program, tmp_path: Path) -> No
     again = program(*words)
     assert again.code == 0
     assert "trial 0" not in again.out  # nothing is trained twice
-    assert f"thirtytwo compare classic {found['tuned']}" in again.out
+    assert f"thirtytwo compare {tmp_path / 't' / 'classic-own.toml'} {found['tuned']}" in again.out
     assert program("train", found["tuned"], "--data", SHAPES, "--epochs", "1", "--out", tmp_path / "run").code == 0
 
 

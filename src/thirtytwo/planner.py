@@ -68,6 +68,7 @@ def expected(recipe: Recipe, data: str, images: int, device: str) -> dict[str, A
     if data != "cifar10" or recipe.name not in recipes.names():
         return None
     shipped = recipes.load(recipe.name)
-    if recipe not in (shipped, shipped.for_device(device), shipped.for_device(device).for_images(images)):
+    kinds = (shipped, shipped.for_device(device))
+    if recipe not in (*kinds, *(kind.for_images(images) for kind in kinds)):
         return None
     return newest("training", recipe.name, device) or newest("training", recipe.name)

@@ -164,7 +164,9 @@ class Recipe(Settings):
         return self
 
     def for_device(self, kind: str) -> Recipe:
-        """The recipe for ``cpu`` or ``cuda``, with `on_gpu` applied or left out; the result does not change again.
+        """The recipe as ``cpu`` or ``cuda`` trains it: with `on_gpu` applied or left out, and nothing to search.
+
+        The result does not change again.
 
         Raises:
             ValueError: `on_gpu` is wrong.
@@ -175,7 +177,7 @@ class Recipe(Settings):
             if problems:
                 raise ValueError(f"on_gpu: {'; '.join(problems)}")
         try:
-            return Recipe.model_validate_json(json.dumps({**values, "on_gpu": []}, default=_refuse))
+            return Recipe.model_validate_json(json.dumps({**values, "on_gpu": [], "search": {}}, default=_refuse))
         except ValidationError as error:
             raise ValueError(f"on_gpu: {'; '.join(map(_explain, error.errors(include_url=False)))}") from None
         except (ValueError, RecursionError) as error:

@@ -61,7 +61,7 @@ def make_run(
 ) -> Run:
     """A run folder with the files of a real one, and made-up numbers."""
     unselected = [] if validation else ["validation=0", "early_stopping.patience=0"]
-    recipe = recipes.load("classic", [*unselected, *overrides])
+    recipe = recipes.load("classic", [*unselected, *overrides]).for_device("cpu")
     if network:
         recipe = recipe.model_copy(update={"model": CustomModel(module=network)})
     facts = {

@@ -435,7 +435,7 @@ def test_the_command_makes_the_same_run_again(tmp_path: Path) -> None:
         *("--data", spec, "--seed", "7", "--device", "cpu"),
     ]
     toml = next(text for tag, text in found.texts if text.startswith("name = "))
-    assert recipes.parse(toml) == recipes.load("classic")
+    assert recipes.parse(toml) == recipes.load("classic").for_device("cpu")
 
 
 def test_threads_are_named_only_where_they_decide_how_sums_are_rounded(tmp_path: Path) -> None:

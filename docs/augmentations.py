@@ -52,7 +52,7 @@ def versions(settings: Augmentation, pictures: Tensor) -> Tensor:
 def main() -> None:
     """Draw."""
     drawn = draw(40, seed=2).images.pixels[10 : 10 + VERSIONS + 1]
-    pictures = torch.from_numpy(drawn).movedim(-1, 1).float() / 255
+    pictures = (torch.from_numpy(drawn).movedim(-1, 1).float() / 255).flip(0)  # a bright one first
     width = WORDS + VERSIONS * (SIDE + GAP) + GAP
     page = Image.new("RGB", (width, GAP + len(KINDS) * (SIDE + GAP)), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(16)

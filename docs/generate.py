@@ -45,6 +45,13 @@ def commit(entry: dict[str, Any]) -> str:
     return found[:12] + ("+" if found.endswith("+") else "")
 
 
+def places(series: list[dict[str, Any]]) -> str:
+    """Two columns: the machines of some series, and their commits."""
+    machines = dict.fromkeys(where(entry) for entry in series)
+    commits = dict.fromkeys(f"`{commit(entry)}`" for entry in series)
+    return f"{'; '.join(machines)} | {', '.join(commits)}"
+
+
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
@@ -65,13 +72,11 @@ def recipe_table() -> str:
                 Spread.of([value for entry in series for value in entry[key]["values"]]).to_json()
                 for key in ("accuracy", "train_seconds")
             )
-            places = dict.fromkeys(where(entry) for entry in series)
-            commits = dict.fromkeys(f"`{commit(entry)}`" for entry in series)
             lines.append(
                 f"| `{name}` | {title} | {spread(accuracy, percent)} | {accuracy['n']} "
                 f"| {spread(seconds, lambda s: f'{s:,.0f} s' if s >= 100 else f'{s:.1f} s')} "
                 f"| {series[-1]['parameters']:,} | {series[-1]['flops'] / 1e12:,.0f} × 10¹² "
-                f"| {'; '.join(places)} | {', '.join(commits)} |"
+                f"| {places(series)} |"
             )
     return "\n".join(lines)
 
@@ -105,21 +110,22 @@ def speed_table() -> str:
     ]
     for name in (name for name in recipes.names() if name.startswith("fast")):
         for device, title in DEVICES.items():
-            entry = newest("comparison", name, device)
-            if entry is None:
+            series = [entry for entry in planner.every("comparison", name) if entry["device"] == device]
+            if not series:
                 lines.append(f"| `{name}` | {title} | not yet measured | | | | | | | |")
                 continue
-            pairs, ratios = entry["pairs"], entry["ratio"]["values"]
+            pairs = [pair for entry in series for pair in entry["pairs"]]
+            ratios = [ratio for entry in series for ratio in entry["ratio"]["values"]]
 
             def both(key: str, form: Any, pairs: list[dict[str, Any]] = pairs) -> list[str]:
                 columns = [[pair[prefix + key] for pair in pairs if prefix + key in pair] for prefix in ("", "rival_")]
                 return [form(fmean(column)) for column in columns]
 
             lines.append(
-                f"| `{name}` | {title} | **{entry['ratio']['mean']:.2f}** ({min(ratios):.2f} to {max(ratios):.2f}) "
-                f"| {entry['n']} | {' | '.join(both('seconds', '{:,.0f}'.format))} "
+                f"| `{name}` | {title} | **{fmean(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f}) "
+                f"| {len(pairs)} | {' | '.join(both('seconds', '{:,.0f}'.format))} "
                 f"| {', '.join(both('test_accuracy', percent))} | {', '.join(both('cold_seconds', '{:,.0f}'.format))} "
-                f"| {where(entry)} | `{commit(entry)}` |"
+                f"| {places(series)} |"
             )
     return "\n".join(lines)
 

@@ -221,6 +221,11 @@ def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pyt
     assert len([row for row in rows if "not yet measured" in row]) == len(rows) - 3
     assert rows[3].startswith("| `fast94` | GPU | **0.50** (0.40 to 0.60) | 3 | 20 | 40 | 94.00%, 93.00% | 60, 80 |")
     assert "a card, a machine | `0123456789ab+` |" in rows[3]
+    other = {**entry, "machine": "another", "pairs": pairs[:1], "ratio": {**SPREAD, "values": [0.9]}}
+    monkeypatch.setattr(planner, "measured", lambda: (entry, other))
+    row = generate.speed_table().splitlines()[3]
+    assert row.startswith("| `fast94` | GPU | **0.60** (0.40 to 0.90) | 4 |")
+    assert "a card, a machine; a card, another |" in row
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -15,7 +15,8 @@ def entry(n: int, commit: str, data: str = "cifar10", kind: str = "training") ->
 def test_the_newest_of_several_runs_of_a_commit_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     older, newer, single = entry(3, "a"), entry(3, "b"), entry(1, "c")
     changed, other, race = entry(3, "d+"), entry(3, "e", "shapes"), entry(3, "f", kind="race")
-    monkeypatch.setattr(planner, "measured", lambda: (older, newer, single, changed, other, race))
+    without_data = {"kind": "inference", "recipe": "classic", "n": 9, "device": "cpu"}
+    monkeypatch.setattr(planner, "measured", lambda: (older, newer, single, changed, other, race, without_data))
     assert planner.newest("training", "classic") is newer
     monkeypatch.setattr(planner, "measured", lambda: (single, changed, other))
     assert planner.newest("training", "classic") is changed

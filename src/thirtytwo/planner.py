@@ -29,7 +29,7 @@ def every(kind: str, recipe: str) -> list[dict[str, Any]]:
     return [
         entry
         for entry in measured()
-        if (entry["kind"], entry["recipe"], entry["data"]) == (kind, recipe, "cifar10")
+        if (entry["kind"], entry["recipe"], entry.get("data")) == (kind, recipe, "cifar10")
         and entry["settings"] == settings[entry["device"]]
     ]
 

@@ -125,12 +125,7 @@ class Stepper:
             return
         rates = [float(group["lr"]) for group in optim.groups(self._state.optimizers)]
         _put(torch.tensor([*rates, share, step]), self._numbers)
-        kind = self._kind(len(draws.chosen), size)
-        for source, place in zip(draws, self._place(draws), strict=True):
-            _put(source, place)
-        if kind not in self._programs:
-            self._programs[kind] = self._recorded(kind)
-        self._programs[kind]()
+        self._program(draws, size)()
 
     def prepare(self, kinds: Iterable[tuple[int, Size, float]]) -> None:
         """Record steps beforehand, so that none has to wait for it; weights, and all that is counted, stay as they are.
@@ -142,12 +137,17 @@ class Stepper:
             return
         for batch, size, done in kinds:
             optim.set_rates(self._state.optimizers, 0.0, done)
-            kind = self._kind(batch, size)
-            if kind not in self._programs:
-                draws = self._loader.draw(0, 0, torch.arange(batch, device=self._device))
-                for source, place in zip(draws, self._place(draws), strict=True):
-                    _put(source, place)
-                self._programs[kind] = self._recorded(kind)
+            if self._kind(batch, size) not in self._programs:
+                self._program(self._loader.draw(0, 0, torch.arange(batch, device=self._device)), size)
+
+    def _program(self, draws: Draws, size: Size) -> Program:
+        """A step of this kind, for these draws, which lie in their places now; recorded if it has not been."""
+        kind = self._kind(len(draws.chosen), size)
+        for source, place in zip(draws, self._place(draws), strict=True):
+            _put(source, place)
+        if kind not in self._programs:
+            self._programs[kind] = self._recorded(kind)
+        return self._programs[kind]
 
     def _kind(self, batch: int, size: Size) -> Kind:
         return batch, size, models.parameters(self._state.network)

@@ -509,15 +509,6 @@ def tune_command(
     folder = out or Path("runs") / "tune" / settings.name
     screen.tuning_begins(settings, source, trials, folder)
 
-    def watch(_: int, training: Training) -> Generator[Step | Epoch]:
-        with _interruptible(training) as received, screen.trial_under_way(training) as show:
-            for event in training:
-                show(event)
-                yield event
-        if training.interrupted:
-            screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
-            raise typer.Exit(128 + received[0])
-
     found = tune(
         settings,
         source,
@@ -528,7 +519,7 @@ def tune_command(
         pruner=pruner.value,
         storage=storage,
         device=device,
-        watch=watch,
+        watch=lambda _, training: _watched(screen, training),
         done=screen.tuning_trial,
     )
     page = report.write_tuning(folder, found)
@@ -619,12 +610,9 @@ def audit_command(
     with screen.networks_under_way(networks) as show:
 
         def watch(number: int, training: Training) -> None:
-            with _interruptible(training) as received:
+            with _to_the_end(screen, training):
                 for event in training:
                     show(number, event)
-            if training.interrupted:
-                screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
-                raise typer.Exit(128 + received[0])
 
         found = audit(source, settings, folder, folds=networks, seed=seed, device=device, watch=watch, busy=screen.busy)
     write_atomic(folder / "label_issues.csv", findings.table(findings.ISSUE_COLUMNS, found.issues))
@@ -667,14 +655,28 @@ def _watch(screen: Screen) -> Callable[[Training], None]:
     """Shows a training of a study while it goes on, and lets it be interrupted."""
 
     def watch(training: Training) -> None:
-        with _interruptible(training) as received, screen.trial_under_way(training) as show:
-            for event in training:
-                show(event)
-        if training.interrupted:
-            screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
-            raise typer.Exit(128 + received[0])
+        for _ in _watched(screen, training):
+            pass
 
     return watch
+
+
+def _watched(screen: Screen, training: Training) -> Generator[Step | Epoch]:
+    """The events of a study's training, shown as they are passed on."""
+    with _to_the_end(screen, training), screen.trial_under_way(training) as show:
+        for event in training:
+            show(event)
+            yield event
+
+
+@contextlib.contextmanager
+def _to_the_end(screen: Screen, training: Training) -> Iterator[None]:
+    """Let a study's training be interrupted, which ends the command."""
+    with _interruptible(training) as received:
+        yield
+    if training.interrupted:
+        screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
+        raise typer.Exit(128 + received[0])
 
 
 @contextlib.contextmanager

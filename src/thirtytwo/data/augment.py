@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from thirtytwo.data.policies import Policy
+from thirtytwo.data.policies import Policy, per_channel
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,8 @@ def cut_out(images: Tensor, side: int, fill: tuple[float, float, float], places:
     Returns:
         The same shape, dtype and device.
     """
-    covered = [
-        torch.arange(length, device=images.device) - (place * (length - side + 1)).long()[:, None]
-        for length, place in zip(images.shape[2:], places, strict=True)
-    ]
-    rows, columns = ((distance >= 0) & (distance < side) for distance in covered)  # (batch, height), (batch, width)
-    square = rows[:, None, :, None] & columns[:, None, None, :]
+    both = torch.full((1,), float(side), device=images.device)
+    square = _rectangles(images, (both, both), places)
     return torch.where(square, per_channel(fill, images.device), images)
 
 
@@ -157,18 +153,25 @@ def erased(images: Tensor, probability: float, fill: tuple[float, float, float],
     area = (0.02 + 0.31 * draws[1]) * height * width
     shape = 3.3 ** (2 * draws[2] - 1)  # height over width
     sides = ((area * shape).sqrt().round().clamp(1, height), (area / shape).sqrt().round().clamp(1, width))
-    covered = []
-    for length, side, place in zip((height, width), sides, draws[3:], strict=True):
-        distance = torch.arange(length, device=images.device) - (place * (length - side + 1)).floor()[:, None]
-        covered.append((distance >= 0) & (distance < side[:, None]))
-    rectangle = covered[0][:, None, :, None] & covered[1][:, None, None, :]
+    rectangle = _rectangles(images, sides, draws[3:])
     is_erased = (draws[0] < probability)[:, None, None, None]
     return torch.where(rectangle & is_erased, per_channel(fill, images.device), images)
 
 
-def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """float32 (channels, 1, 1); filled in on the device, since a GPU that records steps can be sent nothing."""
-    return torch.stack([torch.full((), value, device=device) for value in values])[:, None, None]
+def _rectangles(images: Tensor, sides: tuple[Tensor, Tensor], places: Tensor) -> Tensor:
+    """Rectangles wholly inside of images: bool (batch, 1, height, width).
+
+    Args:
+        images: (batch, channels, height, width).
+        sides: whole numbers as float (1,) or (batch,): how high and how wide.
+        places: float (2, batch) in [0, 1): how far down and right.
+    """
+    covered = []
+    for length, side, place in zip(images.shape[2:], sides, places, strict=True):
+        distance = torch.arange(length, device=images.device) - (place * (length - side + 1)).floor()[:, None]
+        covered.append((distance >= 0) & (distance < side[:, None]))  # (batch, length)
+    rectangles: Tensor = covered[0][:, None, :, None] & covered[1][:, None, None, :]
+    return rectangles
 
 
 def shifts(pixels: int, batch: int, generator: torch.Generator) -> Tensor:

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thirtytwo.data.augment import Augment, moved, per_channel, scaled_down, shifts
+from thirtytwo.data.augment import Augment, moved, scaled_down, shifts
 from thirtytwo.data.images import Images
 from thirtytwo.data.mixing import Mixing
+from thirtytwo.data.policies import per_channel
 
 
 class Draws(NamedTuple):

@@ -21,14 +21,18 @@ Operation = Callable[[Tensor, Tensor], Tensor]
 """images float (n, 3, height, width) in [0, 1], amounts (n, 1, 1, 1) in [-1, 1] -> the same shape, in [0, 1]."""
 
 
+def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """float32 (channels, 1, 1); filled in on the device, since a GPU that records steps can be sent nothing."""
+    return torch.stack([torch.full((), value, device=device) for value in values])[:, None, None]
+
+
 def _blended(images: Tensor, other: Tensor, amounts: Tensor) -> Tensor:
     """Away from `other` for positive amounts, towards it for negative ones."""
     return (images + (images - other) * amounts).clamp(0.0, 1.0)
 
 
 def _grey(images: Tensor) -> Tensor:
-    shares = torch.stack([torch.full((), share, device=images.device) for share in GREY])[:, None, None]
-    return (images * shares).sum(1, keepdim=True)
+    return (images * per_channel(GREY, images.device)).sum(1, keepdim=True)
 
 
 def identity(images: Tensor, _: Tensor) -> Tensor:

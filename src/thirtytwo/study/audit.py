@@ -15,6 +15,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def audit(
         )
     networks = Folds.of(recipe, source, out, folds, seed, device)
     key = digest(networks.recipe, training, device, folds, seed)
-    networks = Folds.of(recipe, source, out / f"networks-{key}", folds, seed, device)
+    networks = replace(networks, path=out / f"networks-{key}")
     for network in range(folds):
         networks.train(network, None if watch is None else functools.partial(watch, network))
     facts = {"audit": str(out.resolve()), "recipe": recipe.name}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,29 +45,39 @@ def conditions(run: Run) -> dict[str, Any]:
     }
 
 
-def common(runs: Sequence[Run], *, same_recipe: bool = True) -> dict[str, Any]:
+def common(runs: Sequence[Run]) -> dict[str, Any]:
     """What the runs of one entry share: the values of `CONDITIONS`, and the day of the newest run as `date`.
-
-    Args:
-        runs: at least one.
-        same_recipe: whether they have to share the recipe, too.
 
     Raises:
         Refused: they are a mix of conditions, recipes or data.
+    """
+    expected = alike(runs)
+    return {
+        **{key: expected[key] for key in CONDITIONS},
+        "date": max(str(run.environment["date"]) for run in runs)[:10],
+    }
+
+
+def alike(runs: Sequence[Run], *, but: Collection[str] = ()) -> dict[str, Any]:
+    """The `conditions` of runs that share them.
+
+    Args:
+        runs: at least one.
+        but: keys that they need not share.
+
+    Raises:
+        Refused: they do not.
     """
     first, *others = runs
     expected = conditions(first)
     for run in others:
         for key, found in conditions(run).items():
-            if found != expected[key] and (same_recipe or key != "recipe"):
+            if found != expected[key] and key not in but:
                 raise Refused(
                     f"{run.path}: {key} is {found!r}; expected {expected[key]!r}, as in {first.path}: the runs of an "
                     "entry are made under the same conditions; move those that are not out of the folder"
                 )
-    return {
-        **{key: expected[key] for key in CONDITIONS},
-        "date": max(str(run.environment["date"]) for run in runs)[:10],
-    }
+    return expected
 
 
 def digest(text: str) -> str:

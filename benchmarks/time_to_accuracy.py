@@ -78,13 +78,15 @@ def comparison(ours: Path, rival: Path, recipe: str, against: str) -> dict[str, 
         }
         for seed in both
     ]
-    measured.common([*first.scored.values(), *second.scored.values()], same_recipe=False)
+    # Each computes in what is quickest for it: the rival in half precision, ours, with kernels of its own, in single.
+    measured.alike([*first.scored.values(), *second.scored.values()], but=("recipe", "precision"))
     return {
         "kind": "comparison",
         **first.shared(facts),
         "series": f"{facts['id']} against {rival_facts['id']}",
         "n": len(pairs),
         "against": against,
+        "rival_precision": second.scored[both[0]].environment["precision"],
         "ratio": measured.spread([pair["seconds"] / pair["rival_seconds"] for pair in pairs]),
         "pairs": pairs,
     }

@@ -169,6 +169,7 @@ def measured(kind: str, **more: Any) -> dict[str, Any]:
         "device": "cpu",
         "device_name": "a processor",
         "machine": "a machine",
+        "precision": "float32",
         "commit": "0123456789abcdef+",
         "command": "a command",
         "versions": {"torch": "2.13.0"},
@@ -219,13 +220,19 @@ def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pyt
     monkeypatch.setattr(planner, "measured", lambda: (entry,))
     rows = generate.speed_table().splitlines()
     assert len([row for row in rows if "not yet measured" in row]) == len(rows) - 3
-    assert rows[3].startswith("| `fast94` | GPU | **0.50** (0.40 to 0.60) | 3 | 20 | 40 | 94.00%, 93.00% | 60, 80 |")
+    assert rows[3].startswith(
+        "| `fast94` | GPU, rival in float32 | **0.50** (0.40 to 0.60) | 3 | 20 | 40 | 94.00%, 93.00% | 60, 80 |"
+    )
     assert "a card, a machine | `0123456789ab+` |" in rows[3]
     other = {**entry, "machine": "another", "pairs": pairs[:1], "ratio": {**SPREAD, "values": [0.9]}}
     monkeypatch.setattr(planner, "measured", lambda: (entry, other))
     row = generate.speed_table().splitlines()[3]
-    assert row.startswith("| `fast94` | GPU | **0.60** (0.40 to 0.90) | 4 |")
+    assert row.startswith("| `fast94` | GPU, rival in float32 | **0.60** (0.40 to 0.90) | 4 |")
     assert "a card, a machine; a card, another |" in row
+    monkeypatch.setattr(planner, "measured", lambda: (entry, {**other, "rival_precision": "bfloat16"}))
+    single, half = (row for row in generate.speed_table().splitlines() if "rival in" in row)
+    assert single.startswith("| `fast94` | GPU, rival in float32 | **0.50** (0.40 to 0.60) | 3 |")
+    assert half.startswith("| `fast94` | GPU, rival in bfloat16 | **0.90** (0.90 to 0.90) | 1 |")
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -102,9 +102,13 @@ def describe(chosen: torch.device, precision: str = "float32") -> dict[str, Any]
 
 
 def machine() -> str:
-    """One line for people: processor, cores, memory, system."""
+    """One line for people: processor and what it computes with, cores, memory, system."""
     gibibytes = _memory_bytes() / 2**30
-    return f"{cpu_name()}, {os.cpu_count()} cores, {gibibytes:.0f} GiB, {platform.system()} {platform.machine()}"
+    vectors = torch.backends.cpu.get_cpu_capability()  # such as AVX2
+    if has_bfloat16(torch.device("cpu")):
+        vectors += " and bfloat16"
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{cpu_name()} with {vectors}, {os.cpu_count()} cores, {gibibytes:.0f} GiB, {system}"
 
 
 def cpu_name() -> str:

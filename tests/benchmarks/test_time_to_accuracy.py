@@ -78,6 +78,15 @@ def test_every_run_of_both_is_recorded_and_pairs_give_the_ratio(tmp_path: Path) 
     assert "takes 0.375" in time_to_accuracy.told(found["comparison", "classic"])
 
 
+def test_each_recipe_computes_in_its_own_precision(tmp_path: Path) -> None:
+    folders = {name: begin(tmp_path, name) for name in ("classic", "airbench94")}
+    ended(folders["classic"], "classic", 0, 50.0)
+    ended(folders["airbench94"], "airbench94", 0, 100.0, precision="bfloat16")
+    found = time_to_accuracy.comparison(folders["classic"], folders["airbench94"], "classic", "airbench94")
+    assert found is not None
+    assert (found["precision"], found["rival_precision"]) == ("float32", "bfloat16")
+
+
 def test_recipes_that_ran_on_different_machines_are_not_compared(tmp_path: Path) -> None:
     folders = {name: begin(tmp_path, name) for name in ("classic", "airbench94")}
     ended(folders["classic"], "classic", 0, 52.0)

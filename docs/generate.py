@@ -142,6 +142,38 @@ def speed_row(name: str, title: str, series: list[dict[str, Any]]) -> str:
     )
 
 
+def audit_paragraph() -> str:
+    """What the audit of CIFAR-10 found, and how much of it is so."""
+    entry = next((entry for entry in reversed(planner.measured()) if entry["kind"] == "audit"), None)
+    if entry is None:
+        return "Not yet measured on CIFAR-10."
+    judged, named = entry["judged"], entry["named"]
+    text = (
+        f"On CIFAR-10 all of it took {entry['seconds'] / 60:.0f} minutes ({where(entry)}; commit `{commit(entry)}`; "
+        f"`{entry['command']}`). It names {named['label_issues'].get('training', 0):,} training and "
+        f"{named['label_issues'].get('test', 0):,} test images for their labels, {named['pairs']:,} pairs, and "
+        f"{named['leaked_test_images']:,} test images of which there is a training image. Of {judged['pairs']} pairs "
+        f"that were looked at one by one, {judged['same']} show the same picture; by these, weighted by how many pairs "
+        f"each stands for, {percent(judged['precision'])} of the pairs named are right (precision), and "
+        f"{percent(judged['recall'])} of those that should be are named (recall)."
+    )
+    if "cifair" in entry:
+        found = entry["cifair"]
+        text += (
+            f" Of the {found['test_images']} test images that ciFAIR (Barz & Denzler 2020) lists, "
+            f"{percent(found['recall'])} are named; of those {found['same_shot']} that it calls the same shot, "
+            f"{percent(found['recall_of_same_shot'])}."
+        )
+    if "people" in entry:
+        found = entry["people"]
+        text += (
+            f" Of the first {found['first']} test images named for their labels, {found['wrong_by_most_votes']} are of "
+            f"another class by the votes of some fifty people each (CIFAR-10H, Peterson et al. 2019), as "
+            f"{found['of']} of all 10,000 are."
+        )
+    return text
+
+
 def recipe_header(name: str) -> str:
     """The first lines of a recipe file: its measured result."""
     entry = newest("training", name)
@@ -231,7 +263,9 @@ def outputs() -> dict[Path, str]:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, content in (("recipes", recipe_table()), ("race", race_sentence()), ("speed", speed_table())):
         readme = between(readme, name, content)
+    honesty = (ROOT / "docs" / "honesty.md").read_text(encoding="utf-8")
     files = {
+        ROOT / "docs" / "honesty.md": between(honesty, "audit", audit_paragraph()),
         ROOT / "docs" / "commands.md": commands(),
         ROOT / "docs" / "settings.md": settings(),
         ROOT / "README.md": readme,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -88,7 +90,7 @@ def test_of_equal_images_each_is_paired_once_and_each_leak_is_named(training: li
         images(DRAWN[training]),
         images(DRAWN[test]),
         {"training": features(len(training)), "test": features(len(test), seed=1)},
-    )
+    ).pairs
     exact = [pair for pair in found if pair.kind == "exact"]
     assert all(pair.distance == 0 for pair in exact)
     leaked = {pair.index_b for pair in exact if pair.is_leak}
@@ -104,7 +106,7 @@ def test_a_copy_of_a_leaked_test_image_is_leaked_too() -> None:
     training, test = images(DRAWN[:6]), images(np.concatenate([DRAWN[20:23], shown]))
     same = torch.from_numpy(np.concatenate([training.pixels, test.pixels]).reshape(11, -1)).float()
     same = torch.nn.functional.normalize(same - same.mean(1, keepdim=True))
-    found = find(training, test, {"training": same[:6], "test": same[6:]})
+    found = find(training, test, {"training": same[:6], "test": same[6:]}).pairs
     leaks = {(pair.index_a, pair.index_b, pair.kind) for pair in found if pair.is_leak}
     assert leaks == {(4, 3, "near"), (4, 4, "near")}
 
@@ -113,7 +115,21 @@ def test_leaks_come_first_then_the_nearest() -> None:
     drawn = draw(200, seed=1, duplicates=0.1)
     training, test = drawn.images.take(range(150)), drawn.images.take(range(150, 200))
     same = torch.nn.functional.normalize(torch.from_numpy(drawn.images.pixels.reshape(200, -1)).float())
-    found = find(training, test, {"training": same[:150], "test": same[150:]})
+    found = find(training, test, {"training": same[:150], "test": same[150:]}).pairs
     order = [(not pair.is_leak, pair.distance) for pair in found]
     assert order == sorted(order)
     assert any(pair.is_leak for pair in found)
+
+
+def test_distances_are_kept_for_the_same_search_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = draw(60, seed=1, duplicates=0.2).images
+    training, test = drawn.take(range(40)), drawn.take(range(40, 60))
+    same = {"training": features(40), "test": features(20, seed=1)}
+    first = find(training, test, same, kept=tmp_path / "pairs.safetensors")
+    with monkeypatch.context() as without:
+        without.setattr(duplicates, "compared", None)  # whoever compares again fails
+        assert find(training, test, same, kept=tmp_path / "pairs.safetensors") == first
+    monkeypatch.setattr(duplicates, "COARSE", 0.2)
+    monkeypatch.setattr(duplicates, "MEDIUM", 0.0)
+    assert all(pair.kind == "exact" for pair in find(training, test, same, kept=tmp_path / "pairs.safetensors").pairs)
+    assert any(pair.kind == "near" for pair in first.pairs)

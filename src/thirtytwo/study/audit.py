@@ -93,13 +93,14 @@ def audit(
         for answer in networks.answers(opened.images):
             answers.append(answer)
             progress(len(answers) / folds)
-    started = time.perf_counter()
     images: dict[Split, Images] = {"training": training, "test": opened.images}
     asked = dict(zip(images, together(answers, len(training)), strict=True))
+    started = time.perf_counter()
     with busy("looking for doubtful labels"):
         issues = [issue for split in images for issue in label_errors.find(images[split], split, asked[split])]
+    searched = time.perf_counter() - started
     with busy("comparing images that look alike") as progress:
-        pairs = duplicates.find(
+        found = duplicates.find(
             training,
             opened.images,
             answers[0].features,
@@ -107,7 +108,7 @@ def audit(
             progress=progress,
         )
         odd = [image for split in images for image in _odd(images[split], split)]
-    named = _named(issues, pairs, odd)
+    named = _named(issues, found.pairs, odd)
     return Audit(
         name=source.name,
         spec=source.spec,
@@ -117,13 +118,13 @@ def audit(
         classes=training.classes,
         splits={split: _overview(images[split]) for split in images},
         issues=tuple(sorted(issues, key=lambda issue: -issue.score)),
-        pairs=pairs,
+        pairs=found.pairs,
         odd=tuple(odd),
         recipe=f"{recipe.name} with epochs={networks.recipe.epochs}",
         folds=folds,
         accuracy={split: _agreement(asked[split], images[split]) for split in images},
         test_opening=opened.number,
-        seconds=sum(each.seconds for each in answers) + time.perf_counter() - started,
+        seconds=sum(each.seconds for each in answers) + searched + found.seconds,
         pixels={(split, index): images[split].pixels[index] for split, index in named},
         labels={(split, index): images[split].classes[images[split].labels[index]] for split, index in named},
         same_picture=duplicates.SAME_PICTURE,

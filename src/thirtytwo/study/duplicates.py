@@ -10,11 +10,13 @@ what they found.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,6 +53,15 @@ SAME_PICTURE = 0.1
 """Distance below which two images show the same."""
 
 
+class Found(NamedTuple):
+    """What a search has found."""
+
+    pairs: tuple[Pair, ...]
+    """Leaks first, then by distance."""
+    seconds: float
+    """That it took, once; less where its distances were found again."""
+
+
 @dataclass(frozen=True, eq=False)
 class _All:
     """All images, training before test."""
@@ -75,8 +86,8 @@ def find(
     *,
     kept: Path | None = None,
     progress: Callable[[float], None] = lambda _: None,
-) -> tuple[Pair, ...]:
-    """Pairs of images that show the same, leaks first, then by distance.
+) -> Found:
+    """Pairs of images that show the same.
 
     Of many equal images each is paired with the first one of them in either split, rather than with all; but every
     test image of which there is a training image is named with one.
@@ -88,18 +99,19 @@ def find(
         kept: file that keeps the distances, which take longest; the same images and features find them there again.
         progress: is told which share, from 0 to 1, of the pairs has been compared.
     """
+    started = time.perf_counter()
     pixels = torch.from_numpy(np.concatenate([training.pixels, test.pixels])).movedim(-1, 1)
     images = _All(pixels, len(training))
     equal = set(_equal(images))
     pairs = [images.pair(one, other, 0.0, equal=True) for one, other in equal]
-    if kept is not None and kept.exists():
-        tensors, _ = read_tensors(kept)
-        near, distances = tensors["pairs"], tensors["distances"]
-    else:
+    tensors, header = read_tensors(kept) if kept is not None and kept.exists() else ({}, {})
+    if header.get("search") != _search():
         near = _near(images, features, equal)
-        distances = compared(images.pixels, near, progress)
+        tensors = {"pairs": near, "distances": compared(images.pixels, near, progress)}
+        header = {"search": _search(), "seconds": time.perf_counter() - started}
         if kept is not None:
-            write_tensors(kept, {"pairs": near, "distances": distances}, {})
+            write_tensors(kept, tensors, header)
+    near, distances = tensors["pairs"], tensors["distances"]
     copies_of: dict[int, list[int]] = defaultdict(list)
     for one, other in equal:
         copies_of[one].append(other)
@@ -108,9 +120,13 @@ def find(
             is_leak = one < len(training) <= other
             for leaked in (other, *(copies_of[other] if is_leak else ())):
                 pairs.append(images.pair(one, leaked, distance, equal=False))
-    return tuple(
-        sorted(pairs, key=lambda pair: (not pair.is_leak, pair.distance, pair.split_b, pair.index_a, pair.index_b))
-    )
+    pairs.sort(key=lambda pair: (not pair.is_leak, pair.distance, pair.split_b, pair.index_a, pair.index_b))
+    return Found(tuple(pairs), float(header["seconds"]))
+
+
+def _search() -> list[Any]:
+    """What decides which pairs are compared, and how: distances that were kept hold for the same search only."""
+    return [NEIGHBOURS, COARSE_SIDE, [*COARSE_SHIFTS], COARSE, [*MEDIUM_SHIFTS], MEDIUM, [*SHIFTS], [*SCALES]]
 
 
 def _near(images: _All, features: Mapping[Split, Tensor], equal: set[tuple[int, int]]) -> Tensor:

@@ -1,19 +1,22 @@
 """How good an audit of CIFAR-10 is: how long it takes, and how much of what it names is so.
 
-    python benchmarks/audit.py --out DIR [--data SPEC] [--cifair CSV] [--people NPY]
+    python benchmarks/audit.py --out DIR [--data SPEC] [--cifair CSV] [--people NPY] [--workers JSON]
 
 `thirtytwo audit` is run from a clone of the commit; see series.py. The same --out goes on where it was stopped, and
 finds again what an earlier audit of the same kind has trained and compared there. Judged is
 
-- the search for duplicates by tests/study/judged_pairs.csv: pairs of CIFAR-10's images that were looked at, one by one;
-  the file's first lines say how they were drawn. A pair stands for as many as its column `weight` says;
+- the search for duplicates by tests/study/judged_pairs.csv: pairs of CIFAR-10's images that were looked at, one by one.
+  The file's first lines say how they were drawn, in two ways; a pair stands for as many as its column `weight` says;
 - by --cifair, that search once more: duplicates_cifar10.csv of ciFAIR (Barz & Denzler 2020, arXiv 1902.00423), pairs of
   test and training images that were found and judged by others;
 - by --people, the search for wrong labels: cifar10h-counts.npy of CIFAR-10H (Peterson et al. 2019, arXiv 1908.07086),
-  what some fifty people each said of the test images. A label counts as wrong where another class got most votes.
+  what some fifty people each said of the test images. A label counts as wrong where another class got most votes;
+- by --workers, the same once more: cifar10_mturk.json of "Pervasive label errors" (Northcutt, Athalye & Mueller 2021,
+  arXiv 2103.14749), what five people each said of test images that another search had named. A label counts as wrong
+  where fewer than three agree with it.
 
-The last two are no part of this repository, and nothing was chosen by them. Results go to measured.json as an entry of
-kind `audit`.
+The last three are no part of this repository, and nothing was chosen by them. Results go to measured.json as an entry
+of kind `audit`.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +52,12 @@ class Judged:
     """A pair that somebody has looked at."""
 
     pair: frozenset[Place]
-    is_same: bool
-    """Whether both show the same picture."""
+    drawn: str
+    """From which pairs: ``compared`` or ``nearest``."""
     weight: float
-    """How many pairs like it there are."""
+    """How many of these it stands for."""
+    verdict: str
+    """``same``, ``similar`` (neither right nor wrong to name) or ``different``."""
 
 
 def read_judged(path: Path = JUDGED) -> list[Judged]:
@@ -61,8 +66,9 @@ def read_judged(path: Path = JUDGED) -> list[Judged]:
     return [
         Judged(
             frozenset({(row["split_a"], int(row["index_a"])), (row["split_b"], int(row["index_b"]))}),
-            {"same": True, "different": False}[row["verdict"]],
+            row["drawn"],
             float(row["weight"]),
+            row["verdict"],
         )
         for row in csv.DictReader(lines)
     ]
@@ -73,22 +79,27 @@ def named(duplicates: Iterable[Mapping[str, Any]]) -> set[frozenset[Place]]:
     return {frozenset({(row["split_a"], row["index_a"]), (row["split_b"], row["index_b"])}) for row in duplicates}
 
 
-def by_own_eyes(found: set[frozenset[Place]], judged: Iterable[Judged]) -> dict[str, Any]:
-    """Precision and recall among pairs that were judged, each as many as it stands for."""
+def by_own_eyes(found: Collection[frozenset[Place]], judged: Iterable[Judged]) -> dict[str, Any]:
+    """Precision and recall for each way in which pairs were drawn; a pair counts as many times as it stands for."""
     judged = list(judged)
-    weights = {
-        (said, true): sum(one.weight for one in judged if (one.pair in found, one.is_same) == (said, true))
-        for said in (True, False)
-        for true in (True, False)
-    }
-    right = weights[True, True]
-    return {
-        "pairs": len(judged),
-        "same": sum(one.is_same for one in judged),
-        "named": sum(one.pair in found for one in judged),
-        "precision": right / max(right + weights[True, False], 1e-9),
-        "recall": right / max(right + weights[False, True], 1e-9),
-    }
+
+    def share(part: Iterable[Judged], of: Iterable[Judged]) -> float:
+        return sum(one.weight for one in part) / sum(one.weight for one in of)
+
+    results = {}
+    for drawn in dict.fromkeys(one.drawn for one in judged):
+        sure = [one for one in judged if one.drawn == drawn and one.verdict != "similar"]
+        same = [one for one in sure if one.verdict == "same"]
+        said = [one for one in sure if one.pair in found]
+        right = [one for one in same if one.pair in found]
+        results[drawn] = {
+            "pairs": sum(one.drawn == drawn for one in judged),
+            "same": len(same),
+            "named": len(said),
+            "precision": share(right, said),
+            "recall": share(right, same),
+        }
+    return results
 
 
 def by_cifair(found: set[frozenset[Place]], path: Path) -> dict[str, Any]:
@@ -116,8 +127,25 @@ def by_people(issues: Iterable[Mapping[str, Any]], path: Path, labels: np.ndarra
         expected = (len(labels), labels.max() + 1)
         raise Refused(f"{path}: shape {counts.shape}; expected {expected}, votes for each class; fetch it again")
     wrong = set(np.flatnonzero(counts.argmax(1) != labels).tolist())
-    first = [row["index"] for row in issues if row["split"] == "test"][:FIRST]
-    return {"first": len(first), "wrong_by_most_votes": len(wrong & set(first)), "of": len(wrong)}
+    first = [row["index"] for row in _first(issues)]
+    return {"first": len(first), "wrong": len(wrong & set(first)), "there_are": len(wrong)}
+
+
+def by_workers(issues: Iterable[Mapping[str, Any]], path: Path) -> dict[str, Any]:
+    """Of the first test images that are named for their labels, those of which fewer than three of five agree."""
+    agreeing = {int(row["id"]): row["mturk"]["given"] for row in json.loads(path.read_text(encoding="utf-8"))}
+    wrong = {index for index, votes in agreeing.items() if votes < 3}
+    first = {row["index"] for row in _first(issues)}
+    return {
+        "first": len(first),
+        "shown": len(first & agreeing.keys()),
+        "wrong": len(first & wrong),
+        "there_are": len(wrong),
+    }
+
+
+def _first(issues: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in issues if row["split"] == "test"][:FIRST]
 
 
 def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
@@ -154,6 +182,8 @@ def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
 
         _, (_, labels) = load_data(source.spec)
         entry["people"] = by_people(said["label_issues"], arguments.people, labels.reshape(-1))
+    if arguments.workers:
+        entry["workers"] = by_workers(said["label_issues"], arguments.workers)
     return entry
 
 
@@ -164,12 +194,13 @@ def main() -> int:
     parser.add_argument("--data", default=None, metavar="SPEC", help="of CIFAR-10; default: wherever it is found")
     parser.add_argument("--cifair", type=Path, default=None, metavar="CSV", help="duplicates_cifar10.csv of ciFAIR")
     parser.add_argument("--people", type=Path, default=None, metavar="NPY", help="cifar10h-counts.npy of CIFAR-10H")
+    parser.add_argument("--workers", type=Path, default=None, metavar="JSON", help="cifar10_mturk.json of label-errors")
     arguments = parser.parse_args()
 
     def work(lock: int) -> int:
         entry = measure(arguments, lock)
         measured.add(entry)
-        shown = ("seconds", "named", "judged", "cifair", "people")
+        shown = ("seconds", "named", "judged", "cifair", "people", "workers")
         print(json.dumps({key: entry[key] for key in shown if key in entry}))
         return 0
 

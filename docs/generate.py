@@ -4,7 +4,7 @@
 
 - docs/commands.md from the program's own ``--help``,
 - docs/settings.md from the docstrings of the settings classes,
-- the tables between markers in README.md, and the first lines of each recipe, from measured.json.
+- the tables between markers in README.md and docs/honesty.md, and the first lines of each recipe, from measured.json.
 """
 
 from __future__ import annotations
@@ -142,36 +142,54 @@ def speed_row(name: str, title: str, series: list[dict[str, Any]]) -> str:
     )
 
 
-def audit_paragraph() -> str:
+JUDGED = {
+    "compared": "pairs that are compared pixel by pixel",
+    "nearest": "test images, each with its nearest training image",
+}
+"""How pairs were drawn that somebody has looked at."""
+
+
+def audit_table() -> str:
     """What the audit of CIFAR-10 found, and how much of it is so."""
     entry = next((entry for entry in reversed(planner.measured()) if entry["kind"] == "audit"), None)
     if entry is None:
         return "Not yet measured on CIFAR-10."
-    judged, named = entry["judged"], entry["named"]
-    text = (
+    named, issues = entry["named"], entry["named"]["label_issues"]
+    lines = [
         f"On CIFAR-10 all of it took {entry['seconds'] / 60:.0f} minutes ({where(entry)}; commit `{commit(entry)}`; "
-        f"`{entry['command']}`). It names {named['label_issues'].get('training', 0):,} training and "
-        f"{named['label_issues'].get('test', 0):,} test images for their labels, {named['pairs']:,} pairs, and "
-        f"{named['leaked_test_images']:,} test images of which there is a training image. Of {judged['pairs']} pairs "
-        f"that were looked at one by one, {judged['same']} show the same picture; by these, weighted by how many pairs "
-        f"each stands for, {percent(judged['precision'])} of the pairs named are right (precision), and "
-        f"{percent(judged['recall'])} of those that should be are named (recall)."
-    )
-    if "cifair" in entry:
-        found = entry["cifair"]
-        text += (
-            f" Of the {found['test_images']} test images that ciFAIR (Barz & Denzler 2020) lists, "
-            f"{percent(found['recall'])} are named; of those {found['same_shot']} that it calls the same shot, "
-            f"{percent(found['recall_of_same_shot'])}."
+        f"`{entry['command']}`). Named were {issues.get('training', 0):,} training and {issues.get('test', 0):,} test "
+        f"images for their labels, {named['pairs']:,} pairs that show the same picture, and, with these, "
+        f"{named['leaked_test_images']:,} test images of which there is a training image.",
+        "",
+        "| judged by | what | of what is named, right (precision) | of what there is, named (recall) |",
+        "|---|---|---|---|",
+    ]
+    for drawn, found in entry["judged"].items():
+        lines.append(
+            f"| our own eyes, one by one; the threshold was chosen by these | {found['pairs']} {JUDGED[drawn]} "
+            f"| {percent(found['precision'])} | {percent(found['recall'])} |"
         )
-    if "people" in entry:
-        found = entry["people"]
-        text += (
-            f" Of the first {found['first']} test images named for their labels, {found['wrong_by_most_votes']} are of "
-            f"another class by the votes of some fifty people each (CIFAR-10H, Peterson et al. 2019), as "
-            f"{found['of']} of all 10,000 are."
+    if found := entry.get("cifair"):
+        who = "ciFAIR (Barz & Denzler 2020)"
+        lines += [
+            f"| {who} | {found['same_shot']} test images with a training image of the same shot | "
+            f"| {percent(found['recall_of_same_shot'])} |",
+            f"| {who} | {found['test_images']} test images, other shots of the same thing included | "
+            f"| {percent(found['recall'])} |",
+        ]
+    if found := entry.get("people"):
+        lines.append(
+            f"| some fifty people an image (CIFAR-10H, Peterson et al. 2019): most of them name another class "
+            f"| the first {found['first']} test images named for their labels "
+            f"| {found['wrong']} | {found['wrong']} of {found['there_are']} |"
         )
-    return text
+    if found := entry.get("workers"):
+        lines.append(
+            "| five people an image, shown what another search had named (Northcutt, Athalye & Mueller 2021): fewer "
+            f"than three agree with the label | those {found['shown']} of the first {found['first']} that they were "
+            f"shown | {found['wrong']} of {found['shown']} | {found['wrong']} of {found['there_are']} |"
+        )
+    return "\n".join(lines)
 
 
 def recipe_header(name: str) -> str:
@@ -265,7 +283,7 @@ def outputs() -> dict[Path, str]:
         readme = between(readme, name, content)
     honesty = (ROOT / "docs" / "honesty.md").read_text(encoding="utf-8")
     files = {
-        ROOT / "docs" / "honesty.md": between(honesty, "audit", audit_paragraph()),
+        ROOT / "docs" / "honesty.md": between(honesty, "audit", audit_table()),
         ROOT / "docs" / "commands.md": commands(),
         ROOT / "docs" / "settings.md": settings(),
         ROOT / "README.md": readme,

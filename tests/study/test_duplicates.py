@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thirtytwo import load_data
 from thirtytwo.data import Images
+from thirtytwo.data import find as find_data
 from thirtytwo.data.shapes import draw
 from thirtytwo.study import duplicates
 from thirtytwo.study.duplicates import SAME_PICTURE, candidates, compared, find, is_flat
@@ -27,6 +30,7 @@ def features(number: int, seed: int = 0) -> Tensor:
     return torch.nn.functional.normalize(rows)
 
 
+JUDGED = Path(__file__).with_name("judged_pairs.csv")
 DRAWN = draw(40, seed=3).images.pixels
 
 
@@ -38,7 +42,7 @@ DRAWN = draw(40, seed=3).images.pixels
     contrast=st.floats(0.7, 1.0),
     number=st.integers(0, 39),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_changed_copy_is_near(
     mirrored: bool, down: int, right: int, brightness: int, contrast: float, number: int
 ) -> None:
@@ -133,3 +137,23 @@ def test_distances_are_kept_for_the_same_search_only(tmp_path: Path, monkeypatch
     monkeypatch.setattr(duplicates, "MEDIUM", 0.0)
     assert all(pair.kind == "exact" for pair in find(training, test, same, kept=tmp_path / "pairs.safetensors").pairs)
     assert any(pair.kind == "near" for pair in first.pairs)
+
+
+def test_pairs_of_cifar_that_were_looked_at_are_told_apart(cifar10: Path) -> None:
+    lines = JUDGED.read_text(encoding="utf-8").splitlines()
+    rows = [row for row in csv.DictReader(line for line in lines if not line.startswith("#"))]
+    source = find_data(str(cifar10))
+    (_, _), (test, _) = load_data(str(cifar10))
+    training = source.read_training().pixels
+    shown = [np.stack([training[int(row["index_a"])], test[int(row["index_b"])]]) for row in rows]
+    pixels = torch.from_numpy(np.concatenate(shown)).movedim(-1, 1)
+    named = compared(pixels, torch.arange(2 * len(rows)).reshape(-1, 2)) < SAME_PICTURE
+    weights = torch.tensor([float(row["weight"]) for row in rows])
+    for drawn in ("compared", "nearest"):
+        is_same, is_other = (
+            torch.tensor([row["drawn"] == drawn and row["verdict"] == verdict for row in rows])
+            for verdict in ("same", "different")
+        )
+        right, wrong = (float(weights[named & part].sum()) for part in (is_same, is_other))
+        assert right / (right + wrong) > 0.8  # precision
+        assert right / float(weights[is_same].sum()) > 0.8  # recall

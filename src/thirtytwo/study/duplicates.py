@@ -55,7 +55,7 @@ SCALES = (1.1, 1.22)
 """By which either picture is enlarged about its centre, to be compared with the other one."""
 BLURS = (1.0, 3.0)
 """Standard deviations in pixels of the two blurs whose difference is an image's details."""
-SAME_PICTURE = 0.18
+SAME_PICTURE = 0.2
 """Distance below which two images show the same. This, `BLURS`, `MEDIUM` and its blurs were chosen by pairs of CIFAR-10
 that were looked at (tests/study/judged_pairs.csv)."""
 

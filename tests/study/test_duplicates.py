@@ -141,7 +141,7 @@ def test_distances_are_kept_for_the_same_search_only(tmp_path: Path, monkeypatch
 
 def test_pairs_of_cifar_that_were_looked_at_are_told_apart(cifar10: Path) -> None:
     lines = JUDGED.read_text(encoding="utf-8").splitlines()
-    rows = [row for row in csv.DictReader(line for line in lines if not line.startswith("#"))]
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
     source = find_data(str(cifar10))
     (_, _), (test, _) = load_data(str(cifar10))
     training = source.read_training().pixels

@@ -290,6 +290,24 @@ def test_cifar100_has_fine_and_coarse_labels(
     assert len(images.classes) == classes
 
 
+def test_fewer_training_images_are_always_the_same_and_as_many_of_each_class(
+    home: Path, find: Find, layouts: Sequence[Layout], make: Make
+) -> None:
+    make(home / "work", named(layouts, "cifar-100-binary"))
+    whole, test = find("cifar100:labels=coarse").read_training(), sealed.read_unscored(find("cifar100"))
+    found = find(f"cifar100: training={len(whole) // 2} , labels=coarse")
+    assert found.spec == f"cifar100:labels=coarse,training={len(whole) // 2}"
+    images = found.read_training()
+    assert found.name == images.name == f"cifar100-coarse-{len(whole) // 2}"
+    halves = np.array(whole.per_class) / 2
+    assert (np.abs(np.array(images.per_class) - halves) <= 1).all()
+    assert images.fingerprint == find(found.spec).read_training().fingerprint
+    assert {image.tobytes() for image in images.pixels} <= {image.tobytes() for image in whole.pixels}
+    assert sealed.read_unscored(found).pixels.tobytes() == test.pixels.tobytes()
+    with pytest.raises(DataError, match="expected fewer"):
+        find(f"cifar100:training={len(whole) + 10}").read_training()
+
+
 @pytest.mark.parametrize(
     ("spec", "problems"),
     [
@@ -300,7 +318,8 @@ def test_cifar100_has_fine_and_coarse_labels(
         ("", ["nothing", "cifar10, cifar100, shapes or a path"]),
         ("x" * 5000, ["cannot be read"]),
         (" ", ["nothing", "cifar10, cifar100, shapes or a path"]),
-        ("cifar10:labels=coarse", ["no such option 'labels'", "expected none"]),
+        ("cifar10:labels=coarse", ["no such option 'labels'", "expected one of training"]),
+        ("cifar10:training=5", ["training is '5' (expected a whole number from 10"]),
         ("cifar100:labels=rough", ["labels is 'rough' (expected fine or coarse)"]),
         ("cifar100:label=coarse", ["no such option 'label'", "did you mean labels?"]),
         ("shapes:trainig=5", ["did you mean training?"]),

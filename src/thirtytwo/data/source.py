@@ -2,7 +2,8 @@
 
 A SPEC is one of
 
-- ``cifar10``; ``cifar100``, with 100 classes, or ``cifar100:labels=coarse``, with 20;
+- ``cifar10``; ``cifar100``, with 100 classes, or ``cifar100:labels=coarse``, with 20; with ``training=5000``, such as
+  ``cifar10:training=5000``, so many of the training images, always the same, as many of each class;
 - ``shapes``, drawn by the package, or with any of the options in
   ``shapes:training=20000,test=2000,seed=1,label_errors=0.05,duplicates=0.02``;
 - a path: a folder with one folder per class, or one with official CIFAR files.
@@ -52,7 +53,8 @@ class Source:
     spec: str
     """Finds the same data again: an absolute path, or a name with the options that are not at their default."""
     name: str
-    """What results call it: cifar10, cifar100, cifar100-coarse, shapes, or the folder's name."""
+    """What results call it: cifar10, cifar100, cifar100-coarse, shapes, or the folder's name; of fewer training images
+    such as cifar10-5000."""
     location: str
     """Where it lies, for people."""
     notice: str
@@ -251,9 +253,13 @@ class _Search:
             return _shapes(_options(spec, text, _SHAPES))
         if name not in NAMES:
             return self._at_path(spec)
-        options = _options(spec, text, {"labels": _labels} if name == "cifar100" else {})
+        options = _options(spec, text, _CIFAR100 if name == "cifar100" else _CIFAR10)
         labels: official.LabelKind = options.get("labels", "fine")
-        return _cifar(name if labels == "fine" else f"{name}:labels={labels}", self._copy(name), labels)
+        chosen = ",".join(
+            f"{key}={options[key]}" for key in sorted(options) if (key, options[key]) != ("labels", "fine")
+        )
+        found = _cifar(f"{name}:{chosen}" if chosen else name, self._copy(name), labels)
+        return _fewer(found, options["training"]) if "training" in options else found
 
     def _at_path(self, spec: str) -> Source:
         path = _existing(spec)
@@ -315,6 +321,24 @@ def _cifar(spec: str, copy: cifar.Copy, labels: official.LabelKind) -> Source:
         notice="",
         reader=lambda split: cifar.read(copy.folder, split, labels, layouts=[copy.layout]),
     )
+
+
+def _fewer(source: Source, number: int) -> Source:
+    """A source with so many of its training images, always the same, as many of each class."""
+
+    def read(split: Split) -> Images:
+        images = source._sealed_read(split)
+        if split == "test":
+            return images
+        if number >= len(images):
+            raise DataError(
+                f"{source.spec}: {len(images):,} training images; expected fewer in training={number}; leave it out "
+                "for all of them"
+            )
+        # Not by the seed that divides validation images from the others: these are as much of a mix.
+        return images.take(images.split(number / len(images), seed=1)[1])
+
+    return replace(source, name=f"{source.name}-{number}", reader=read)
 
 
 def _places() -> list[Path]:
@@ -388,6 +412,10 @@ def _share(text: str) -> float:
         raise ValueError("a share from 0 to 0.5")
     return share
 
+
+_CIFAR10: Mapping[str, Callable[[str], Any]] = {"training": _count}
+_CIFAR100: Mapping[str, Callable[[str], Any]] = {"labels": _labels, **_CIFAR10}
+"""Options of ``cifar10`` and ``cifar100``."""
 
 _SHAPES: Mapping[str, Callable[[str], Any]] = {
     "training": _count,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from thirtytwo import metrics
-from thirtytwo.classifier import Classifier, Ensemble
+from thirtytwo.classifier import Classifier, Ensemble, unseen_share
 from thirtytwo.data import Source
 from thirtytwo.errors import ModelError
 
@@ -81,7 +81,7 @@ def ensemble(models: Sequence[Classifier], names: Sequence[str], source: Source)
         ModelError: they do not fit each other or the data, or no images were held out.
     """
     training = source.read_training()
-    fraction = _held_out(models, names, training.fingerprint)
+    fraction = unseen_share(models, names, training.fingerprint)
     _, held_out = training.split(fraction)
     images = training.take(held_out)
     labels = torch.from_numpy(images.labels)
@@ -140,21 +140,3 @@ def selected(answers: Tensor, labels: Tensor, rounds: int = ROUNDS) -> list[int]
 def _mean(answers: Tensor, counts: Sequence[int]) -> Tensor:
     shares = torch.tensor(counts, dtype=answers.dtype) / sum(counts)
     return (answers * shares[:, None, None]).sum(0)
-
-
-def _held_out(models: Sequence[Classifier], names: Sequence[str], fingerprint: str) -> float:
-    """The share of the training images that no member has seen."""
-    for model, name in zip(models, names, strict=True):
-        if model.facts.get("fingerprint") != fingerprint or model.facts.get("excluded"):
-            raise ModelError(
-                f"{name}: was trained on other images than these, so which of them it has seen is not known; expected "
-                "models of the same training images; leave it out, or name the data with --data"
-            )
-    fractions = {float(model.facts.get("validation_fraction", 0.0)) for model in models}
-    if len(fractions) != 1 or 0.0 in fractions:
-        found = ", ".join(f"{one:.0%}" for one in sorted(fractions))
-        raise ModelError(
-            f"the models held out {found} of the training images; expected the same share, above 0, which none of them "
-            "has seen: what they are chosen by; train them with --set validation=0.1"
-        )
-    return fractions.pop()

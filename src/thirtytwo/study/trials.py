@@ -174,7 +174,7 @@ def digest(recipe: Recipe, images: Images, device: str, *more: int) -> str:
     said |= {"name": "unnamed", "description": "", "search": {}}
     if recipe.teacher.fingerprint:
         said["teacher"]["model"] = ""  # it is what it answers, wherever it lies
-    else:
+    elif not recipe.teacher.model:
         del said["teacher"]
     chosen = environment.device(device)
     facts = environment.describe(chosen)

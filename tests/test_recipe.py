@@ -263,6 +263,9 @@ def test_a_digest_stands_for_what_is_trained() -> None:
     digests = {recipe.replace(change).digest for change in changes} | {recipe.digest}
     assert len(digests) == len(changes) + 1
     assert recipes.parse(recipe.to_toml()).digest == recipe.digest
+    assert recipe.replace("teacher.weight=0.5").digest == recipe.digest  # nobody teaches
+    found = {name: recipes.load(name).digest for name in ("classic", "airbench94")}
+    assert found == KNOWN  # new settings, at their default, change none
 
 
 GPU = 'on_gpu=["batch_size=1000", "optimizer.learning_rate=0.17", "epochs=3"]'

@@ -246,6 +246,7 @@ def test_an_ensemble_is_a_model_like_any_other(program: Program, trained: Path, 
 def test_an_ensemble_teaches_a_network_and_the_same_command_goes_on(
     program: Program, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from thirtytwo.events import Epoch
     from thirtytwo.train import Training
 
     words = ["--data", SHAPES, "--epochs", "1", *SMALL, "--seed", "5", "--corrupted", "0"]
@@ -258,7 +259,7 @@ def test_an_ensemble_teaches_a_network_and_the_same_command_goes_on(
     def until_somebody_stops_it(training: Training) -> Any:
         for event in iterate(training):
             yield event
-            if event.epoch == 2:
+            if isinstance(event, Epoch) and event.epoch == 2:
                 signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched:
@@ -277,11 +278,12 @@ def test_an_ensemble_teaches_a_network_and_the_same_command_goes_on(
     assert json.loads((tmp_path / "ensembles" / "1" / "result.json").read_text(encoding="utf-8")) == answer.json
     again = program(*words[:-1])
     assert "done before" in again.out
-    assert "epoch" not in again.out.partition("the student")[2].partition("\n")[0]
     assert program("train", "--resume", student["run"], "--corrupted", "0", "--json").json["test_opening"]
     assert program(*words, "--out", trained).code == 2  # holds something else
     assert program("ensemble", trained, tmp_path / "other", "--distil", "classic teacher.model=x").code == 2
-    assert "expected none" in program("ensemble", trained, tmp_path / "other", "--distil", "classic teacher.model=x").err
+    assert (
+        "expected none" in program("ensemble", trained, tmp_path / "other", "--distil", "classic teacher.model=x").err
+    )
 
 
 def test_audit_tells_what_is_wrong_with_a_data_set(program: Program, tmp_path: Path) -> None:

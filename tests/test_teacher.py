@@ -129,7 +129,7 @@ class Watched:
 
     def follow(self, training: Training) -> None:
         def look(network: nn.Module, inputs: tuple[Any, ...]) -> None:
-            if network.training:
+            if network.training and inputs[0].any():  # operations are counted with black images
                 self.network.append(inputs[0].detach().clone())
 
         training.network.register_forward_pre_hook(look)

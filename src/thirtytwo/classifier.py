@@ -437,8 +437,8 @@ def unseen_share(models: Sequence[Classifier], names: Sequence[str], fingerprint
     if len(fractions) != 1 or 0.0 in fractions:
         found = ", ".join(f"{one:.0%}" for one in sorted(fractions))
         raise ModelError(
-            f"{', '.join(names)}: held out {found} of the training images; expected the same share, above 0, which none "
-            "of them has seen; train them with --set validation=0.1"
+            f"{', '.join(names)}: held out {found} of the training images; expected the same share, above 0, which "
+            "none of them has seen; train them with --set validation=0.1"
         )
     return fractions.pop()
 

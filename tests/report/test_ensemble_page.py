@@ -79,7 +79,8 @@ def test_the_gain_on_other_images_stands_first_and_the_flattering_one_is_called_
 
 
 @pytest.mark.parametrize(
-    ("won", "lost", "verdict"), [(33, 30, "Whether they are better together is open"), (30, 90, "Together they are worse")]
+    ("won", "lost", "verdict"),
+    [(33, 30, "Whether they are better together is open"), (30, 90, "Together they are worse")],
 )
 def test_the_verdict_is_what_the_interval_says(won: int, lost: int, verdict: str) -> None:
     page = written(made(won=won, lost=lost))
@@ -112,9 +113,7 @@ def test_each_round_is_drawn_for_both_kinds_of_images() -> None:
 
 def test_too_few_images_give_no_estimate_and_the_page_says_so() -> None:
     found = made(images=1)
-    found = replace(
-        found, gain=None, additions=tuple(replace(each, other_accuracy=None) for each in found.additions)
-    )
+    found = replace(found, gain=None, additions=tuple(replace(each, other_accuracy=None) for each in found.additions))
     page = written(found)
     assert "There are too few of them for an estimate" in page.text
     assert 'id="gain"' not in page.html

@@ -35,9 +35,12 @@ def test_it_leaves_out_no_difference_exactly_where_mcnemars_test_does(counts: tu
         assert (low > 0 or high < 0) == (abs(statistic) > 1.959964)
 
 
-@pytest.mark.parametrize(("gains", "loses", "images"), [(0.1, 0.1, 40), (0.15, 0.05, 40), (0.02, 0.01, 60)])
-def test_it_holds_the_truth_in_about_95_of_100_cases(gains: float, loses: float, images: int) -> None:
-    """Exactly: over everything that can be counted, with its probability."""
+@pytest.mark.parametrize(
+    ("gains", "loses", "images", "most"),
+    [(0.1, 0.1, 40, 0.97), (0.15, 0.05, 40, 0.97), (0.4, 0.2, 40, 0.97), (0.02, 0.01, 60, 1.0)],
+)
+def test_it_holds_the_truth_in_about_95_of_100_cases(gains: float, loses: float, images: int, most: float) -> None:
+    """Exactly: over everything that can be counted, with its probability. Where little differs, it is cautious."""
     held = 0.0
     for won in range(images + 1):
         for lost in range(images + 1 - won):
@@ -47,4 +50,4 @@ def test_it_holds_the_truth_in_about_95_of_100_cases(gains: float, loses: float,
             if probability > 1e-9:
                 low, high = interval(won, lost, images)
                 held += probability * (low <= gains - loses <= high)
-    assert 0.93 < held < 0.99
+    assert 0.94 < held < most

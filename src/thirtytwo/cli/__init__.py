@@ -550,9 +550,9 @@ def ensemble_command(
 ) -> None:
     """Let models answer together: their probabilities are averaged, with weights chosen on the validation images.
 
-    What comes out is a model like any other, for `evaluate` and `predict`, and a page about what it gains. With --distil
-    a single network is trained with it for a teacher, in DIR/distilled; stopped, the same command goes on. The test set
-    is not opened.
+    What comes out is a model like any other, for `evaluate` and `predict`, and a page about what it gains. With
+    --distil a single network is trained with it for a teacher, in DIR/distilled; stopped, the same command goes on. The
+    test set is not opened.
     """
     from thirtytwo import Classifier, environment, report
     from thirtytwo.data import find

@@ -117,7 +117,9 @@ class Screen:
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         if (teacher := recipe.teacher).model:
-            self.say(f"taught by {teacher.model}: {teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}")
+            self.say(
+                f"taught by {teacher.model}: {teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}"
+            )
         if training.kernels.startswith("torch (no "):
             self.say(f"computed by {training.kernels}, which takes longer")
         if known := planner.expected(recipe, facts["name"], facts["images"], training.device):

@@ -118,7 +118,11 @@ def _key_facts(found: Chosen) -> Iterator[tuple[str, str, str]]:
     yield "Loss", f"{found.loss:.3f}", "mean of −log p(true class), in nats"
     yield "Calibration error", wording.percent(found.ece), "how far its confidence is from its accuracy (ECE)"
     if len(chosen) > 1:
-        yield "Disagreement", wording.percent(found.disagreement), "of images, on which two members differ, mean over pairs"
+        yield (
+            "Disagreement",
+            wording.percent(found.disagreement),
+            "of images, on which two members differ, mean over pairs",
+        )
     parameters, most = sum(member.parameters for member in chosen), found.best.parameters
     factor = f"{parameters / max(most, 1):.1f} times those of the best alone"
     yield "Parameters", wording.scaled(parameters, ""), factor

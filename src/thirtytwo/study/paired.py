@@ -33,7 +33,9 @@ def interval(won: int, lost: int, images: int, level: float = 0.95) -> tuple[flo
         share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
         variance = images * (2 * share + difference * (1 - difference))
         above = won - lost - images * difference
-        return math.copysign(math.inf, above) if variance <= 0 else above / math.sqrt(variance)
+        if variance <= 0:  # then only one count is possible
+            return above * math.inf if above else 0.0
+        return above / math.sqrt(variance)
 
     return _where(lambda difference: score(difference) <= reach), _where(lambda difference: score(difference) <= -reach)
 

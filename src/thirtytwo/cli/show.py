@@ -117,9 +117,8 @@ class Screen:
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         if (teacher := recipe.teacher).model:
-            self.say(
-                f"taught by {teacher.model}: {teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}"
-            )
+            how = f"{teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}"
+            self.say(f"taught by {teacher.model}: {how}")
         if training.kernels.startswith("torch (no "):
             self.say(f"computed by {training.kernels}, which takes longer")
         if known := planner.expected(recipe, facts["name"], facts["images"], training.device):
@@ -293,8 +292,8 @@ class Screen:
         """What a network has learned from an ensemble."""
         trial = student.trial
         self.console.print(
-            f"[bold]the student: {trial.accuracy:.2%}[/bold] of the same {chosen.images:,} images, of which its teacher "
-            f"names {chosen.accuracy:.2%} rightly; it agrees with its teacher about {student.agreement:.2%}"
+            f"[bold]the student: {trial.accuracy:.2%}[/bold] of the same {chosen.images:,} images, of which its "
+            f"teacher names {chosen.accuracy:.2%} rightly; they agree about {student.agreement:.2%}"
         )
         self.say(
             f"its answers take {student.work:.0%} of the work; {duration(trial.seconds)} of training"

@@ -298,19 +298,15 @@ def rounds(names: Sequence[str], chosen: Sequence[float], others: Sequence[float
         parts.append(_line(plot, line))
         for number, (name, value) in enumerate(zip(names, line.values, strict=True), start=1):
             assert value is not None
+            words = f"{number}, {name} added: {percent(value, 2)}, {line.name}"
             parts.append(
                 Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>').format(
-                    line.style,
-                    plot.x(number),
-                    plot.y(value),
-                    f"{number}, {name} added: {percent(value, 2)}, {line.name}",
+                    line.style, plot.x(number), plot.y(value), words
                 )
             )
     parts.append(_legend(lines, plot.right))
-    ends = "; ".join(
-        f"{line.name} from {percent(line.values[0] or 0)} to {percent(line.values[-1] or 0)}" for line in lines
-    )
-    return _svg(440, 244, f"Accuracy over {plural(len(names), 'model')} added: {ends}.", parts)
+    told = "; ".join(f"{line.name}: {percent(line.values[-1] or 0.0, 2)}" for line in lines)
+    return _svg(440, 244, f"Accuracy after {plural(len(names), 'model')} added; {told}.", parts)
 
 
 def matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:

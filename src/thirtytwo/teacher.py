@@ -1,8 +1,8 @@
 """The teacher of a training: a trained model, often several that answer together, whose answers a network imitates.
 
-Its probabilities say more of an image than the label does: what else it might be, and how sure one can be (Hinton et al.
-2015, "Distilling the knowledge in a neural network", arXiv 1503.02531). A teacher is asked in every step about the very
-images that the network is shown (`step`); here it is read, and whether it may teach is asked before the first step.
+Its probabilities say more of an image than the label does: what else it might be, and how sure one can be (Hinton et
+al. 2015, "Distilling the knowledge in a neural network", arXiv 1503.02531). A teacher is asked in every step about the
+very images that the network is shown (`step`); here it is read, and whether it may teach is asked before the first one.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def check(teacher: Classifier, recipe: Recipe, images: Images) -> None:
     if teacher.size != images.size:
         found, expected = (f"{height} × {width}" for height, width in (teacher.size, images.size))
         raise ModelError(
-            f"teacher.model: {name} takes images of {found} pixels; expected {expected}, as {images.name} has; choose a "
-            "teacher that was trained on such"
+            f"teacher.model: {name} takes images of {found} pixels; expected {expected}, as {images.name} has; choose "
+            "a teacher that was trained on such"
         )
     if not recipe.validation:
         return
@@ -98,7 +98,7 @@ def check(teacher: Classifier, recipe: Recipe, images: Images) -> None:
         share = unseen_share([teacher], [name], images.fingerprint)
     except ModelError as error:
         raise ModelError(
-            f"teacher.model: through its teacher, a network would know the images that it is judged by. {error}; {remedy}"
+            f"teacher.model: a network would know through it the images that it is judged by. {error}; {remedy}"
         ) from None
     if share != recipe.validation:
         raise ModelError(

@@ -33,7 +33,7 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Reports of an ordinary run, one with many classes, one with ugly names, one that is not finished, audits, ensembles."""
+    """Of an ordinary run, one with many classes, one with ugly names, one that is not finished, audits, ensembles."""
     folder = tmp_path_factory.mktemp("runs")
     many = [f"a class with the number {number}" for number in range(100)]
     location = {"location": "/a/very/long/path" * 20, "notice": "Unlike-any-other" * 20, "spec": "x" * 300}

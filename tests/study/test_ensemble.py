@@ -86,7 +86,7 @@ def test_it_is_stored_in_one_file_and_scored_like_any_model(
 
 
 def test_a_gain_is_told_by_images_that_have_chosen_nothing() -> None:
-    """Of two hundred models that all guess, the best on some images is as bad as any on others, and so is any ensemble."""
+    """Of many models that all guess, the best on some images is as bad as any on others, and so is any ensemble."""
     labels = torch.arange(200) % 4
     answers = (2 * torch.randn((200, 200, 4), generator=torch.Generator().manual_seed(0))).softmax(2)
     halves = [np.arange(0, 200, 2), np.arange(1, 200, 2)]

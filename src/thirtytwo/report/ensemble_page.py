@@ -27,8 +27,8 @@ def render(folder: Path, found: Chosen, students: Sequence[Student]) -> str:
     images, gain, chosen = found.images, found.gain, [member for member in found.members if member.weight]
     ranked = sorted(found.members, key=lambda member: (-member.weight, -member.accuracy))
     most = max(member.weight for member in found.members)
-    names = _short([member.name for member in found.members])
-    short = dict(zip([member.name for member in found.members], names, strict=True))
+    full = [member.name for member in found.members]
+    short = dict(zip(full, _short(full), strict=True))
     others = [each.other_accuracy for each in found.additions if each.other_accuracy is not None]
     facts = {
         "notice": found.notice,
@@ -72,10 +72,7 @@ def render(folder: Path, found: Chosen, students: Sequence[Student]) -> str:
         "students": [_student(student, found) for student in students],
         "provenance": list(_provenance(found)),
         "command": shlex.join(["thirtytwo", "evaluate", str(folder)]),
-        "distil": shlex.join(
-            ["thirtytwo", "ensemble", *(member.name for member in found.members)]
-            + ["--distil", "fast94", "--out", str(folder)]
-        ),
+        "distil": shlex.join(["thirtytwo", "ensemble", *full, "--distil", "fast94", "--out", str(folder)]),
     }
     return html.render("ensemble.html.jinja", facts)
 
@@ -118,11 +115,7 @@ def _key_facts(found: Chosen) -> Iterator[tuple[str, str, str]]:
     yield "Loss", f"{found.loss:.3f}", "mean of −log p(true class), in nats"
     yield "Calibration error", wording.percent(found.ece), "how far its confidence is from its accuracy (ECE)"
     if len(chosen) > 1:
-        yield (
-            "Disagreement",
-            wording.percent(found.disagreement),
-            "of images, on which two members differ, mean over pairs",
-        )
+        yield "Disagreement", wording.percent(found.disagreement), "of images on which two members differ, on average"
     parameters, most = sum(member.parameters for member in chosen), found.best.parameters
     factor = f"{parameters / max(most, 1):.1f} times those of the best alone"
     yield "Parameters", wording.scaled(parameters, ""), factor

@@ -73,8 +73,8 @@ def students(recipe: Recipe, folder: Path, source: Source, device: str = "auto")
     """
     if recipe.teacher.model:
         raise RecipeError(
-            f"recipe {recipe.name}: has the teacher {recipe.teacher.model}; expected none, since the ensemble is to teach "
-            "it; leave teacher.model out"
+            f"recipe {recipe.name}: has the teacher {recipe.teacher.model}; expected none, since the ensemble is to "
+            "teach it; leave teacher.model out"
         )
     words = [f"teacher.model={json.dumps(str(folder), ensure_ascii=False)}"]
     if not recipe.validation:

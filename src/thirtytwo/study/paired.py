@@ -11,10 +11,10 @@ from scipy import special
 def interval(won: int, lost: int, images: int, level: float = 0.95) -> tuple[float, float]:
     """An interval for the difference of two accuracies on the same images.
 
-    What both name rightly, or neither, says nothing of a difference; the rest does. A difference belongs to the interval
-    if the score test does not reject it (T. Tango, "Equivalence test and confidence interval for the difference in
-    proportions for the paired-sample design", Statistics in Medicine 17, 1998); of no difference at all, that is
-    McNemar's test. It keeps its promise for few images too, and stays within [-1, 1].
+    What both name rightly, or neither, says nothing of a difference; the rest does. A difference belongs to the
+    interval if the score test does not reject it (T. Tango, "Equivalence test and confidence interval for the
+    difference in proportions for the paired-sample design", Statistics in Medicine 17, 1998); of no difference at all,
+    that is McNemar's test. It keeps its promise for few images too, and stays within [-1, 1].
 
     Args:
         won: images that the first one names rightly and the second one does not.

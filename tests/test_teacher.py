@@ -211,6 +211,8 @@ def test_everything_says_who_taught(small_images: Images, teacher: Path, monkeyp
     assert (stored.model, stored.fingerprint) == tuple(expected.values())
     for facts in (training.run.environment, training.run.result, classifier.facts, Classifier.load(training.run).facts):
         assert facts["teacher"] == {**expected, "recipe": "classic"}
+    assert training._teacher is not None
+    assert training._teacher.fingerprint == expected["fingerprint"]  # to the bit what it was
     untaught = train(small(), source(small_images))
     untaught.finish()
     assert "teacher" not in untaught.run.environment.keys() | untaught.run.result.keys()

@@ -90,13 +90,13 @@ def test_the_verdict_is_what_the_interval_says(won: int, lost: int, verdict: str
 def test_every_model_is_told_with_its_weight_and_the_idle_one_without() -> None:
     rows = table(written(made()), "Members")
     assert [re.sub("<.*?>", "", row[1]) for row in rows] == ["0.50", "0.50", "–", "1.00"]
-    assert [row[0] for row in rows[:3]] == ["a", "b", "c"]  # without the folder that they share
-    assert rows[0][2:4] == ["93.00%", "0.2500"]
+    assert [row[0] for row in rows[:3]] == ["b", "a", "c"]  # without the folder that they share, the best first
+    assert rows[0][2:4] == ["93.10%", "0.2490"]
 
 
 def test_each_two_models_are_compared_once_either_way() -> None:
     rows = table(written(made()), "Where they differ")
-    assert [row[1:] for row in rows] == [["–", "5.1%", "5.2%"], ["5.1%", "–", "5.3%"], ["5.2%", "5.3%", "–"]]
+    assert [row[1:] for row in rows] == [["–", "5.1%", "5.3%"], ["5.1%", "–", "5.2%"], ["5.3%", "5.2%", "–"]]
     many = written(made([f"runs/{number}" for number in range(15)]))
     assert len(table(many, "Where they differ")) == 12
     assert "3 models of the least weight are left out" in many.text

@@ -25,7 +25,7 @@ def render(folder: Path, found: Chosen, students: Sequence[Student]) -> str:
         students: networks that have learned from it.
     """
     images, gain, chosen = found.images, found.gain, [member for member in found.members if member.weight]
-    ranked = sorted(found.members, key=lambda member: (-member.weight, -member.accuracy))
+    ranked = _ranked(found)
     most = max(member.weight for member in found.members)
     full = [member.name for member in found.members]
     short = dict(zip(full, _short(full), strict=True))
@@ -53,7 +53,7 @@ def render(folder: Path, found: Chosen, students: Sequence[Student]) -> str:
                 "ece": wording.percent(member.ece),
                 "parameters": wording.scaled(member.parameters, ""),
             }
-            for member in ranked
+            for member in (found.members[number] for number in ranked)
         ],
         "together": {
             "accuracy": wording.precise_percent(found.accuracy, images),
@@ -67,7 +67,7 @@ def render(folder: Path, found: Chosen, students: Sequence[Student]) -> str:
             others if len(others) == len(found.additions) else None,
         ),
         "rounds": len(found.additions),
-        "apart": _apart(found, short),
+        "apart": _apart(found, ranked[:MOST_COMPARED], short),
         "left_out": max(len(found.members) - MOST_COMPARED, 0),
         "students": [_student(student, found) for student in students],
         "provenance": list(_provenance(found)),
@@ -121,9 +121,14 @@ def _key_facts(found: Chosen) -> Iterator[tuple[str, str, str]]:
     yield "Parameters", wording.scaled(parameters, ""), factor
 
 
-def _apart(found: Chosen, short: dict[str, str]) -> list[dict[str, Any]]:
-    """A row for each model: on how many images each other one says something else."""
-    numbers = sorted(range(len(found.members)), key=lambda number: -found.members[number].weight)[:MOST_COMPARED]
+def _ranked(found: Chosen) -> list[int]:
+    """Numbers of the models: those that count most first, then the most accurate."""
+    members = found.members
+    return sorted(range(len(members)), key=lambda number: (-members[number].weight, -members[number].accuracy))
+
+
+def _apart(found: Chosen, numbers: Sequence[int], short: dict[str, str]) -> list[dict[str, Any]]:
+    """A row for each of some models: on how many images each other one says something else."""
     most = max((found.apart[one][other] for one in numbers for other in numbers), default=0.0) or 1.0
     return [
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -240,6 +241,49 @@ def test_an_ensemble_is_a_model_like_any_other(program: Program, trained: Path, 
     assert "together" in program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "again").out
     assert program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "both").code == 2  # is there already
     assert program("ensemble", trained).code == 2
+
+
+def test_an_ensemble_teaches_a_network_and_the_same_command_goes_on(
+    program: Program, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from thirtytwo.events import Epoch
+    from thirtytwo.train import Training
+
+    words = ["--data", SHAPES, "--epochs", "1", *SMALL, "--seed", "5", "--corrupted", "0"]
+    assert program("train", "classic", *words, "--out", tmp_path / "other").code == 0
+    recipe = "classic epochs=3 batch_size=32 model.stages=[[4],[8]] model.hidden_units=8"
+    words = ["ensemble", str(trained), str(tmp_path / "other"), "--distil", recipe, "--json"]
+
+    iterate = Training.__iter__
+
+    def until_somebody_stops_it(training: Training) -> Any:
+        for event in iterate(training):
+            yield event
+            if isinstance(event, Epoch) and event.epoch == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "__iter__", until_somebody_stops_it)
+        stopped = program(*words)
+    assert stopped.code == 128 + signal.SIGINT
+    assert "The same command goes on" in stopped.err
+    answer = program(*words)
+    assert answer.code == 0, answer.err
+    assert answer.json["out"] == "ensembles/1"  # where it was
+    student = answer.json["distilled"]
+    assert Run.open(student["run"]).recipe.teacher.model == str((tmp_path / "ensembles" / "1").resolve())
+    assert 0 < student["agreement"] <= 1
+    chosen = [member for member in answer.json["members"] if member["weight"]]
+    assert student["work"] == pytest.approx(1 / len(chosen))  # of the same kind as each member
+    assert "classic, seed 0" in Path(answer.json["page"]).read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "ensembles" / "1" / "result.json").read_text(encoding="utf-8")) == answer.json
+    again = program(*words[:-1])
+    assert "done before" in again.out
+    assert program("train", "--resume", student["run"], "--corrupted", "0", "--json").json["test_opening"]
+    assert program(*words, "--out", trained).code == 2  # holds something else
+    twice = program("ensemble", trained, tmp_path / "other", "--distil", "classic teacher.model=x")
+    assert twice.code == 2
+    assert "expected none, since the ensemble is to teach it" in twice.err
 
 
 def test_audit_tells_what_is_wrong_with_a_data_set(program: Program, tmp_path: Path) -> None:

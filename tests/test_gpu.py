@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.test_train import rows, same, source, weights
 from thirtytwo import recipe as recipes
-from thirtytwo.classifier import Classifier
+from thirtytwo.classifier import Classifier, Ensemble
 from thirtytwo.data import Images
 from thirtytwo.data.shapes import draw
 from thirtytwo.recipe import Recipe
@@ -57,6 +58,34 @@ def test_a_recording_computes_what_its_operations_would(
     asked.finish()
     assert [epoch.train_loss for epoch in recorded.history] == pytest.approx(
         [epoch.train_loss for epoch in asked.history], rel=0.05
+    )
+
+
+@pytest.mark.parametrize("kernels", ["torch", "compiled"])
+def test_a_lesson_is_recorded_and_its_bits_come_again(
+    kernels: str, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["validation=0.1", "augmentation.mixup_alpha=0.2"]
+    one = train(settings("torch", *words, "epochs=6", "pixels.mean=[0.5, 0.5, 0.5]"), source(images))
+    two = train(recipes.load("classic", ["epochs=3", "batch_size=100"]), source(images))
+    facts = {"fingerprint": images.fingerprint, "validation_fraction": 0.1}
+    both = Ensemble.of([one.finish(), two.finish()], [2, 1], facts)
+    both.save(tmp_path / "both.safetensors")
+    recipe = settings(kernels, *words, f"teacher.model={tmp_path / 'both.safetensors'}", "image_scales=[0.75, 1.0]")
+    whole, part = (train(recipe, source(images)) for _ in range(2))
+    whole.finish()
+    for event in part:
+        if event.epoch == 2:
+            part.interrupt()
+    again = resume(part.run, source(images))
+    again.finish()
+    assert same(weights(whole), weights(again))
+    assert rows(whole) == rows(again)
+    monkeypatch.setattr(sys.modules[Training.__module__], "recorder", lambda settings, device: None)
+    asked = train(recipe.replace("model.kernels=torch", "precision=float32"), source(images))
+    asked.finish()
+    assert [epoch.train_loss for epoch in whole.history] == pytest.approx(
+        [epoch.train_loss for epoch in asked.history], rel=0.1
     )
 
 

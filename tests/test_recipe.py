@@ -263,6 +263,12 @@ def test_a_digest_stands_for_what_is_trained() -> None:
     digests = {recipe.replace(change).digest for change in changes} | {recipe.digest}
     assert len(digests) == len(changes) + 1
     assert recipes.parse(recipe.to_toml()).digest == recipe.digest
+    assert recipe.replace("teacher.weight=0.5").digest == recipe.digest  # nobody teaches
+
+
+def test_settings_that_are_invented_later_change_no_digest() -> None:
+    words = ['name = "a"', "epochs = 2", "batch_size = 10", '[model]\nname = "classic"', '[optimizer]\nname = "adam"']
+    assert recipes.parse("\n".join(words)).digest == "e3fba795c654ea67"
 
 
 GPU = 'on_gpu=["batch_size=1000", "optimizer.learning_rate=0.17", "epochs=3"]'

@@ -102,7 +102,7 @@ def child(order):
     if order.get("file"):
         before_file(order["file"])
     run = Path("run")
-    words = [*WORDS, f"checkpoint_minutes={order['minutes']}"]
+    words = [*WORDS, f"checkpoint_minutes={order['minutes']}", *order.get("words", [])]
     begun = (run / "environment.json").exists()
     training = resume(run) if begun else train(recipes.load("classic", words), SPEC, seed=4, out=run)
     if order.get("step") is not None:
@@ -180,6 +180,21 @@ def test_killed_at_any_step_a_run_ends_with_the_same_bits(
         assert start(tmp_path, minutes, step=step) == -signal.SIGKILL
     assert start(tmp_path, minutes) == 0
     assert_same(Run.open(tmp_path / "run"), undisturbed)
+
+
+def test_killed_at_any_step_a_taught_run_ends_with_the_same_bits(
+    start: Start, undisturbed: Run, tmp_path: Path
+) -> None:
+    words = [f"teacher.model={undisturbed.path}", "augmentation.mixup_alpha=0.3"]
+    for place in ("whole", "killed"):
+        (tmp_path / place).mkdir()
+    assert start(tmp_path / "whole", words=words) == 0
+    for step in (3, 9, 10, 17, 24):
+        assert start(tmp_path / "killed", 1e-9, words=words, step=step) == -signal.SIGKILL
+    assert start(tmp_path / "killed", words=words) == 0
+    whole = Run.open(tmp_path / "whole" / "run")
+    assert_same(Run.open(tmp_path / "killed" / "run"), whole)
+    assert whole.result["teacher"]["model"] == str(undisturbed.path.resolve())
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from thirtytwo import data, models
+from thirtytwo.data.loader import Standardise
 from thirtytwo.errors import ModelError, ThirtytwoError
 from thirtytwo.run import Run, read_tensors, write_tensors
 from thirtytwo.settings import AnyModel, CustomModel, Pixels, Settings, Views
@@ -254,6 +255,24 @@ class Classifier:
         """The same, but for looking at each image once, as it is."""
         return replace(self, views=Views())
 
+    def calibrated_scores(self, inputs: Tensor, prepared: Standardise) -> Tensor:
+        """What it says, at first view, of images that were prepared for another network.
+
+        Args:
+            inputs: float32 (batch, 3, height, width), of this model's size, on its device.
+            prepared: what has made them from pixels.
+
+        Returns:
+            float32 (batch, classes), on that device; their softmax is probabilities.
+        """
+        scores: Tensor = self.network(data.standardiser(self.pixels).converted(inputs, prepared))
+        return scores.float() / self.temperature
+
+    @property
+    def flops_per_image(self) -> float:
+        """Floating-point operations of the first view of an image."""
+        return models.flops_per_answer(self.network, self.size)
+
     def probabilities(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:
         """Class probabilities float32 (n, classes), on the network's device; see `scores`."""
         return (self.scores(images, batch_size) / self.temperature).softmax(1)
@@ -348,11 +367,22 @@ class Ensemble(Classifier):
 
     def scores(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:
         """Logarithms of the mean probabilities, float32 (n, classes); see `Classifier.scores`."""
-        parts = [
-            weight * member.probabilities(images, batch_size)
-            for member, weight in zip(self.members, self.weights, strict=True)
-        ]
+        return self._mean([member.probabilities(images, batch_size) for member in self.members])
+
+    def _mean(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """Logarithms of the weighted mean of what the members say."""
+        parts = [weight * said for weight, said in zip(self.weights, probabilities, strict=True)]
         return torch.stack(parts).sum(0).clamp_min(1e-12).log()
+
+    def calibrated_scores(self, inputs: Tensor, prepared: Standardise) -> Tensor:
+        """See `Classifier.calibrated_scores`; each member gets what it takes."""
+        said = [member.calibrated_scores(inputs, prepared).softmax(1) for member in self.members]
+        return self._mean(said) / self.temperature
+
+    @property
+    def flops_per_image(self) -> float:
+        """See `Classifier.flops_per_image`."""
+        return sum(member.flops_per_image for member in self.members)
 
     def with_one_view(self) -> Ensemble:
         """See `Classifier.with_one_view`."""
@@ -384,6 +414,33 @@ def _kind(classifier: Classifier) -> str:
     names = ", ".join(classifier.classes[:3])
     height, width = classifier.size
     return f"{len(classifier.classes)} classes ({names}, …) of images of {height} × {width} pixels"
+
+
+def unseen_share(models: Sequence[Classifier], names: Sequence[str], fingerprint: str) -> float:
+    """The share of some training images that no model has seen, the same images for all of them.
+
+    Args:
+        models: trained ones.
+        names: what messages call them.
+        fingerprint: of the training images, validation part included.
+
+    Raises:
+        ModelError: it is not known which images a model has seen, they held out different ones, or none.
+    """
+    for model, name in zip(models, names, strict=True):
+        if model.facts.get("fingerprint") != fingerprint or model.facts.get("excluded"):
+            raise ModelError(
+                f"{name}: was trained on other images than these, so which of them it has seen is not known; expected "
+                "models of the same training images; leave it out, or name the data with --data"
+            )
+    fractions = {float(model.facts.get("validation_fraction", 0.0)) for model in models}
+    if len(fractions) != 1 or 0.0 in fractions:
+        found = ", ".join(f"{one:.0%}" for one in sorted(fractions))
+        raise ModelError(
+            f"{', '.join(names)}: held out {found} of the training images; expected the same share, above 0, which "
+            "none of them has seen; train them with --set validation=0.1"
+        )
+    return fractions.pop()
 
 
 def is_ensemble(folder: Path) -> bool:

@@ -43,6 +43,7 @@ from thirtytwo.settings import (
     Selection,
     Settings,
     Sgd,
+    Teacher,
     Views,
 )
 
@@ -104,6 +105,8 @@ class Recipe(Settings):
     """Which training images an epoch leaves out."""
     loss: Loss = Loss()
     """What is minimised."""
+    teacher: Teacher = Teacher()
+    """Whose answers are imitated."""
     averaging: Averaging = Averaging()
     """Which weights are validated and kept."""
     early_stopping: EarlyStopping = EarlyStopping()
@@ -149,6 +152,12 @@ class Recipe(Settings):
             raise ValueError(
                 "augmentation.horizontal_flip and augmentation.alternating_flip are both true; set one to false"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_fingerprint_is_somebodys(self) -> Self:
+        if self.teacher.fingerprint and not self.teacher.model:
+            raise ValueError("teacher.fingerprint is given, but no teacher.model; set that too, or leave both out")
         return self
 
     @model_validator(mode="after")
@@ -228,7 +237,11 @@ class Recipe(Settings):
         Names, descriptions, `search` and `calibration`, which train nothing, do not count; nor do settings at their
         default, so that a digest stays the same when new ones are invented.
         """
-        idle = {"name": "", "description": "", "search": {}, "calibration": Calibration()}
+        # A teacher is what it answers, wherever it lies; one that is not there teaches nothing.
+        teacher = self.teacher if self.teacher.model else Teacher()
+        if teacher.fingerprint:
+            teacher = teacher.model_copy(update={"model": ""})
+        idle = {"name": "", "description": "", "search": {}, "calibration": Calibration(), "teacher": teacher}
         said = _chosen(self.model_copy(update=idle))
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -365,6 +378,9 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
         _set(values, "fewer_images.exponent=0")
     if key == "batch_size":
         _set(values, "fewer_images.minimum_steps=1")
+    # The fingerprint is that of the teacher that there was.
+    if key == "teacher.model" and before not in (None, _at(values, key)):
+        _set(values, "teacher.fingerprint=")
     # So is any other value: it is neither searched nor another one on a GPU; nor are those of a kind that is replaced.
     section = key.removesuffix("name") if key.endswith(".name") and _at(values, key) != before else None
 

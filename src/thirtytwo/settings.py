@@ -337,6 +337,25 @@ class Loss(Settings):
     2010.01412): a step takes twice as long; 0 takes it where they are."""
 
 
+class Teacher(Settings):
+    """A trained model whose answers are imitated, beside the labels (distillation, Hinton et al. 2015, arXiv
+    1503.02531). In every step it is shown what the network is shown, each changed image anew (Beyer et al. 2022, arXiv
+    2106.05237)."""
+
+    model: str = ""
+    """A run folder, that of an ensemble, a model file, or ``pretrained``; empty is none. If the recipe holds out
+    validation images, it must be one that has held out the same."""
+    fingerprint: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """Of the model, SHA-256; written down when a training begins. Where it stands, no other model is taken."""
+    weight: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.9
+    """Share of the loss that is the cross-entropy to the teacher's answers; the rest is that to the labels. This, and
+    the temperature, are as usual on CIFAR (Tian et al. 2020, arXiv 1910.10699)."""
+    temperature: Positive = 4.0
+    """Calibrated scores of the teacher, and those of the network, are divided by this before they are compared, so that
+    improbable classes count, too; what they then add to the loss is multiplied by its square, so that gradients stay as
+    large as they were."""
+
+
 class Selection(Settings):
     """Which training images an epoch leaves out: those that the network found easiest when it last saw them (Loshchilov
     & Hutter 2015, arXiv 1511.06343; Jordan 2024, airbench96_faster). The first epoch uses all."""

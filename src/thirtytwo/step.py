@@ -13,14 +13,16 @@ import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from thirtytwo import models, optim
+from thirtytwo.classifier import Classifier
 from thirtytwo.data.loader import Draws, Loader
-from thirtytwo.settings import AnyModel, CustomModel, Loss
+from thirtytwo.settings import AnyModel, CustomModel, Loss, Teacher
 from thirtytwo.state import Progress, State
 
 Program = Callable[[], None]
@@ -36,6 +38,17 @@ MOST_COMPILED = 64
 
 WARM_UPS = 3
 """Steps before a recording: what is set up or compiled at first use, is then."""
+
+
+class Lesson(NamedTuple):
+    """What a teacher says of the images of a step, and how much that counts."""
+
+    answers: Tensor
+    """float32 (batch, classes): its probabilities, softened."""
+    temperature: float
+    """By which they were softened, and the network's are to be."""
+    weight: float
+    """Share of what is minimised that is the distance from these answers."""
 
 
 class Tally:
@@ -81,6 +94,7 @@ class Stepper:
         loader: Loader,
         loss: Loss,
         *,
+        teacher: tuple[Classifier, Teacher] | None = None,
         device: torch.device,
         half: bool,
         compiled: bool,
@@ -94,14 +108,15 @@ class Stepper:
                 is, so a stepper is made after a checkpoint was restored.
             loader: makes batches.
             loss: what is minimised.
+            teacher: a model on the device whose answers are imitated, and how; None imitates nobody.
             device: where all of it lies.
-            half: whether the network computes in bfloat16.
+            half: whether the network, and a teacher, computes in bfloat16.
             compiled: whether torch.compile makes kernels for what lies before the backward pass, and for that.
             averaging: whether the mean of the weights is kept.
             record: see `recorder`; None takes steps one operation after the other.
         """
         self.tally = Tally(device)
-        self._state, self._loader, self._loss = state, loader, loss
+        self._state, self._loader, self._loss, self._teacher = state, loader, loss, teacher
         self._device, self._half, self._averaging, self._record = device, half, averaging, record
         self._judge = _compiled() if compiled else _judged
         # Rates, share of the mean and number of the step lie together: one copy fills them.
@@ -214,10 +229,13 @@ class Stepper:
     def _take(self, draws: Draws, size: Size, step: Tensor, share: Tensor | float) -> None:
         state = self._state
         state.network.zero_grad(set_to_none=True)
-        objective, losses, correct = self._judge(state.network, self._loader, self._loss, self._half, draws, size)
+        lesson = None if self._teacher is None else self._ask(*self._teacher, draws)
+        objective, losses, correct = self._judge(
+            state.network, self._loader, self._loss, self._half, draws, size, lesson
+        )
         objective.backward()  # type: ignore[no-untyped-call]
         if self._loss.sharpness_radius:
-            self._look_uphill(draws, size)
+            self._look_uphill(draws, size, lesson)
         if state.losses is not None:
             state.losses[draws.chosen] = losses
         self.tally.add(losses, correct, objective.detach(), step)
@@ -226,7 +244,19 @@ class Stepper:
         if self._averaging:
             state.average(share)
 
-    def _look_uphill(self, draws: Draws, size: Size) -> None:
+    @torch.no_grad()
+    def _ask(self, teacher: Classifier, settings: Teacher, draws: Draws) -> Lesson:
+        """Show a teacher the images of a step, changed and mixed as the network sees them.
+
+        They are made once more for it, in full size: it knows no other. Where epochs scale images down, these are the
+        same ones but for that, and for the edges of CutMix's rectangles, which lie on whole pixels of either size.
+        """
+        inputs, _, _ = self._loader.batch(draws)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._half):
+            scores = teacher.calibrated_scores(inputs, self._loader.standardise)
+        return Lesson((scores / settings.temperature).softmax(1), settings.temperature, settings.weight)
+
+    def _look_uphill(self, draws: Draws, size: Size, lesson: Lesson | None) -> None:
         """Take the gradient where the loss is highest nearby, in place of that at the weights themselves.
 
         Sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412): minima that are wide generalise better.
@@ -241,22 +271,26 @@ class Stepper:
             torch._foreach_add_(parameters, ahead)
         network.zero_grad(set_to_none=True)
         with models.without_averages(network):  # these are of the weights that are kept
-            uphill, _, _ = self._judge(network, self._loader, self._loss, self._half, draws, size)
+            uphill, _, _ = self._judge(network, self._loader, self._loss, self._half, draws, size, lesson)
             uphill.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             torch._foreach_copy_(parameters, before)
 
 
 def _judged(
-    network: nn.Module, loader: Loader, loss: Loss, half: bool, draws: Draws, size: Size
+    network: nn.Module, loader: Loader, loss: Loss, half: bool, draws: Draws, size: Size, lesson: Lesson | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What is minimised, and of each image its loss and whether the answer is right: (), (batch,), (batch,)."""
+    """What is minimised, and of each image its loss and whether the answer is right: (), (batch,), (batch,).
+
+    The last two are told by the labels, whoever teaches.
+    """
     inputs, labels, share = loader.batch(draws, size)
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
         scores = network(inputs).float()  # (batch, classes)
     seen, smoothing = scores.detach(), loss.label_smoothing
     if share is None:
         objective = cross_entropy(scores, labels, label_smoothing=smoothing, reduction=loss.reduction)
+        objective = _imitating(objective, scores, loss, lesson)
         return objective, cross_entropy(seen, labels, reduction="none"), seen.argmax(1) == labels
     others = labels.roll(1)  # of what was mixed into these images
 
@@ -267,8 +301,22 @@ def _judged(
         return torch.lerp(other, own, share)
 
     each = shared(scores, smoothing)
-    objective = each.mean() if loss.reduction == "mean" else each.sum()
+    objective = _imitating(each.mean() if loss.reduction == "mean" else each.sum(), scores, loss, lesson)
     return objective, shared(seen, 0.0), seen.argmax(1) == torch.where(share >= 0.5, labels, others)
+
+
+def _imitating(objective: Tensor, scores: Tensor, loss: Loss, lesson: Lesson | None) -> Tensor:
+    """What is minimised where somebody teaches: in part what it was, in part the distance from the teacher's answers.
+
+    Hinton et al. 2015, section 2: the cross-entropy of softened probabilities, times the square of the temperature by
+    which the softening makes its gradients smaller. It differs from the Kullback-Leibler divergence by what no weight
+    changes, the entropy of the answers.
+    """
+    if lesson is None:
+        return objective
+    answers, temperature, weight = lesson
+    distance = temperature**2 * cross_entropy(scores / temperature, answers, reduction=loss.reduction)
+    return torch.lerp(objective, distance, weight)
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from thirtytwo import early_stopping, environment, metrics, models, optim, preflight
 from thirtytwo import recipe as recipes
+from thirtytwo import teacher as teachers
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Exclusion, Images, Source, augmenter, exclusion, find, mixer, standardiser
 from thirtytwo.data.loader import Loader, on_device, seeded
@@ -51,9 +52,15 @@ class Training:
     run: Run
 
     def __init__(
-        self, recipe: Recipe, source: Source, images: Images, network: nn.Module | None, facts: dict[str, Any]
+        self,
+        recipe: Recipe,
+        source: Source,
+        images: Images,
+        network: nn.Module | None,
+        teacher: Classifier | None,
+        facts: dict[str, Any],
     ) -> None:
-        """See `train`, which also makes the `run`; `facts` is the run's environment."""
+        """See `train`, which also makes the `run`; `teacher` is the recipe's, `facts` is the run's environment."""
         self.recipe, self.source = recipe, source
         self.interrupted = False
         self._facts = facts
@@ -64,6 +71,9 @@ class Training:
         kept, held_out = images.split(recipe.validation)
         preflight.check_parts(images, recipe, len(kept), len(held_out))
         preflight.check_augmentation(recipe, images.size)
+        if teacher is not None:
+            teachers.check(teacher, recipe, images)
+        self._teacher = teacher
         self._classes, self._size = images.classes, images.size
         with torch.random.fork_rng():  # the caller's random numbers stay as they are
             torch.manual_seed(seeded(self.seed, INITIALISATION).initial_seed())
@@ -80,6 +90,7 @@ class Training:
         preflight.check_sizes(self._sizes, self.network, len(self._classes), self._size)
         self._parameters = models.parameters(self.network)
         self._flops_per_image: dict[tuple[int, ...], float] = {}
+        self._teacher_flops = teacher.flops_per_image if teacher is not None else 0.0
         for size in set(self._sizes):
             self._flops(size)
         half = self.precision == "bfloat16"
@@ -267,6 +278,7 @@ class Training:
             state,
             loader,
             recipe.loss,
+            teacher=None if self._teacher is None else (self._teacher, recipe.teacher),
             device=device,
             half=self.precision == "bfloat16",
             compiled=self._torch_compiles,
@@ -357,7 +369,7 @@ class Training:
             self._settle(stepper.tally)
         progress.step += 1
         progress.seen += len(chosen)
-        progress.flops += len(chosen) * self._flops(size) * (2 if self.recipe.loss.sharpness_radius else 1)
+        progress.flops += len(chosen) * self._flops(size)
 
     @contextlib.contextmanager
     def _chance(self) -> Iterator[None]:
@@ -382,7 +394,8 @@ class Training:
         """Floating-point operations of a step, per image, for images of this size and the weights trained now."""
         kind = (*size, models.parameters(self.network))
         if kind not in self._flops_per_image:
-            self._flops_per_image[kind] = models.flops_per_image(self.network, size)
+            passes = 2 if self.recipe.loss.sharpness_radius else 1
+            self._flops_per_image[kind] = passes * models.flops_per_image(self.network, size) + self._teacher_flops
         return self._flops_per_image[kind]
 
     def _report(self, factor: float, images_per_second: float) -> Step:
@@ -491,6 +504,7 @@ class Training:
             "data": self._facts["data"]["name"],
             "images": self._facts["data"]["images"],
             "excluded_images": len(self.source.exclusion.indices),
+            **({"teacher": self._facts["teacher"]} if "teacher" in self._facts else {}),
             "epochs": progress.epoch,
             "kept_epoch": self.best_epoch or progress.epoch,
             "train_seconds": progress.train_seconds,
@@ -519,6 +533,14 @@ def _precision(recipe: Recipe, device: torch.device) -> str:
     # On a CPU, compiled kernels take two thirds of the time that torch's take in half precision.
     has_better = device.type == "cpu" and models.kernels(recipe.model, device, "float32") == "compiled"
     return "float32" if has_better else "bfloat16"
+
+
+def _taught(recipe: Recipe, teacher: Classifier | None) -> dict[str, Any]:
+    """What facts say of a teacher: nothing where there is none."""
+    if teacher is None:
+        return {}
+    said = {"model": recipe.teacher.model, "fingerprint": recipe.teacher.fingerprint}
+    return {"teacher": {**said, "recipe": teacher.facts.get("recipe")}}
 
 
 def _excluded(chosen: Exclusion) -> dict[str, Any]:
@@ -569,6 +591,8 @@ def train(
     else:
         images = source.read_training()
     settings = settings.for_device(chosen.type).for_images(len(images))
+    teacher = teachers.load(settings, chosen)
+    settings = teachers.named(settings, teacher)
     if network is not None:
         module = CustomModel(module=f"{type(network).__module__}.{type(network).__qualname__}")
         settings = settings.model_copy(update={"model": module})
@@ -576,6 +600,7 @@ def train(
         **environment.describe(chosen, _precision(settings, chosen)),
         "kernels": models.kernels(settings.model, chosen, _precision(settings, chosen)),
         "seed": number,
+        **_taught(settings, teacher),
         "data": {
             "spec": source.spec,
             "name": images.name,
@@ -590,7 +615,7 @@ def train(
         },
     }
     # Built before the folder is made: a mistake in the settings leaves no empty folder behind.
-    training = Training(settings, source, images, network, facts)
+    training = Training(settings, source, images, network, teacher, facts)
     facts["freed_memory"] = environment.keep_memory()  # not before: what held the data leaves holes that nothing fits
     training.run = Run.create(out, settings, facts)
     return training
@@ -601,6 +626,7 @@ def resume(
     data: Source | str | None = None,
     *,
     network: nn.Module | None = None,
+    teacher: str | Path | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Training:
     """Prepare to go on with a training that was interrupted; see `train` for what to do with it.
@@ -612,10 +638,11 @@ def resume(
         run: the run folder.
         data: where the data is now, if it has moved; it must be the same images.
         network: the module, if the training began with one of your own.
+        teacher: where the recipe's teacher is now, if it has moved; it must be the same model.
         progress: called while data are downloaded; see `find`.
 
     Raises:
-        InputError: one of its kinds: no such run, other data, no network.
+        InputError: one of its kinds: no such run, other data, no network, another teacher.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     recipe, facts = run.recipe, run.environment
@@ -652,8 +679,12 @@ def resume(
             f"{source.location}: not the images that {run.path} was started with (fingerprint "
             f"{images.fingerprint[:12]}, expected {fingerprint[:12]}); give the same ones with --data, or start anew"
         )
+    if teacher is not None and recipe.teacher.model:
+        recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"model": str(teacher)})})
+    # Once training has ended, nobody is asked any more.
+    imitated = None if run.model_path.exists() else teachers.load(recipe, environment.device(chosen))
     torch.set_num_threads(threads)
-    training = Training(recipe, source, images, network, facts)
+    training = Training(recipe, source, images, network, imitated, facts)
     environment.keep_memory()
     training.run = run
     return training

@@ -176,7 +176,7 @@ def table(page: Page, label: str) -> list[list[str]]:
     """The cells of the table in the region that is labelled so, row by row."""
     found = re.search(rf'aria-label="{label}[^"]*"><table.*?<tbody>(.*?)</tbody>', page.html, re.DOTALL)
     assert found, f"no table {label}"
-    rows = re.findall(r"<tr>.*?</tr>", found[1], re.DOTALL)
+    rows = re.findall(r"<tr\b.*?</tr>", found[1], re.DOTALL)
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
 
 

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.report import test_ensemble_page as ensembles
 from tests.report.test_audit_page import made
 from tests.report.test_report import UGLY, make_run, rendered
-from thirtytwo.report import write_audit
+from thirtytwo.report import write_audit, write_ensemble
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install thirtytwo[dev]")
 
@@ -32,7 +33,7 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Reports of an ordinary run, one with many classes, one with ugly names, one that is not finished, and audits."""
+    """Of an ordinary run, one with many classes, one with ugly names, one that is not finished, audits, ensembles."""
     folder = tmp_path_factory.mktemp("runs")
     many = [f"a class with the number {number}" for number in range(100)]
     location = {"location": "/a/very/long/path" * 20, "notice": "Unlike-any-other" * 20, "spec": "x" * 300}
@@ -48,8 +49,16 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, found in audits.items():
         (folder / name).mkdir()
         write_audit(folder / name, found)
+    together = {
+        "ensemble": ensembles.made(),
+        "ugly ensemble": ensembles.made([f"runs/{name}" for name in UGLY] + ["a/model" * 20]),
+    }
+    for name, chosen in together.items():
+        (folder / name).mkdir()
+        write_ensemble(folder / name, chosen, [ensembles.student()])
     pages = {name: run.path / "report.html" for name, run in runs.items()}
-    return pages | {name: folder / name / "audit.html" for name in audits}
+    pages |= {name: folder / name / "audit.html" for name in audits}
+    return pages | {name: folder / name / "ensemble.html" for name in together}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +90,9 @@ def visit(
     return seen
 
 
-@pytest.mark.parametrize("name", ["ordinary", "many", "ugly", "unfinished", "audit", "ugly audit"])
+@pytest.mark.parametrize("name", [
+    "ordinary", "many", "ugly", "unfinished", "audit", "ugly audit", "ensemble", "ugly ensemble",
+])  # fmt: skip
 def test_a_phone_shows_it_all_without_sideways_scrolling_and_without_a_network(
     browser: Any, reports: dict[str, Path], name: str
 ) -> None:
@@ -97,12 +108,12 @@ def test_a_phone_shows_it_all_without_sideways_scrolling_and_without_a_network(
     assert outside == []
     sizes = seen.page.evaluate("[...document.images].map(image => [image.complete, image.naturalWidth])")
     assert all(complete and width > 0 for complete, width in sizes)
-    assert len(sizes) >= (0 if name == "unfinished" else 20)
+    assert len(sizes) >= (0 if name == "unfinished" or "ensemble" in name else 20)
     assert seen.complaints == []
     assert [url for url in seen.requests if not url.startswith("data:")] == [reports[name].as_uri()]
 
 
-@pytest.mark.parametrize("name", ["ordinary", "audit"])
+@pytest.mark.parametrize("name", ["ordinary", "audit", "ensemble"])
 def test_light_and_dark_are_both_readable(browser: Any, reports: dict[str, Path], name: str) -> None:
     lightness = {}
     for scheme in ("light", "dark"):

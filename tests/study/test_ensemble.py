@@ -16,7 +16,7 @@ from thirtytwo.classifier import Classifier, Ensemble
 from thirtytwo.data import Source, find
 from thirtytwo.errors import ModelError
 from thirtytwo.study import ensemble
-from thirtytwo.study.ensemble import selected
+from thirtytwo.study.ensemble import _on_other_images, order
 from thirtytwo.train import train
 
 WORDS = ["batch_size=32", "model.stages=[[4],[8]]", "model.hidden_units=16", "validation=0.25"]
@@ -44,9 +44,7 @@ def answers_of(labels: torch.Tensor, models: int, seed: int) -> torch.Tensor:
 def test_what_is_selected_is_no_worse_than_the_best_alone(models: int, seed: int) -> None:
     labels = torch.arange(60) % 4
     answers = answers_of(labels, models, seed)
-    counts = selected(answers, labels)
-    shares = torch.tensor(counts) / sum(counts)
-    together = metrics.cross_entropy((answers * shares[:, None, None]).sum(0), labels)
+    together = metrics.cross_entropy(answers[order(answers, labels)].mean(0), labels)
     assert together <= min(metrics.cross_entropy(answer, labels) for answer in answers) + 1e-6
 
 
@@ -54,10 +52,7 @@ def test_models_that_know_nothing_are_not_selected() -> None:
     labels = torch.arange(400) % 4
     answers = answers_of(labels, 3, 0)
     answers[1] = 0.25
-    counts = selected(answers, labels)
-    assert counts[1] == 0
-    assert counts[0] > 0
-    assert counts[2] > 0
+    assert set(order(answers, labels)) == {0, 2}
 
 
 def test_an_ensemble_says_the_weighted_mean_of_what_its_members_say(members: list[Classifier], source: Source) -> None:
@@ -83,7 +78,49 @@ def test_it_is_stored_in_one_file_and_scored_like_any_model(
     assert scored.summary()["loss"] == pytest.approx(chosen.loss, abs=1e-5)
     assert chosen.loss <= chosen.best.loss + 1e-6
     assert 0 <= chosen.disagreement <= 1
+    assert chosen.additions[-1].loss == min(addition.loss for addition in chosen.additions)
+    assert {addition.name for addition in chosen.additions} == {one.name for one in chosen.members if one.weight}
+    assert all(chosen.apart[one][other] == chosen.apart[other][one] for one in range(3) for other in range(3))
+    assert [chosen.apart[number][number] for number in range(3)] == [0, 0, 0]
     assert again.unknown_below == chosen.ensemble.unknown_below > 0
+
+
+def test_a_gain_is_told_by_images_that_have_chosen_nothing() -> None:
+    """Of many models that all guess, the best on some images is as bad as any on others, and so is any ensemble."""
+    labels = torch.arange(200) % 4
+    answers = (2 * torch.randn((200, 200, 4), generator=torch.Generator().manual_seed(0))).softmax(2)
+    halves = [np.arange(0, 200, 2), np.arange(1, 200, 2)]
+    added = order(answers, labels)
+    flattered = metrics.accuracy(answers[added].mean(0), labels)
+    gain, accuracies = _on_other_images(answers, labels, halves, len(added))
+    assert flattered > 0.35
+    assert abs(gain.accuracy - 0.25) < 0.09  # three standard deviations
+    assert abs(gain.best_accuracy - 0.25) < 0.09
+    assert max(accuracies) < flattered
+    assert len(accuracies) == len(added)
+
+
+def test_a_gain_is_that_of_each_half_by_itself() -> None:
+    labels = torch.arange(300) % 4
+    answers = answers_of(labels, 4, 1)
+    halves = [np.arange(150), np.arange(150, 300)]
+    gain, _ = _on_other_images(answers, labels, halves, 1)
+    right = rival = 0
+    for here, there in (halves, halves[::-1]):
+        added = order(answers[:, here], labels[here])
+        best = max(range(4), key=lambda number: metrics.accuracy(answers[number, here], labels[here]))
+        right += int((answers[added][:, there].mean(0).argmax(1) == labels[there]).sum())
+        rival += int((answers[best, there].argmax(1) == labels[there]).sum())
+    assert (gain.accuracy, gain.best_accuracy) == (right / 300, rival / 300)
+    assert gain.won - gain.lost == right - rival
+    low, high = gain.interval
+    assert low < gain.difference < high
+
+
+def test_an_ensemble_of_ensembles_is_refused(members: list[Classifier], source: Source) -> None:
+    both = Ensemble.of(members[:2], facts={**members[0].facts, "members": ["a", "b"]})
+    with pytest.raises(ModelError, match="name those that it is made of: a b"):
+        ensemble([both, members[2]], ["both", "c"], source)
 
 
 def test_members_that_do_not_fit_are_refused(members: list[Classifier], source: Source, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from thirtytwo.data import Source
     from thirtytwo.events import Epoch, Step
     from thirtytwo.recipe import Recipe
-    from thirtytwo.study import Trials
+    from thirtytwo.study import Chosen, Student, Trials
     from thirtytwo.train import Training
 
 app = typer.Typer(
@@ -533,6 +533,15 @@ def tune_command(
 def ensemble_command(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="Run folders or model files, at least two.")],
     data: DataOption = None,
+    distil: Annotated[
+        str | None,
+        typer.Option(
+            "--distil",
+            metavar="RECIPE",
+            help="Then train one network that imitates them: a recipe; changes may follow: 'fast94 epochs=20'.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the training that --distil asks for.", min=0)] = 0,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="For the ensemble. Without it: ensembles/<n>.")
     ] = None,
@@ -541,34 +550,70 @@ def ensemble_command(
 ) -> None:
     """Let models answer together: their probabilities are averaged, with weights chosen on the validation images.
 
-    What comes out is a model like any other, for `evaluate` and `predict`. The test set is not opened.
+    What comes out is a model like any other, for `evaluate` and `predict`, and a page about what it gains. With
+    --distil a single network is trained with it for a teacher, in DIR/distilled; stopped, the same command goes on. The
+    test set is not opened.
     """
-    from thirtytwo import Classifier, environment
+    from thirtytwo import Classifier, environment, report
     from thirtytwo.data import find
-    from thirtytwo.errors import InputError, RunError
     from thirtytwo.run import Run, write_atomic
-    from thirtytwo.study import ensemble
+    from thirtytwo.study import distil as teach
+    from thirtytwo.study import ensemble, students
 
     if len(models) < 2:
         raise InputError(f"{len(models)} model; expected at least two; name more")
+    if out is not None and out.exists() and distil is None:
+        raise RunError(f"{out}: exists already; expected a new folder; choose another --out")
+    recipe = None if distil is None else _recipe(distil, None)
     screen = _screen(as_json)
-    folder = out or next(place for n in itertools.count(1) if not (place := Path("ensembles") / str(n)).exists())
-    if folder.exists():
-        raise RunError(f"{folder}: exists already; expected a new folder; choose another --out")
     members = [Classifier.load(model, device=environment.device(device)) for model in models]
     with screen.download() as progress:
         source = find(data or members[0].facts.get("spec"), progress=progress).in_memory()
     screen.warn(source, source.read_training().warnings)
     with screen.busy("asking them about the validation images"):
         chosen = ensemble(members, list(map(str, models)), source)
-    folder.mkdir(parents=True)
-    chosen.ensemble.save(Run(folder).model_path)
-    result = {**chosen.to_json(), "out": str(folder)}
-    write_atomic(folder / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+    folder = _folder_of(chosen, out, goes_on=distil is not None)
+    if not chosen.is_kept_in(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        chosen.ensemble.save(Run(folder).model_path)
+
+    def tell(taught: list[Student]) -> dict[str, Any]:
+        result = {**chosen.to_json(), "out": str(folder), "page": str(report.write_ensemble(folder, chosen, taught))}
+        result |= {"distilled": taught[0].to_json()} if taught else {}
+        write_atomic(folder / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+        return result
+
+    result = tell([])
+    if not as_json or recipe is not None:
+        screen.ensemble(chosen, folder, Path(result["page"]))
+    if recipe is not None:
+        trials = students(recipe, folder, source, device)
+
+        def watch(training: Training) -> None:
+            screen.training_begins(training)
+            with _to_the_end(screen, training), screen.training(training) as display:
+                for event in training:
+                    display.show(event)
+
+        student = teach(trials, chosen.ensemble, seed, watch)
+        result = tell([student])
+        screen.student(student, chosen)
     if as_json:
         _print_json(result)
-    else:
-        screen.ensemble(chosen, folder)
+
+
+def _folder_of(chosen: Chosen, out: Path | None, *, goes_on: bool) -> Path:
+    """The folder of an ensemble: a new one, or one that holds it already if something is to go on there.
+
+    Raises:
+        RunError: the one that was asked for holds something else.
+    """
+    places = (Path("ensembles") / str(n) for n in itertools.count(1)) if out is None else iter([out])
+    for place in places:
+        is_empty = place.is_dir() and not any(place.iterdir())
+        if not place.exists() or (goes_on and (is_empty or (place.is_dir() and chosen.is_kept_in(place)))):
+            return place
+    raise RunError(f"{out}: holds something else than this ensemble; expected a new folder; choose another --out")
 
 
 @app.command("audit")

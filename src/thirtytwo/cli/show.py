@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
     from thirtytwo.recipe import Recipe
     from thirtytwo.run import Run
-    from thirtytwo.study import Audit, Chosen, Comparison, Spread, Trial, Trials, Tuned, TuningTrial
+    from thirtytwo.study import Audit, Chosen, Comparison, Spread, Student, Trial, Trials, Tuned, TuningTrial
     from thirtytwo.train import Training
 
 SHOWN = 10
@@ -116,6 +116,9 @@ class Screen:
             self.say(f"left out: {plural(len(left_out.indices), 'training image')} named in {names}")
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
+        if (teacher := recipe.teacher).model:
+            how = f"{teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}"
+            self.say(f"taught by {teacher.model}: {how}")
         if training.kernels.startswith("torch (no "):
             self.say(f"computed by {training.kernels}, which takes longer")
         if known := planner.expected(recipe, facts["name"], facts["images"], training.device):
@@ -260,7 +263,7 @@ class Screen:
         self.say(f"thirtytwo compare {files} --first-seed 1")
         self.say(f"Page: {page}")
 
-    def ensemble(self, chosen: Chosen, folder: Path) -> None:
+    def ensemble(self, chosen: Chosen, folder: Path, page: Path) -> None:
         """The members, and what they come to together."""
         table = Table("model", "validation accuracy", "loss", "weight", box=None, pad_edge=False)
         for column in table.columns[1:]:
@@ -271,12 +274,32 @@ class Screen:
         table.add_section()
         table.add_row("[bold]together[/bold]", f"[bold]{chosen.accuracy:.2%}[/bold]", f"{chosen.loss:.4f}", "")
         self.console.print(table)
-        gain = chosen.accuracy - chosen.best.accuracy
+        points = 100 * (chosen.accuracy - chosen.best.accuracy)
         self.say(
-            f"{100 * gain:+.2f} points against the best of them, on the {chosen.images:,} images by which the weights "
-            f"were chosen; its members disagree about {chosen.disagreement:.1%}"
+            f"{points:+.2f} points against the best of them, on the {chosen.images:,} images by which the weights were "
+            f"chosen, which flatters; its members disagree about {chosen.disagreement:.1%}"
         )
+        if (gain := chosen.gain) is not None:
+            low, high = gain.interval
+            self.console.print(
+                f"[bold]{100 * gain.difference:+.2f} points[/bold] on images by which neither was chosen (95% interval "
+                f"{100 * low:+.2f} to {100 * high:+.2f})"
+            )
         self.say(f"a model like any other: thirtytwo evaluate {shlex.quote(str(folder))}")
+        self.say(f"Page: {page}")
+
+    def student(self, student: Student, chosen: Chosen) -> None:
+        """What a network has learned from an ensemble."""
+        trial = student.trial
+        self.console.print(
+            f"[bold]the student: {trial.accuracy:.2%}[/bold] of the same {chosen.images:,} images, of which its "
+            f"teacher names {chosen.accuracy:.2%} rightly; they agree about {student.agreement:.2%}"
+        )
+        self.say(
+            f"its answers take {student.work:.0%} of the work; {duration(trial.seconds)} of training"
+            f"{'' if trial.new else ', done before'}"
+        )
+        self.say(f"The test set, once, and a report: thirtytwo train --resume {shlex.quote(str(trial.run.path))}")
 
     def audit_begins(self, source: Source, recipe: str, networks: int, folder: Path) -> None:
         """What is going to be done."""

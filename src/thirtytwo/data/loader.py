@@ -73,6 +73,16 @@ class Standardise:
         mean, deviation = (per_channel(each, values.device) for each in (self.mean, self.standard_deviation))
         return (values - mean) / deviation
 
+    def converted(self, inputs: Tensor, other: Standardise) -> Tensor:
+        """What this one would have made of the pixels of which another one has made `inputs`, in the same shape."""
+        if self == other:
+            return inputs
+        deviations = list(zip(other.standard_deviation, self.standard_deviation, strict=True))
+        factor = tuple(theirs / ours for theirs, ours in deviations)
+        means = zip(other.mean, self.mean, self.standard_deviation, strict=True)
+        shift = tuple((theirs - ours) / deviation for theirs, ours, deviation in means)
+        return torch.addcmul(per_channel(shift, inputs.device), inputs, per_channel(factor, inputs.device))
+
 
 def on_device(images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
     """Move a set to a device once, as it is.

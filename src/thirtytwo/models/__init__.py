@@ -280,6 +280,13 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32)) -> flo
     return float(counter.get_total_flops() / 2)
 
 
+def flops_per_answer(network: nn.Module, size: tuple[int, int] = (32, 32)) -> float:
+    """Floating-point operations of what a trained network says of one image; counted as in `flops_per_image`."""
+    with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(_black_images(network, 2, size))
+    return float(counter.get_total_flops() / 2)
+
+
 def _black_images(network: nn.Module, number: int, size: tuple[int, int]) -> torch.Tensor:
     """float32 (number, 3, height, width), where the network's weights lie."""
     some = next(network.parameters(), torch.zeros(()))

@@ -5,7 +5,7 @@ What draws is loaded when something is drawn: the terminal takes its words from 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,9 @@ from thirtytwo import metrics
 from thirtytwo.run import Run, write_atomic
 
 if TYPE_CHECKING:
-    from thirtytwo.study import Audit, Spread, Tuned
+    from thirtytwo.study import Audit, Chosen, Spread, Student, Tuned
 
-__all__ = ["write", "write_audit", "write_spread", "write_tuning"]
+__all__ = ["write", "write_audit", "write_ensemble", "write_spread", "write_tuning"]
 
 
 def write(run: Run) -> Path:
@@ -111,4 +111,25 @@ def write_tuning(folder: Path, found: Tuned) -> Path:
 
     path = folder / "tuning.html"
     write_atomic(path, tuning_page.render(found).encode())
+    return path
+
+
+def write_ensemble(folder: Path, found: Chosen, students: Sequence[Student] = ()) -> Path:
+    """Write ``ensemble.html``: what several models gain by answering together, and what each adds.
+
+    Args:
+        folder: of the ensemble.
+        found: how it was chosen.
+        students: networks that have learned from it.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    from thirtytwo.report import ensemble_page
+
+    path = folder / "ensemble.html"
+    write_atomic(path, ensemble_page.render(folder, found, students).encode())
     return path

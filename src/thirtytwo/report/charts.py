@@ -146,8 +146,8 @@ def _line(plot: _Plot, line: Line) -> Markup:
     return Markup('<polyline class="line {}" points="{}"/>').format(line.style, path)
 
 
-def _legend(lines: Sequence[Line]) -> Markup:
-    parts, right = [], 310.0
+def _legend(lines: Sequence[Line], right: float = 310.0) -> Markup:
+    parts = []
     for line in reversed(lines):
         width = 6.2 * len(line.name)
         parts.append(_text(right, 12, line.name, "tick", anchor="end"))
@@ -273,6 +273,40 @@ def trials(accuracies: Sequence[float | None], states: Sequence[str]) -> Markup:
         parts.insert(2, Markup('<polyline class="line validation" points="{}"/>').format(path))
     words = f"Validation accuracy of {plural(len(accuracies), 'trial')}; the best reached {percent(best)}."
     return _svg(640, 250, words, parts)
+
+
+def rounds(names: Sequence[str], chosen: Sequence[float], others: Sequence[float] | None) -> Markup:
+    """Accuracy of an ensemble over the rounds in which models were added to it.
+
+    Args:
+        names: of the model that each round added.
+        chosen: accuracy after each round, on the images by which it was chosen.
+        others: the same on other images; None if there are none.
+    """
+    lines = [Line("images that chose it", "training", chosen)]
+    if others is not None:
+        lines.append(Line("other images", "validation", others))
+    values = [value for line in lines for value in line.values if value is not None]
+    ticks = _ticks(min(values), max(values), 5)
+    plot = _Plot(52, 430, 46, 206, 1, max(len(names), 2), ticks[0], ticks[-1])
+    decimals = max(len(f"{100 * tick:.6g}".partition(".")[2]) for tick in ticks)
+    parts = [_text(0, 12, "Accuracy", "title"), _grid(plot, ticks, [percent(tick, decimals) for tick in ticks])]
+    for tick in [tick for tick in _ticks(1, max(len(names), 2), 8) if tick == round(tick) and 1 <= tick <= len(names)]:
+        parts.append(_text(plot.x(tick), plot.bottom + 16, count(tick), "tick", anchor="middle"))
+    parts.append(_text((plot.left + plot.right) / 2, plot.bottom + 33, "models added", "tick", anchor="middle"))
+    for line in lines:
+        parts.append(_line(plot, line))
+        for number, (name, value) in enumerate(zip(names, line.values, strict=True), start=1):
+            assert value is not None
+            words = f"{number}, {name} added: {percent(value, 2)}, {line.name}"
+            parts.append(
+                Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>').format(
+                    line.style, plot.x(number), plot.y(value), words
+                )
+            )
+    parts.append(_legend(lines, plot.right))
+    told = "; ".join(f"{line.name}: {percent(line.values[-1] or 0.0, 2)}" for line in lines)
+    return _svg(440, 244, f"Accuracy after {plural(len(names), 'model')} added; {told}.", parts)
 
 
 def matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:

@@ -254,6 +254,9 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
     yield "Read from", data.location
     yield "Fingerprint", data.fingerprint
     yield "Seed", str(facts.seed)
+    if (teacher := stored.recipe.teacher).model:
+        how = f"{wording.percent(teacher.weight, 0)} of the loss, at temperature {teacher.temperature:g}"
+        yield "Teacher", f"{teacher.model} (fingerprint {teacher.fingerprint[:12]}), {how}"
     yield "Machine", facts.machine
     yield "Device", f"{facts.device_name} ({facts.device}), {facts.precision}"
     yield "Kernels", facts.kernels

@@ -2,29 +2,35 @@
 
 from thirtytwo.study.audit import audit
 from thirtytwo.study.compare import Comparison, Pair, compare
-from thirtytwo.study.ensemble import Chosen, Member, ensemble
+from thirtytwo.study.distil import Student, distil, students
+from thirtytwo.study.ensemble import Addition, Chosen, Gain, Member, ensemble
 from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview
 from thirtytwo.study.spread import Spread
 from thirtytwo.study.trials import Trial, Trials, repeat
 from thirtytwo.study.tune import Tuned, TuningTrial, tune
 
 __all__ = [
+    "Addition",
     "Audit",
     "Chosen",
     "Comparison",
+    "Gain",
     "LabelIssue",
     "Member",
     "OddImage",
     "Overview",
     "Pair",
     "Spread",
+    "Student",
     "Trial",
     "Trials",
     "Tuned",
     "TuningTrial",
     "audit",
     "compare",
+    "distil",
     "ensemble",
     "repeat",
+    "students",
     "tune",
 ]

@@ -70,7 +70,7 @@ def audit(
         busy: see `Busy`; the default shows nothing.
 
     Raises:
-        InputError: there are fewer than two networks, or fewer images than networks.
+        InputError: there are fewer than two networks, or fewer images than networks, or the recipe has a teacher.
         MissingExtra: cleanlab is not installed.
         Interrupted: a training was asked to stop.
     """
@@ -80,6 +80,11 @@ def audit(
         raise InputError(
             f"{folds} networks for {len(training):,} training images; expected at least 2 networks, and two images for "
             "each, since each leaves out its share of them; choose another --networks"
+        )
+    if recipe.teacher.model:
+        raise InputError(
+            f"teacher.model: found {recipe.teacher.model}; expected none in an audit, which asks networks about images "
+            "that they have not seen, and a teacher has seen most of them; leave it out"
         )
     networks = Folds.of(recipe, source, out, folds, seed, device)
     key = digest(networks.recipe, training, device, folds, seed)

@@ -3,6 +3,10 @@
 Greedy selection (Caruana et al. 2004, "Ensemble selection from libraries of models"): beginning with the best one, the
 model whose probabilities lower the loss of the mean most is added, again and again, the same one too, until none does.
 How often a model was added is its weight. All of that is decided on the validation part, which no member has seen.
+
+What was chosen by some images looks better on them than it is. So what an ensemble gains is told by images that have
+chosen nothing: the validation part is divided into two halves, on either half an ensemble and the best single model are
+chosen, and both answer for the other half.
 """
 
 from __future__ import annotations
@@ -10,20 +14,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from thirtytwo import metrics
-from thirtytwo.classifier import Classifier, Ensemble
+from thirtytwo import environment, metrics
+from thirtytwo import models as networks
+from thirtytwo.classifier import Classifier, Ensemble, unseen_share
 from thirtytwo.data import Source
-from thirtytwo.errors import ModelError
+from thirtytwo.errors import InputError, ModelError
+from thirtytwo.study import paired
 
 ROUNDS = 20
 """Models that are added at most."""
 COVERAGE = 0.95
 """Share of the validation images that shall get an answer other than "unknown", where that is asked for."""
+HALVES = 1
+"""Seed by which validation images are divided in two."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,53 @@ class Member:
     """On the validation images, alone."""
     loss: float
     """In nats, on the validation images, alone."""
+    ece: float
+    """Expected calibration error there."""
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A round of the selection: the mean of the models that were added so far."""
+
+    name: str
+    """The model that it added."""
+    accuracy: float
+    """On the validation images, by which it was chosen."""
+    loss: float
+    other_accuracy: float | None
+    """After as many rounds, on the half of the images by which it was not chosen; None if there are no two halves."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """An ensemble beside the best single model, on images by which neither was chosen; see the module."""
+
+    images: int
+    accuracy: float
+    """Of the ensembles."""
+    loss: float
+    best_accuracy: float
+    """Of the models that were most accurate on the other half."""
+    best_loss: float
+    won: int
+    """Images that the ensemble names rightly and the best model does not."""
+    lost: int
+    """Images that the best model names rightly and the ensemble does not."""
+
+    @property
+    def difference(self) -> float:
+        """By which the ensemble's accuracy is higher."""
+        return (self.won - self.lost) / self.images
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% interval of the difference; see `paired.interval`."""
+        return paired.interval(self.won, self.lost, self.images)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**vars(self), "difference": self.difference, "interval": list(self.interval)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,23 +107,53 @@ class Chosen:
     accuracy: float
     """Of the ensemble on the validation images; it was chosen by them, so this is a little too good."""
     loss: float
+    ece: float
     images: int
     """Validation images."""
-    disagreement: float
-    """Share of validation images on which two of its members say different classes, mean over pairs; 0 for one."""
+    additions: tuple[Addition, ...]
+    """In the order in which models were added."""
+    gain: Gain | None
+    """None where there are too few images for two halves."""
+    apart: tuple[tuple[float, ...], ...]
+    """For each two models that were asked the share of validation images on which they say different classes."""
+    data: str
+    """Name of the data set."""
+    notice: str
+    warnings: tuple[str, ...]
+    environment: dict[str, Any]
+    """What it was chosen on and with; see `environment.describe`."""
 
     @property
     def best(self) -> Member:
-        """The best single model."""
-        return min(self.members, key=lambda member: member.loss)
+        """The most accurate single model; of several, the one with the lowest loss."""
+        return max(self.members, key=lambda member: (member.accuracy, -member.loss))
+
+    @property
+    def disagreement(self) -> float:
+        """Share of images on which two members of the ensemble say different classes, mean over pairs; 0 for one."""
+        chosen = [number for number, member in enumerate(self.members) if member.weight]
+        pairs = [self.apart[one][other] for one, other in combinations(chosen, 2)]
+        return sum(pairs) / len(pairs) if pairs else 0.0
+
+    def is_kept_in(self, folder: Path) -> bool:
+        """Whether a folder holds an ensemble of the same members, with the same weights."""
+        try:
+            stored = Classifier.load(folder)
+        except InputError:
+            return False
+        own = [(member.fingerprint, weight) for member, weight in _parts(self.ensemble)]
+        return isinstance(stored, Ensemble) and own == [(each.fingerprint, weight) for each, weight in _parts(stored)]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
             "members": [vars(member) for member in self.members],
             "best": self.best.name,
-            "validation": {"images": self.images, "accuracy": self.accuracy, "loss": self.loss},
+            "validation": {"images": self.images, "accuracy": self.accuracy, "loss": self.loss, "ece": self.ece},
+            "gain": None if self.gain is None else self.gain.to_json(),
+            "additions": [vars(addition) for addition in self.additions],
             "disagreement": self.disagreement,
+            "apart": [list(row) for row in self.apart],
         }
 
 
@@ -78,16 +166,23 @@ def ensemble(models: Sequence[Classifier], names: Sequence[str], source: Source)
         source: what they were trained on.
 
     Raises:
-        ModelError: they do not fit each other or the data, or no images were held out.
+        ModelError: they do not fit each other or the data, no images were held out, or one is an ensemble itself.
     """
+    for model, name in zip(models, names, strict=True):
+        if isinstance(model, Ensemble):
+            raise ModelError(
+                f"{name}: is an ensemble itself; expected single models; name those that it is made of: "
+                f"{' '.join(map(str, model.facts.get('members', [])))}"
+            )
     training = source.read_training()
-    fraction = _held_out(models, names, training.fingerprint)
+    fraction = unseen_share(models, names, training.fingerprint)
     _, held_out = training.split(fraction)
     images = training.take(held_out)
     labels = torch.from_numpy(images.labels)
     Ensemble.of(models)  # whether they fit each other is asked before anything is scored
     answers = torch.stack([model.probabilities(images.pixels).cpu() for model in models])  # (models, images, classes)
-    counts = selected(answers, labels)
+    added = order(answers, labels)
+    counts = _counts(added, len(models))
     chosen = [number for number, count in enumerate(counts) if count]
     facts = {
         "recipe": "ensemble",
@@ -97,34 +192,55 @@ def ensemble(models: Sequence[Classifier], names: Sequence[str], source: Source)
         "validation_fraction": fraction,
     }
     found = Ensemble.of([models[number] for number in chosen], [counts[number] for number in chosen], facts)
-    scores = _mean(answers, counts).clamp_min(1e-12).log()
-    found.temperature = metrics.best_temperature(scores, labels)
-    probabilities = (scores / found.temperature).softmax(1)
+    found.temperature, probabilities = _calibrated(_mean(answers, counts), labels)
     found.unknown_below = metrics.confidence_of_share(probabilities, COVERAGE)
-    said = answers[chosen].argmax(2)
-    apart = [float((one != other).double().mean()) for one, other in combinations(said, 2)]
+    halves = [half for half in images.folds(2, HALVES) if len(half)]
+    others = _on_other_images(answers, labels, halves, len(added)) if len(halves) == 2 else None
+    means = [_mean(answers, _counts(added[: rounds + 1], len(models))) for rounds in range(len(added))]
     return Chosen(
         ensemble=found,
         members=tuple(
-            Member(name, count / sum(counts), metrics.accuracy(answer, labels), metrics.cross_entropy(answer, labels))
-            for name, count, answer in zip(names, counts, answers, strict=True)
+            Member(
+                name,
+                count / sum(counts),
+                metrics.accuracy(answer, labels),
+                metrics.cross_entropy(answer, labels),
+                metrics.expected_calibration_error(answer, labels),
+                networks.parameters(model.network),
+            )
+            for name, model, count, answer in zip(names, models, counts, answers, strict=True)
         ),
         accuracy=metrics.accuracy(probabilities, labels),
         loss=metrics.cross_entropy(probabilities, labels),
+        ece=metrics.expected_calibration_error(probabilities, labels),
         images=len(labels),
-        disagreement=sum(apart) / len(apart) if apart else 0.0,
+        additions=tuple(
+            Addition(
+                names[number],
+                metrics.accuracy(mean, labels),
+                metrics.cross_entropy(mean, labels),
+                None if others is None else others[1][rounds],
+            )
+            for rounds, (number, mean) in enumerate(zip(added, means, strict=True))
+        ),
+        gain=None if others is None else others[0],
+        apart=_apart(answers.argmax(2)),
+        data=source.name,
+        notice=source.notice,
+        warnings=training.warnings,
+        environment=environment.describe(models[0].device),
     )
 
 
-def selected(answers: Tensor, labels: Tensor, rounds: int = ROUNDS) -> list[int]:
-    """How often each model is added; see the module.
+def order(answers: Tensor, labels: Tensor, rounds: int = ROUNDS) -> list[int]:
+    """Which model is added in each round; see the module.
 
     Args:
         answers: float (models, images, classes), probabilities.
         labels: int64 (images,).
         rounds: models that are added at most.
     """
-    counts = [0] * len(answers)
+    added: list[int] = []
     total, best = torch.zeros_like(answers[0]), float("inf")
     for done in range(rounds):
         losses = [metrics.cross_entropy((total + answer) / (done + 1), labels) for answer in answers]
@@ -132,9 +248,58 @@ def selected(answers: Tensor, labels: Tensor, rounds: int = ROUNDS) -> list[int]
         if losses[number] >= best:
             break
         best = losses[number]
-        counts[number] += 1
+        added.append(number)
         total = total + answers[number]
-    return counts
+    return added
+
+
+def _on_other_images(
+    answers: Tensor, labels: Tensor, halves: Sequence[NDArray[np.int64]], rounds: int
+) -> tuple[Gain, list[float]]:
+    """What ensembles gain, and their accuracy after each round, on images by which they were not chosen.
+
+    Args:
+        answers: float (models, images, classes), probabilities.
+        labels: int64 (images,).
+        halves: two sets of images, all of them together.
+        rounds: how many accuracies are asked for; where a selection ends before, its last one counts on.
+    """
+    together, alone = torch.empty_like(answers[0]), torch.empty_like(answers[0])
+    said = torch.empty((rounds, len(labels)), dtype=torch.int64)
+    one, other = map(torch.from_numpy, halves)
+    for chosen_by, asked in ((one, other), (other, one)):
+        here, there = answers[:, chosen_by], answers[:, asked]
+        added = order(here, labels[chosen_by])
+        counts = _counts(added, len(answers))
+        temperature, _ = _calibrated(_mean(here, counts), labels[chosen_by])
+        together[asked] = (_logarithms(_mean(there, counts)) / temperature).softmax(1)
+        ranks = [
+            (metrics.accuracy(answer, labels[chosen_by]), -metrics.cross_entropy(answer, labels[chosen_by]))
+            for answer in here
+        ]
+        alone[asked] = there[ranks.index(max(ranks))]
+        for number in range(rounds):
+            said[number, asked] = _mean(there, _counts(added[: number + 1], len(answers))).argmax(1)
+    right, rival = together.argmax(1) == labels, alone.argmax(1) == labels
+    gain = Gain(
+        images=len(labels),
+        accuracy=metrics.accuracy(together, labels),
+        loss=metrics.cross_entropy(together, labels),
+        best_accuracy=metrics.accuracy(alone, labels),
+        best_loss=metrics.cross_entropy(alone, labels),
+        won=int((right & ~rival).sum()),
+        lost=int((rival & ~right).sum()),
+    )
+    return gain, [float((row == labels).double().mean()) for row in said]
+
+
+def _parts(found: Ensemble) -> list[tuple[Classifier, float]]:
+    return list(zip(found.members, found.weights, strict=True))
+
+
+def _counts(added: Sequence[int], models: int) -> list[int]:
+    """How often each model was added."""
+    return [list(added).count(number) for number in range(models)]
 
 
 def _mean(answers: Tensor, counts: Sequence[int]) -> Tensor:
@@ -142,19 +307,17 @@ def _mean(answers: Tensor, counts: Sequence[int]) -> Tensor:
     return (answers * shares[:, None, None]).sum(0)
 
 
-def _held_out(models: Sequence[Classifier], names: Sequence[str], fingerprint: str) -> float:
-    """The share of the training images that no member has seen."""
-    for model, name in zip(models, names, strict=True):
-        if model.facts.get("fingerprint") != fingerprint or model.facts.get("excluded"):
-            raise ModelError(
-                f"{name}: was trained on other images than these, so which of them it has seen is not known; expected "
-                "models of the same training images; leave it out, or name the data with --data"
-            )
-    fractions = {float(model.facts.get("validation_fraction", 0.0)) for model in models}
-    if len(fractions) != 1 or 0.0 in fractions:
-        found = ", ".join(f"{one:.0%}" for one in sorted(fractions))
-        raise ModelError(
-            f"the models held out {found} of the training images; expected the same share, above 0, which none of them "
-            "has seen: what they are chosen by; train them with --set validation=0.1"
-        )
-    return fractions.pop()
+def _logarithms(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(1e-12).log()
+
+
+def _calibrated(probabilities: Tensor, labels: Tensor) -> tuple[float, Tensor]:
+    """The temperature that suits these images, and the probabilities with it."""
+    scores = _logarithms(probabilities)
+    temperature = metrics.best_temperature(scores, labels)
+    return temperature, (scores / temperature).softmax(1)
+
+
+def _apart(said: Tensor) -> tuple[tuple[float, ...], ...]:
+    """Share of images on which two models say different classes; `said` is int64 (models, images)."""
+    return tuple(tuple(float((one != other).double().mean()) for other in said) for one in said)

@@ -27,8 +27,8 @@ from thirtytwo.data import Images, Source
 from thirtytwo.data.images import Split
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run, read_tensors, write_tensors
-from thirtytwo.study.trials import Interrupted
-from thirtytwo.train import Training, resume, train
+from thirtytwo.study.trials import trained
+from thirtytwo.train import Training
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,8 @@ class Folds:
         run = self.run(network)
         if (run.path / "environment.json").exists() and run.result:
             return
-        part = self._without(network)
-        if (run.path / "environment.json").exists():
-            training = resume(run, part)
-        else:
-            training = train(self.recipe, part, seed=self.seed + network, out=run.path, device=self.device)
-        if watch is not None:
-            watch(training)
-        else:
-            training.finish()
-        if training.interrupted or not run.result:
-            raise Interrupted(run)
+        part, seed = self._without(network), self.seed + network
+        trained(run, self.recipe, part, seed=seed, device=self.device, watch=watch)
         shutil.rmtree(run.checkpoint_path.parent, ignore_errors=True)
 
     def _without(self, network: int) -> Source:

@@ -16,7 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from thirtytwo import environment, models
+import tomli_w
+
+from thirtytwo import environment, models, teacher
+from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source
 from thirtytwo.evaluate import evaluate
 from thirtytwo.recipe import Recipe
@@ -81,7 +84,7 @@ class Trials:
         images = source.read_training()
         if not recipe.validation:
             recipe = recipe.replace(f"validation={HELD_OUT}")
-        recipe = recipe.for_device(environment.device(device).type).for_images(len(images))
+        recipe = resolved(recipe, images, device)
         folder = root / f"{recipe.name}-{digest(recipe, images, device)}"
         return cls(recipe, source, folder, device, images.fingerprint)
 
@@ -112,37 +115,73 @@ class Trials:
         return Trial(seed, run, scores["accuracy"], scores["loss"], result["train_seconds"], new)
 
     def _train(self, run: Run, seed: int, watch: Callable[[Training], None] | None) -> None:
-        if (run.path / "environment.json").exists():  # with which a folder becomes a run
-            training = resume(run, self.source)
-        else:
-            training = train(self.recipe, self.source, seed=seed, out=run.path, device=self.device)
-        if watch is not None:
-            watch(training)
-        else:
-            training.finish()
-        if training.interrupted or not run.result:
-            raise Interrupted(run)
-        scored = evaluate(training.classifier, self.source, split="validation", validation=self.recipe.validation)
+        classifier = trained(run, self.recipe, self.source, seed=seed, device=self.device, watch=watch)
+        scored = evaluate(classifier, self.source, split="validation", validation=self.recipe.validation)
         run.result = {**run.result, "validation": scored.summary()}
         shutil.rmtree(run.checkpoint_path.parent, ignore_errors=True)  # of hundreds of runs; they have ended
+
+
+def trained(
+    run: Run,
+    recipe: Recipe,
+    source: Source,
+    *,
+    seed: int,
+    device: str,
+    watch: Callable[[Training], None] | None = None,
+) -> Classifier:
+    """What training in a folder comes to: from the start, or on from where it was.
+
+    Args:
+        run: the folder, of a training that has begun or not.
+        recipe: if it has begun, this is the one.
+        source: the data.
+        seed: decides everything that is random.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        watch: see `Trials.trial`.
+
+    Raises:
+        Interrupted: the training was asked to stop.
+    """
+    if (run.path / "environment.json").exists():  # with which a folder becomes a run
+        training = resume(run, source, teacher=recipe.teacher.model or None)
+    else:
+        training = train(recipe, source, seed=seed, out=run.path, device=device)
+    if watch is not None:
+        watch(training)
+    else:
+        training.finish()
+    if training.interrupted or not run.result:
+        raise Interrupted(run)
+    return training.classifier
+
+
+def resolved(recipe: Recipe, images: Images, device: str) -> Recipe:
+    """A recipe as it is trained on these training images and this device, with the teacher's fingerprint in it."""
+    return teacher.identified(recipe.for_device(environment.device(device).type).for_images(len(images)))
 
 
 def digest(recipe: Recipe, images: Images, device: str, *more: int) -> str:
     """10 digits that stand for how a recipe is trained, on which images and where; names do not count.
 
     Args:
-        recipe: resolved for the images.
+        recipe: resolved for the images; see `resolved`.
         images: the training images.
         device: ``auto``, ``cpu`` or ``cuda``.
         more: numbers that make other trainings.
     """
-    said = recipe.model_copy(update={"name": "unnamed", "description": "", "search": {}})
+    said = json.loads(recipe.model_dump_json())
+    said |= {"name": "unnamed", "description": "", "search": {}}
+    if recipe.teacher.fingerprint:
+        said["teacher"]["model"] = ""  # it is what it answers, wherever it lies
+    elif not recipe.teacher.model:
+        del said["teacher"]
     chosen = environment.device(device)
     facts = environment.describe(chosen)
     # What rounds otherwise makes other trainings: they are not mixed.
     where = [facts["device"], facts["device_name"], facts["threads"], facts["versions"]]
     kernels = models.kernels(recipe.model, chosen, "float32")
-    told = json.dumps([said.to_toml(), images.fingerprint, where, kernels, *more])
+    told = json.dumps([tomli_w.dumps(said), images.fingerprint, where, kernels, *more])
     return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from thirtytwo import teacher
 from thirtytwo.data import Source
 from thirtytwo.errors import Diverged, MissingExtra, OutOfMemory, RecipeError, RunError
 from thirtytwo.events import Epoch, Step
@@ -140,7 +141,7 @@ def tune(
             f"recipe {recipe.name}: has no [search] section; expected the values that may vary, such as "
             '"optimizer.learning_rate" = { low = 1e-3, high = 1e-2, log = true }; write one into a copy of the recipe'
         )
-    source, base = source.in_memory(), recipe.replace("search={}")
+    source, base = source.in_memory(), teacher.identified(recipe.replace("search={}"))
     out.mkdir(parents=True, exist_ok=True)
     _check_space(recipe, base)
     space = json.dumps({key: value.model_dump(mode="json") for key, value in recipe.search.items()}, sort_keys=True)

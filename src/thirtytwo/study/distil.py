@@ -1,0 +1,113 @@
+"""One network in place of many: a recipe that is trained with an ensemble for its teacher, and judged beside it.
+
+It holds out the same validation images as the members have, so that all are judged by the same ones, which none has
+seen; see `thirtytwo.teacher`. The training is one of `trials`: stopped, and begun again, it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thirtytwo import metrics, models
+from thirtytwo.classifier import Classifier
+from thirtytwo.data import Source
+from thirtytwo.errors import RecipeError
+from thirtytwo.recipe import Recipe
+from thirtytwo.study.trials import Trial, Trials
+from thirtytwo.train import Training
+
+PLACE = "distilled"
+"""Folder beside the ensemble's model in which students are trained."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """A network that has learned from an ensemble."""
+
+    trial: Trial
+    recipe: Recipe
+    """As it was trained."""
+    ece: float
+    """Expected calibration error on the validation images."""
+    agreement: float
+    """Share of the validation images on which it names the class that its teacher names."""
+    parameters: int
+    work: float
+    """Floating-point operations that an answer of it takes, as a share of what one of its teacher takes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "run": str(self.trial.run.path),
+            "recipe": self.recipe.name,
+            "seed": self.trial.seed,
+            "accuracy": self.trial.accuracy,
+            "loss": self.trial.loss,
+            "ece": self.ece,
+            "agreement": self.agreement,
+            "parameters": self.parameters,
+            "work": self.work,
+            "train_seconds": self.trial.seconds,
+            "teacher": {"weight": self.recipe.teacher.weight, "temperature": self.recipe.teacher.temperature},
+        }
+
+
+def students(recipe: Recipe, folder: Path, source: Source, device: str = "auto") -> Trials:
+    """The trainings of a recipe that an ensemble teaches.
+
+    Args:
+        recipe: one without a teacher. If it holds out no images, it is made to hold out those of the ensemble.
+        folder: of the ensemble.
+        source: what its members were trained on.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        RecipeError: the recipe has a teacher.
+        ModelError: the folder holds no model.
+    """
+    if recipe.teacher.model:
+        raise RecipeError(
+            f"recipe {recipe.name}: has the teacher {recipe.teacher.model}; expected none, since the ensemble is to "
+            "teach it; leave teacher.model out"
+        )
+    words = [f"teacher.model={json.dumps(str(folder), ensure_ascii=False)}"]
+    if not recipe.validation:
+        words.append(f"validation={Classifier.load(folder).facts['validation_fraction']}")
+    return Trials.of(recipe.replace(*words), source, folder / PLACE, device)
+
+
+def distil(
+    trials: Trials, teacher: Classifier, seed: int = 0, watch: Callable[[Training], None] | None = None
+) -> Student:
+    """Train a student, or find it again, and ask it about the validation images.
+
+    Args:
+        trials: from `students`.
+        teacher: the ensemble.
+        seed: decides everything that is random.
+        watch: see `Trials.trial`.
+
+    Raises:
+        ModelError: the ensemble may not teach the recipe; see `thirtytwo.teacher`.
+        Interrupted: the training was asked to stop.
+    """
+    trial = trials.trial(seed, watch)
+    student = Classifier.load(trial.run, device=teacher.device)
+    training = trials.source.read_training()
+    _, held_out = training.split(trials.recipe.validation)
+    images = training.take(held_out)
+    said, taught = (model.probabilities(images.pixels).cpu() for model in (student, teacher))
+    return Student(
+        trial=trial,
+        recipe=trials.recipe,
+        ece=metrics.expected_calibration_error(said, torch.from_numpy(images.labels)),
+        agreement=metrics.accuracy(said, taught.argmax(1)),
+        parameters=models.parameters(student.network),
+        work=student.flops_per_image / teacher.flops_per_image,
+    )

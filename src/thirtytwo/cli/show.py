@@ -116,6 +116,7 @@ class Screen:
             self.say(f"left out: {plural(len(left_out.indices), 'training image')} named in {names}")
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
+        self.say(f"to compute: {training.flops / 1e12:,.0f} × 10¹² floating-point operations")
         if training.kernels.startswith("torch (no "):
             self.say(f"computed by {training.kernels}, which takes longer")
         if known := planner.expected(recipe, facts["name"], facts["images"], training.device):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,13 @@ from torch.utils._triton import has_triton
 from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.errors import ModelError, RecipeError
-from thirtytwo.models import classic, convmixer, pointwise, resnet, speed, timm, transformer, winograd
+from thirtytwo.models import classic, convmixer, pointwise, pyramidnet, resnet, speed, timm, transformer, winograd
 from thirtytwo.settings import (
     AnyModel,
     ClassicModel,
     ConvMixerModel,
     CustomModel,
+    PyramidNetModel,
     ResNetModel,
     SpeedModel,
     TimmModel,
@@ -55,8 +56,24 @@ def _resnet(settings: ResNetModel, classes: int, size: tuple[int, int]) -> nn.Mo
         widths=settings.widths,
         blocks=settings.blocks,
         preactivation=settings.preactivation,
+        bottleneck=settings.bottleneck,
+        cardinality=settings.cardinality,
         dropout=settings.dropout,
         stochastic_depth=settings.stochastic_depth,
+        classes=classes,
+        size=size,
+    )
+
+
+def _pyramidnet(settings: PyramidNetModel, classes: int, size: tuple[int, int]) -> nn.Module:
+    return pyramidnet.build(
+        stem=settings.stem,
+        widening=settings.widening,
+        blocks=settings.blocks,
+        bottleneck=settings.bottleneck,
+        shakedrop=settings.shakedrop,
+        shakedrop_chance=settings.shakedrop_chance,
+        shakedrop_level=settings.shakedrop_level,
         classes=classes,
         size=size,
     )
@@ -94,6 +111,7 @@ MODELS: dict[str, Callable[[Any, int, tuple[int, int]], nn.Module]] = {
     "classic": _classic,
     "speed": _speed,
     "resnet": _resnet,
+    "pyramidnet": _pyramidnet,
     "convmixer": _convmixer,
     "transformer": _transformer,
     "timm": _timm,
@@ -215,6 +233,29 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@torch.no_grad()
+def renew_averages(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Compute the running averages of batch normalisation anew: the plain means over these batches.
+
+    They belong to the weights that they were taken with, and a mean of weights has none (Izmailov et al. 2018, arXiv
+    1803.05407).
+
+    Args:
+        network: in training mode; layers that are not keep theirs.
+        batches: float32 (batch, 3, height, width) each, where the network's weights lie.
+    """
+    modules = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    layers = [(layer, layer.momentum) for layer in modules if layer.training]
+    try:
+        for number, images in enumerate(batches, start=1):
+            for layer, _ in layers:
+                layer.momentum = 1 / number  # share of the new value: the first batch's are taken as they are
+            network(images)
+    finally:
+        for layer, momentum in layers:
+            layer.momentum = momentum
+
+
 @contextlib.contextmanager
 def without_averages(network: nn.Module) -> Iterator[None]:
     """What batch normalisation sees meanwhile does not count in its running averages."""
@@ -253,11 +294,17 @@ def has_batch_norm(network: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
-def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32)) -> float:
+def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32), *, backward: bool = True) -> float:
     """Floating-point operations of one training step, forward and backward, per image: counted by torch, not estimated.
 
     Convolutions count as direct ones, however they are computed, so that the number says the same on every machine.
-    Weights, gradients, running averages and the caller's random numbers are left as they were.
+    Weights, gradients, running averages and the caller's random numbers are left as they were. Weights may be on the
+    meta device, where nothing is computed.
+
+    Args:
+        network: whose operations are counted.
+        size: (height, width) of the images, in pixels.
+        backward: whether the backward pass counts.
     """
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
@@ -266,7 +313,9 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32)) -> flo
     network.train()
     try:
         with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:  # dropout draws
-            network(_black_images(network, 2, size)).sum().backward()
+            scores = network(_black_images(network, 2, size))
+            if backward:
+                scores.sum().backward()
     finally:
         with torch.no_grad():
             for buffer, before in buffers:

@@ -214,7 +214,7 @@ def settings() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-SOURCE = re.compile(r"\(([^()]*?\d{4}[^()]*?arXiv \d{4}\.\d{5})\)")
+SOURCE = re.compile(r" \(([^()]*\d{4}, arXiv \d{4}\.\d{4,5})\)")
 
 VARIANTS = {
     "ResNet-50 (He et al. 2016, arXiv 1512.03385)": (
@@ -256,7 +256,7 @@ def models_page() -> str:
         found = SOURCE.search(recipe.description) or SOURCE.search(" ".join((type(recipe.model).__doc__ or "").split()))
         lines.append(
             f"| `{name}` | `{recipe.model.name}` | {found[1] if found else ''} | {work.parameters:,} "
-            f"| {work.flops_per_image / 1e9:,.2f} × 10⁹ | {SOURCE.sub('', recipe.description).replace('  ', ' ')} |"
+            f"| {work.flops_per_image / 1e9:,.2f} × 10⁹ | {SOURCE.sub('', recipe.description)} |"
         )
     lines += [
         "",

@@ -104,14 +104,14 @@ def work(recipe: Recipe, images: int = IMAGES, classes: int = 10, size: tuple[in
         RecipeError: there is no such network for such images.
     """
     trained = images - round(images * recipe.validation)
-    if recipe.drop_last and recipe.batch_size < trained:
-        trained -= trained % recipe.batch_size
     # The first layer of the speed network goes without a gradient once its rate has reached 0.
     optimizer = recipe.optimizer
     ends = recipe.epochs * (optimizer.whitening_fraction if isinstance(optimizer, Muon) else 1.0)
     flops = 0.0
     for epoch in range(recipe.epochs):
-        used = trained * (1 - recipe.selection.drop * recipe.selects_images(epoch))
+        used = trained - (int(recipe.selection.drop * trained) if recipe.selects_images(epoch) else 0)
+        if recipe.drop_last and recipe.batch_size < used:
+            used -= used % recipe.batch_size
         early = min(max(ends - epoch, 0.0), 1.0)
         scaled = recipe.image_size(epoch, size)
         for share, whole in ((early, True), (1 - early, False)):

@@ -28,7 +28,8 @@ class Settings(BaseModel):
 
 
 class ClassicModel(Settings):
-    """A plain convolutional network: convolution blocks with max-pooling, then dense layers with dropout."""
+    """A plain convolutional network (Simonyan & Zisserman 2015, arXiv 1409.1556): 3 × 3 convolutions with batch normalisation
+    and max-pooling, then dense layers with dropout."""
 
     name: Literal["classic"] = "classic"
     """Kind of network."""

@@ -134,3 +134,31 @@ def test_where_timm_cannot_be_imported_it_says_how_to_get_it(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtra, match=r"pip install 'thirtytwo\[timm\]'"):
         models.build(TimmModel(), 10)
+
+
+def test_averages_of_batch_normalisation_are_renewed_as_plain_means_over_batches() -> None:
+    first, second = nn.BatchNorm2d(3, momentum=0.3), nn.BatchNorm2d(3, momentum=None)
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), first, second)
+    network(torch.rand(4, 3, 5, 5))  # what was seen before does not count
+    second.eval()
+    kept = second.running_mean.clone() if second.running_mean is not None else None
+    batches = [torch.randn(6, 3, 5, 5) * number for number in (1, 2, 3)]
+    models.renew_averages(network, batches)
+    seen = [network[0](batch) for batch in batches]
+    assert first.running_mean is not None
+    assert first.running_var is not None
+    assert torch.allclose(first.running_mean, torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0), atol=1e-6)
+    assert torch.allclose(first.running_var, torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0), atol=1e-5)
+    assert (first.momentum, second.momentum) == (0.3, None)
+    assert kept is not None
+    assert second.running_mean is not None
+    assert torch.equal(second.running_mean, kept)  # it is in evaluation mode
+
+
+@pytest.mark.parametrize("settings", EVERY)
+def test_operations_are_counted_where_nothing_is_computed(settings: AnyModel) -> None:
+    with torch.device("meta"):
+        nothing = models.build(settings, 10)
+    forward, both = (models.flops_per_image(nothing, backward=backward) for backward in (False, True))
+    assert 2 * forward < both < 3.01 * forward
+    assert both == models.flops_per_image(models.build(settings, 10))

@@ -89,9 +89,7 @@ def recipe_table() -> str:
 def unmeasured_row(name: str, device: str, title: str) -> str:
     """A row of `recipe_table` for a recipe that was not measured there: what is known without."""
     work = planner.work(recipes.load(name).for_device(device))
-    return (
-        f"| `{name}` | {title} | not yet measured | | | {work.parameters:,} | {work.flops / 1e12:,.0f} × 10¹² | | |"
-    )
+    return f"| `{name}` | {title} | not yet measured | | | {work.parameters:,} | {work.flops / 1e12:,.0f} × 10¹² | | |"
 
 
 def race_sentence() -> str:
@@ -243,9 +241,10 @@ def models_page() -> str:
     lines = [
         "# Networks",
         "",
-        "Written by `docs/generate.py` from the recipes. FLOPs are those of training with one image of 32 × 32 pixels, forward and",
-        "backward, counted by torch; parameters are for ten classes. What a recipe reaches, where that was measured, and what all",
-        "of its training has to compute, stands in the table of the [README](../README.md#recipes).",
+        "Written by `docs/generate.py` from the recipes. FLOPs are those of training with one image of 32 × 32 pixels, "
+        "forward and backward, counted by torch; parameters are for ten classes. What a recipe reaches, where that was "
+        "measured, and what all of its training has to compute, stands in the table of the "
+        "[README](../README.md#recipes).",
         "",
         "| recipe | network | source | parameters | FLOPs an image | what for |",
         "|---|---|---|---|---|---|",
@@ -253,15 +252,16 @@ def models_page() -> str:
     for name in recipes.names():
         recipe = recipes.load(name)
         work = planner.work(recipe)
-        found = SOURCE.search(recipe.description) or SOURCE.search(" ".join((type(recipe.model).__doc__ or "").split()))
+        about = " ".join((type(recipe.model).__doc__ or "").split())
+        found = SOURCE.search(recipe.description) or SOURCE.search(about)
         lines.append(
             f"| `{name}` | `{recipe.model.name}` | {found[1] if found else ''} | {work.parameters:,} "
             f"| {work.flops_per_image / 1e9:,.2f} × 10⁹ | {SOURCE.sub('', recipe.description)} |"
         )
     lines += [
         "",
-        "A recipe's network has settings of its own; [settings.md](settings.md) lists them. Some published networks, and what makes",
-        "them:",
+        "A recipe's network has settings of its own; [settings.md](settings.md) lists them. Some published networks, "
+        "and what makes them:",
         "",
         "| network | parameters | FLOPs an image | `thirtytwo train` |",
         "|---|---|---|---|",
@@ -272,8 +272,9 @@ def models_page() -> str:
         lines.append(f"| {title} | {work.parameters:,} | {work.flops_per_image / 1e9:,.2f} × 10⁹ | `{name} {words}` |")
     lines += [
         "",
-        "Any other network trains, too: one of PyTorch Image Models by its name (`--set model.name=timm --set",
-        "model.model=resnet26d`, with the extra `timm`), or in Python a module of your own (see the [guide](guide.md)).",
+        "Any other network trains, too: one of PyTorch Image Models by its name (`--set model.name=timm --set "
+        "model.model=resnet26d`, with the extra `timm`), or in Python a module of your own (see the "
+        "[guide](guide.md)).",
     ]
     return "\n".join(lines) + "\n"
 

@@ -142,7 +142,7 @@ def test_selection_without_validation_images_is_refused(words: list[str]) -> Non
 
 @pytest.mark.parametrize("epochs", ["0", "0.5", "1.5"])
 def test_a_mean_of_ends_of_epochs_is_over_a_whole_number_of_them(epochs: str) -> None:
-    with pytest.raises(RecipeError, match=r"averaging.epochs is .* expected a whole number from 1 on"):
+    with pytest.raises(RecipeError, match=r"averaging.epochs is .* expected a whole number from 1 on; set both"):
         recipes.load("classic", ["averaging.weighting=equal", f"averaging.epochs={epochs}"])
 
 

@@ -576,7 +576,9 @@ def test_slow_weights_go_half_of_the_way_and_the_optimiser_goes_on_from_there(sm
     def parameters(training: Training) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in training.network.named_parameters()}
 
-    training = train(small(*words, "lookahead.steps=2", "validation=0", "early_stopping.patience=0"), source(small_images))
+    training = train(
+        small(*words, "lookahead.steps=2", "validation=0", "early_stopping.patience=0"), source(small_images)
+    )
     training.network.register_forward_hook(lambda *_: steps.append(parameters(training)))
     training.finish()
     slow = training._state.slow

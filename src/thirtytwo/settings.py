@@ -28,8 +28,8 @@ class Settings(BaseModel):
 
 
 class ClassicModel(Settings):
-    """A plain convolutional network (Simonyan & Zisserman 2015, arXiv 1409.1556): 3 × 3 convolutions with batch normalisation
-    and max-pooling, then dense layers with dropout."""
+    """A plain convolutional network (Simonyan & Zisserman 2015, arXiv 1409.1556): 3 × 3 convolutions with batch
+    normalisation and max-pooling, then dense layers with dropout."""
 
     name: Literal["classic"] = "classic"
     """Kind of network."""
@@ -102,8 +102,8 @@ class ResNetModel(Settings):
 
 
 class PyramidNetModel(Settings):
-    """A pyramidal residual network, PyramidNet-110 with a widening of 84 unless told otherwise (Han, Kim & Kim 2017, arXiv
-    1610.02915): every block has some channels more than the one before it."""
+    """A pyramidal residual network (Han, Kim & Kim 2017, arXiv 1610.02915), PyramidNet-110 with a widening of 84 unless
+    told otherwise: every block has some channels more than the one before it."""
 
     name: Literal["pyramidnet"] = "pyramidnet"
     """Kind of network."""
@@ -117,8 +117,8 @@ class PyramidNetModel(Settings):
     """Blocks are of three convolutions, 1 × 1, 3 × 3 and 1 × 1, of which the last has four times as many channels; else
     of two 3 × 3 ones."""
     shakedrop: Fraction = 0.0
-    """Probability with which the last block is disturbed in training, less for earlier ones: multiplied by a number from
-    -1 to 1, and its gradient by another one from 0 to 1 (ShakeDrop, Yamada et al. 2019, arXiv 1802.02375)."""
+    """Probability with which the last block is disturbed in training, less for earlier ones: multiplied by a number
+    from -1 to 1, and its gradient by another one from 0 to 1 (ShakeDrop, Yamada et al. 2019, arXiv 1802.02375)."""
     shakedrop_chance: Literal["batch", "image"] = "batch"
     """Whether a block is disturbed for a batch as a whole or for each image by itself."""
     shakedrop_level: Literal["batch", "image", "channel", "pixel"] = "image"
@@ -401,27 +401,28 @@ class Averaging(Settings):
     """How far back it reaches; 0 takes the weights as they are."""
     weighting: Literal["exponential", "equal"] = "exponential"
     """`exponential`: after every step, and what a weight was `epochs` ago counts 1/e as much as what it is now, so that
-    nobody has to know beforehand where the end is (Tarvainen & Valpola 2017, arXiv 1703.01780). `equal`: the plain mean of
-    the weights at the end of each of the last `epochs` epochs, with averages of batch normalisation that are computed anew
-    from all training images (SWA, Izmailov et al. 2018, arXiv 1803.05407); it wants a rate that stays high, see
-    `schedule.final_epochs`."""
+    nobody has to know beforehand where the end is (Tarvainen & Valpola 2017, arXiv 1703.01780). `equal`: the plain mean
+    of the weights at the end of each of the last `epochs` epochs, with averages of batch normalisation that are
+    computed anew from all training images (SWA, Izmailov et al. 2018, arXiv 1803.05407); it wants a rate that stays
+    high, see `schedule.final_epochs`."""
 
     @model_validator(mode="after")
     def _epochs_are_whole_where_their_ends_count(self) -> Self:
         if self.weighting == "equal" and (self.epochs < 1 or self.epochs != int(self.epochs)):
             raise ValueError(
-                f"averaging.epochs is {self.epochs:g} with averaging.weighting = equal; expected a whole number from 1 on"
+                f"averaging.epochs is {self.epochs:g} with averaging.weighting = equal; expected a whole number from 1 "
+                "on; set both"
             )
         return self
 
 
 class Lookahead(Settings):
-    """Slow weights beside those that the optimiser changes, whichever it is: every few steps they go a part of the way to
-    them, and the optimiser goes on from there (Zhang et al. 2019, arXiv 1907.08610)."""
+    """Slow weights beside those that the optimiser changes, whichever it is: every few steps they go a part of the way
+    to them, and the optimiser goes on from there (Zhang et al. 2019, arXiv 1907.08610)."""
 
     steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Steps from one time to the next; 0 has no slow weights. The last step of an epoch is such a time, too, so that what
-    is validated and kept are slow weights."""
+    """Steps from one time to the next; 0 has no slow weights. The last step of an epoch is such a time, too, so that
+    what is validated and kept are slow weights."""
     share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
     """Part of the way that they go."""
 

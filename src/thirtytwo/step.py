@@ -234,9 +234,7 @@ class Stepper:
                     else:
                         tensor.zero_()  # an optimiser that remembers nothing
 
-    def _take(
-        self, draws: Draws, size: Size, step: Tensor, share: Tensor | float, back: Tensor | float
-    ) -> None:
+    def _take(self, draws: Draws, size: Size, step: Tensor, share: Tensor | float, back: Tensor | float) -> None:
         state = self._state
         state.network.zero_grad(set_to_none=True)
         objective, losses, correct = self._judge(state.network, self._loader, self._loss, self._half, draws, size)

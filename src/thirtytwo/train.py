@@ -150,11 +150,6 @@ class Training:
         return str(self._facts["kernels"])
 
     @property
-    def flops(self) -> float:
-        """Floating-point operations that all of its epochs take, forward and backward."""
-        return sum(map(self._work, range(self.recipe.epochs)))
-
-    @property
     def classifier(self) -> Classifier:
         """The network as a `Classifier`, with the weights that it has now."""
         return Classifier(
@@ -367,7 +362,7 @@ class Training:
             self._settle(stepper.tally)
         progress.step += 1
         progress.seen += len(chosen)
-        progress.flops += len(chosen) * self._flops(size) * self._passes
+        progress.flops += len(chosen) * self._flops(size) * (2 if self.recipe.loss.sharpness_radius else 1)
 
     @contextlib.contextmanager
     def _chance(self, epoch: int, step: int) -> Iterator[None]:
@@ -394,22 +389,16 @@ class Training:
             self._flops_per_image[kind] = models.flops_per_image(self.network, size)
         return self._flops_per_image[kind]
 
-    @property
-    def _passes(self) -> int:
-        """How often a step goes forward and backward."""
-        return 2 if self.recipe.loss.sharpness_radius else 1
-
-    def _work(self, epoch: int) -> float:
-        """Floating-point operations of the steps of an epoch, counted from 0, with the weights trained now."""
-        kept = 1 - self.recipe.selection.drop * self.recipe.selects_images(epoch)
-        return self._loader.images * kept * self._flops(self._sizes[epoch]) * self._passes
-
     def _report(self, factor: float, images_per_second: float) -> Step:
         progress, steps = self._state.progress, len(self._batches)
         # Epochs of fewer or smaller images are quicker: what is left is counted in work, in images of the epoch now.
-        now = self._flops(self._sizes[progress.epoch]) * self._passes
-        later = sum(map(self._work, range(progress.epoch + 1, self.recipe.epochs)))
-        left = sum(map(len, self._batches[progress.step :])) + (later / now if now else 0.0)
+        now = self._flops(self._sizes[progress.epoch])
+        later = sum(
+            self._flops(size) * (1 - self.recipe.selection.drop * self.recipe.selects_images(epoch))
+            for epoch, size in enumerate(self._sizes)
+            if epoch > progress.epoch
+        )
+        left = sum(map(len, self._batches[progress.step :])) + (self._loader.images * later / now if now else 0.0)
         return Step(
             epoch=progress.epoch + 1,
             epochs=self.recipe.epochs,

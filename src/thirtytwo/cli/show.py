@@ -19,7 +19,7 @@ from rich.table import Table
 from thirtytwo import models, planner
 from thirtytwo.data import Images, Source
 from thirtytwo.events import Epoch, Step
-from thirtytwo.report.wording import duration, plural
+from thirtytwo.report.wording import duration, plural, scaled
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
@@ -116,7 +116,10 @@ class Screen:
             self.say(f"left out: {plural(len(left_out.indices), 'training image')} named in {names}")
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
-        self.say(f"to compute: {training.flops / 1e12:,.0f} × 10¹² floating-point operations")
+        if recipe.model.name != "custom":
+            images = facts["training_images"] + facts["validation_images"]
+            work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
+            self.say(f"to compute: {scaled(work.flops, 'FLOP')}")
         if training.kernels.startswith("torch (no "):
             self.say(f"computed by {training.kernels}, which takes longer")
         if known := planner.expected(recipe, facts["name"], facts["images"], training.device):

@@ -1,4 +1,4 @@
-"""Pyramidal residual networks, which grow a little wider with every block, and ShakeDrop, which disturbs their learning.
+"""Pyramidal residual networks, a little wider with every block, and ShakeDrop, which disturbs their learning.
 
 Han, Kim & Kim 2017, "Deep pyramidal residual networks" (arXiv 1610.02915), the additive kind: every block has the same
 number of channels more than the one before it. Nothing stands in the way of what blocks add to: no ReLU, no projection;
@@ -78,10 +78,11 @@ class PyramidNet(nn.Module):
             for block in range(number):
                 inputs = layers[-1].outputs if layers else stem
                 stride = 2 if stage and not block else 1
-                share = (len(layers) + 1) / total
+                place = len(layers) + 1
+                width = round(stem + widening * place / total)  # the paper rounds down, its authors' code like this
                 # Later blocks are disturbed more often: earlier ones make what all the others build on.
-                shake = ShakeDrop(shakedrop * share, shakedrop_chance, shakedrop_level)
-                layers.append(_Block(inputs, round(stem + widening * share), stride, bottleneck, shake))
+                shake = ShakeDrop(shakedrop * place / total, shakedrop_chance, shakedrop_level)
+                layers.append(_Block(inputs, width, stride, bottleneck, shake))
         self.blocks = nn.Sequential(*layers)
         self.normalise = nn.BatchNorm2d(layers[-1].outputs)
         self.head = nn.Linear(layers[-1].outputs, classes)

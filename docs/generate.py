@@ -63,26 +63,25 @@ def recipe_table() -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in recipes.names():
-        missing: list[tuple[str, str]] = []
+        rows: dict[str, str] = {}
         for device, title in DEVICES.items():
             series = [entry for entry in planner.every("training", name) if entry["device"] == device]
             if not series:
-                missing.append((device, title))
                 continue
             accuracy, seconds = (
                 Spread.of([value for entry in series for value in entry[key]["values"]]).to_json()
                 for key in ("accuracy", "train_seconds")
             )
-            lines.append(
+            rows[device] = (
                 f"| `{name}` | {title} | {spread(accuracy, percent)} | {accuracy['n']} "
                 f"| {spread(seconds, lambda s: f'{s:,.0f} s' if s >= 100 else f'{s:.1f} s')} "
                 f"| {series[-1]['parameters']:,} | {series[-1]['flops'] / 1e12:,.0f} × 10¹² "
                 f"| {places(series)} |"
             )
-        # What is meant for both kinds of device, but the same on both, and measured nowhere yet, is one row.
-        if not name.startswith("fast") and not recipes.load(name).on_gpu:
-            missing = [("cpu", " or ".join(DEVICES.values()))] if len(missing) == len(DEVICES) else []
-        lines += [unmeasured_row(name, device, title) for device, title in missing]
+        if name.startswith("fast") or recipes.load(name).on_gpu:  # each kind of device has its own
+            lines += [rows.get(device) or unmeasured_row(name, device, title) for device, title in DEVICES.items()]
+        else:
+            lines += rows.values() or [unmeasured_row(name, "cpu", " or ".join(DEVICES.values()))]
     return "\n".join(lines)
 
 

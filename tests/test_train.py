@@ -652,10 +652,16 @@ def test_looking_back_is_the_same_whether_it_is_asked_for_or_recorded(share: flo
 
 
 def test_what_a_network_draws_in_a_step_is_a_function_of_seed_epoch_and_step(small_images: Images) -> None:
-    words = ("model.name=pyramidnet", "model.stem=4", "model.widening=4", "model.blocks=[1, 1]", "model.shakedrop=0.9")
+    recipe = recipes.load(
+        "classic",
+        [
+            "batch_size=32", "epochs=2", "validation=0.2", "model.name=pyramidnet", "model.stem=4", "model.widening=4",
+            "model.blocks=[1, 1]", "model.shakedrop=0.9",
+        ],
+    )  # fmt: skip
     drawn: list[dict[tuple[int, int], Tensor]] = []
     for seed, start in ((0, 0), (0, 1), (1, 0)):
-        training = train(small(*words, "epochs=2"), source(small_images), seed=seed)
+        training = train(recipe, source(small_images), seed=seed)
         found: dict[tuple[int, int], Tensor] = {}
 
         def watch(*_: object, training: Training = training, found: dict[tuple[int, int], Tensor] = found) -> None:

@@ -118,7 +118,7 @@ def work(recipe: Recipe, images: int = IMAGES, classes: int = 10, size: tuple[in
             flops += used * share * _flops_per_image(recipe.model, classes, size, scaled, whole) if share else 0.0
     passes = 2 if recipe.loss.sharpness_radius else 1
     per_image = _flops_per_image(recipe.model, classes, size, size, True)
-    return Work(models.parameters(_network(recipe.model, classes, size)), passes * per_image, passes * flops)
+    return Work(_parameters(recipe.model, classes, size), passes * per_image, passes * flops)
 
 
 @cache
@@ -130,6 +130,11 @@ def _flops_per_image(
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and (whole or name != "whitening.bias"))
     return models.flops_per_image(network, scaled)
+
+
+@cache
+def _parameters(settings: AnyModel, classes: int, size: tuple[int, int]) -> int:
+    return models.parameters(_network(settings, classes, size))
 
 
 def _network(settings: AnyModel, classes: int, size: tuple[int, int]) -> torch.nn.Module:

@@ -105,7 +105,7 @@ class State:
         """
         if isinstance(share, float) and not share:
             return
-        fast = list(self.network.parameters())
+        fast: list[Tensor] = list(self.network.parameters())
         slow = [self.slow[name] for name, _ in self.network.named_parameters()]
         way = torch._foreach_sub(fast, slow)
         torch._foreach_mul_(way, share)

@@ -162,3 +162,18 @@ def test_operations_are_counted_where_nothing_is_computed(settings: AnyModel) ->
     forward, both = (models.flops_per_image(nothing, backward=backward) for backward in (False, True))
     assert 2 * forward < both < 3.01 * forward
     assert both == models.flops_per_image(models.build(settings, 10))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_a_convolution_costs_three_times_forward_unless_it_is_the_first(groups: int) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 16, 3, stride=2, groups=groups, padding=1))
+    first, second = 2 * 3 * 8 * 36, 2 * 9 * 8 // groups * 16 * 9
+    assert models.flops_per_image(network, (6, 6), backward=False) == first + second
+    assert models.flops_per_image(network, (6, 6)) == 2 * first + 3 * second
+
+
+def test_a_transposed_convolution_costs_as_much_as_the_one_that_it_turns_round() -> None:
+    one = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 2, stride=2))
+    other = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ConvTranspose2d(16, 8, 2, stride=2))
+    larger, smaller = models.flops_per_image(one, (6, 6)), models.flops_per_image(other, (3, 3))
+    assert larger - 2 * 2 * 3 * 8 * 36 == smaller - 2 * 2 * 3 * 16 * 9 == 3 * 2 * 4 * 8 * 16 * 9

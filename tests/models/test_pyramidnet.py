@@ -38,7 +38,7 @@ def test_every_block_has_an_equal_part_of_the_channels_more() -> None:
 
 def test_a_block_hands_on_its_input_with_zeros_in_new_channels() -> None:
     block = small().blocks[2].eval()
-    nn.init.zeros_(block.normalisations[-1].weight)  # type: ignore[index, union-attr, arg-type]
+    nn.init.zeros_(block.normalisations[-1].weight)  # type: ignore[index, union-attr]
     x = torch.randn(2, 8, 6, 5)
     found = block(x)
     assert found.shape == (2, 10, 3, 3)
@@ -58,7 +58,7 @@ def test_blocks_are_disturbed_more_often_the_later_they_come() -> None:
 def test_the_backward_pass_is_scaled_by_beta_and_the_forward_pass_by_alpha(chance: str, level: str) -> None:
     layer = ShakeDrop(0.7, chance, level)
     branch, gradient = torch.randn(6, 3, 4, 5, requires_grad=True), torch.randn(6, 3, 4, 5)
-    found = []
+    found: list[Tensor] = []
     for seed in range(20):
         torch.manual_seed(seed)
         forward, backward = layer.factors(branch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -312,7 +313,7 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32), *, bac
     compiled = use_torch(network)
     network.train()
     try:
-        with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:  # dropout draws
+        with torch.random.fork_rng(), _counter() as counter:  # dropout draws
             scores = network(_black_images(network, 2, size))
             if backward:
                 scores.sum().backward()
@@ -327,6 +328,26 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32), *, bac
         for part in compiled:
             part.compiled = True  # type: ignore[assignment]
     return float(counter.get_total_flops() / 2)
+
+
+def _counter() -> FlopCounterMode:
+    """torch's, but for the backward pass of grouped convolutions, which it takes for ones without groups."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _backward_flops})
+
+
+def _backward_flops(gradient: list[int], inputs: list[int], kernel: list[int], *rest: Any, **_: Any) -> int:
+    """Of one convolution: as many as forward for the gradient of its inputs, and as many for that of its kernel.
+
+    Args:
+        gradient: shape of that of its outputs, (batch, outputs, h, w).
+        inputs: shape.
+        kernel: shape, (outputs, inputs / groups, height, width).
+        rest: as torch's operation has it: bias, stride, padding, dilation, whether the convolution is transposed, its
+            padding of outputs, groups, and which gradients are wanted: of inputs, of the kernel, of the bias.
+    """
+    _bias, _stride, _padding, _dilation, is_transposed, _outputs, _groups, wanted = rest
+    forward = 2 * math.prod(inputs if is_transposed else gradient) * math.prod(kernel[1:])
+    return forward * sum(map(bool, wanted[:2]))
 
 
 def _black_images(network: nn.Module, number: int, size: tuple[int, int]) -> torch.Tensor:

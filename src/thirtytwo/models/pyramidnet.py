@@ -112,7 +112,8 @@ class _Block(nn.Module):
         halving = sides.index(3)
         self.convolutions = nn.ModuleList(
             nn.Conv2d(
-                *widths[number : number + 2],
+                widths[number],
+                widths[number + 1],
                 side,
                 stride=stride if number == halving else 1,
                 padding=side // 2,

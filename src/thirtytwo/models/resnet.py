@@ -133,7 +133,8 @@ class _Block(nn.Module):
         halving = sides.index(3)  # a 1 × 1 convolution that halves would not look at three of four places
         self.convolutions = nn.ModuleList(
             nn.Conv2d(
-                *self.widths[number : number + 2],
+                self.widths[number],
+                self.widths[number + 1],
                 side,
                 stride=stride if number == halving else 1,
                 padding=side // 2,

@@ -4,6 +4,7 @@
 
 - docs/commands.md from the program's own ``--help``,
 - docs/settings.md from the docstrings of the settings classes,
+- docs/models.md from the recipes and what their networks have to compute,
 - the tables between markers in README.md and docs/honesty.md, and the first lines of each recipe, from measured.json.
 """
 
@@ -56,29 +57,38 @@ DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
 def recipe_table() -> str:
-    """What was measured of each recipe on each kind of device, over all series, or that nothing was yet."""
+    """What was measured of each recipe on each kind of device, over all series, or what it will have to compute."""
     lines = [
         "| recipe | on | test accuracy (mean ± s.d.) | n | training time | parameters | FLOPs | machine | commit |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in recipes.names():
+        rows: dict[str, str] = {}
         for device, title in DEVICES.items():
             series = [entry for entry in planner.every("training", name) if entry["device"] == device]
             if not series:
-                if device == "cpu" or name.startswith("fast"):
-                    lines.append(f"| `{name}` | {title} | not yet measured | | | | | | |")
                 continue
             accuracy, seconds = (
                 Spread.of([value for entry in series for value in entry[key]["values"]]).to_json()
                 for key in ("accuracy", "train_seconds")
             )
-            lines.append(
+            rows[device] = (
                 f"| `{name}` | {title} | {spread(accuracy, percent)} | {accuracy['n']} "
                 f"| {spread(seconds, lambda s: f'{s:,.0f} s' if s >= 100 else f'{s:.1f} s')} "
                 f"| {series[-1]['parameters']:,} | {series[-1]['flops'] / 1e12:,.0f} × 10¹² "
                 f"| {places(series)} |"
             )
+        if name.startswith("fast") or recipes.load(name).on_gpu:  # each kind of device has its own
+            lines += [rows.get(device) or unmeasured_row(name, device, title) for device, title in DEVICES.items()]
+        else:
+            lines += rows.values() or [unmeasured_row(name, "cpu", " or ".join(DEVICES.values()))]
     return "\n".join(lines)
+
+
+def unmeasured_row(name: str, device: str, title: str) -> str:
+    """A row of `recipe_table` for a recipe that was not measured there: what is known without."""
+    work = planner.work(recipes.load(name).for_device(device))
+    return f"| `{name}` | {title} | not yet measured | | | {work.parameters:,} | {work.flops / 1e12:,.0f} × 10¹² | | |"
 
 
 def race_sentence() -> str:
@@ -251,6 +261,73 @@ def settings() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+SOURCE = re.compile(r" \(([^()]*\d{4}, arXiv \d{4}\.\d{4,5})\)")
+
+VARIANTS = {
+    "ResNet-50 (He et al. 2016, arXiv 1512.03385)": (
+        "resnet18",
+        ["model.widths=[256, 512, 1024, 2048]", "model.blocks=[3, 4, 6, 3]", "model.bottleneck=0.25"],
+    ),
+    "ResNeXt-29, 8 × 64d (Xie et al. 2017, arXiv 1611.05431)": (
+        "resnet18",
+        ["model.widths=[256, 512, 1024]", "model.blocks=[3, 3, 3]", "model.bottleneck=2.0", "model.cardinality=8"],
+    ),
+    "Wide residual network 40-4 (Zagoruyko & Komodakis 2016, arXiv 1605.07146)": (
+        "wideresnet",
+        ["model.widths=[64, 128, 256]", "model.blocks=[6, 6, 6]"],
+    ),
+    "PyramidNet-110, a = 48 (Han, Kim & Kim 2017, arXiv 1610.02915)": ("pyramidnet", ["model.widening=48"]),
+    "PyramidNet-272, a = 200 (the same)": (
+        "pyramidnet",
+        ["model.widening=200", "model.blocks=[30, 30, 30]", "model.bottleneck=true"],
+    ),
+}
+"""Published networks that a recipe's settings make: its name, and what to set."""
+
+
+def models_page() -> str:
+    """docs/models.md."""
+    lines = [
+        "# Networks",
+        "",
+        "Written by `docs/generate.py` from the recipes. FLOPs are those of training with one image of 32 × 32 pixels, "
+        "forward and backward, counted by torch; parameters are for ten classes. What a recipe reaches, where that was "
+        "measured, and what all of its training has to compute, stands in the table of the "
+        "[README](../README.md#recipes).",
+        "",
+        "| recipe | network | source | parameters | FLOPs an image | what for |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in recipes.names():
+        recipe = recipes.load(name)
+        work = planner.work(recipe)
+        about = " ".join((type(recipe.model).__doc__ or "").split())
+        found = SOURCE.search(recipe.description) or SOURCE.search(about)
+        lines.append(
+            f"| `{name}` | `{recipe.model.name}` | {found[1] if found else ''} | {work.parameters:,} "
+            f"| {work.flops_per_image / 1e9:,.2f} × 10⁹ | {SOURCE.sub('', recipe.description)} |"
+        )
+    lines += [
+        "",
+        "A recipe's network has settings of its own; [settings.md](settings.md) lists them. Some published networks, "
+        "and what makes them:",
+        "",
+        "| network | parameters | FLOPs an image | `thirtytwo train` |",
+        "|---|---|---|---|",
+    ]
+    for title, (name, overrides) in VARIANTS.items():
+        work = planner.work(recipes.load(name, overrides))
+        words = " ".join(f"--set '{override.replace(', ', ',')}'" for override in overrides)
+        lines.append(f"| {title} | {work.parameters:,} | {work.flops_per_image / 1e9:,.2f} × 10⁹ | `{name} {words}` |")
+    lines += [
+        "",
+        "Any other network trains, too: one of PyTorch Image Models by its name (`--set model.name=timm --set "
+        "model.model=resnet26d`, with the extra `timm`), or in Python a module of your own (see the "
+        "[guide](guide.md)).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def section(title: str, prefix: str, kind: type[BaseModel]) -> list[str]:
     """One settings class as a table."""
     lines = [
@@ -286,6 +363,7 @@ def outputs() -> dict[Path, str]:
         ROOT / "docs" / "honesty.md": between(honesty, "audit", audit_table()),
         ROOT / "docs" / "commands.md": commands(),
         ROOT / "docs" / "settings.md": settings(),
+        ROOT / "docs" / "models.md": models_page(),
         ROOT / "README.md": readme,
     }
     for name in recipes.names():

@@ -235,6 +235,21 @@ def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pyt
     assert half.startswith("| `fast94` | GPU, rival in bfloat16 | **0.90** (0.90 to 0.90) | 1 |")
 
 
+def test_what_was_not_measured_says_what_there_is_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "measured", lambda: ())
+    rows = generate.recipe_table().splitlines()[2:]
+    assert {row.split("`")[1] for row in rows} == set(recipes.names())
+    for row in rows:
+        assert re.search(r"\| not yet measured \| \| \| [\d,]{6,} \| [\d,]{2,} × 10¹² \| \| \|$", row), row
+    assert "| `classic` | CPU or GPU |" in "\n".join(rows)
+
+
+def test_every_recipe_stands_among_the_networks_with_its_source() -> None:
+    rows = [line for line in text_of("docs/models.md").splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == recipes.names()
+    assert all(re.search(r"\d{4}, arXiv \d{4}\.\d{4,5} \|", row) for row in rows)
+
+
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_opens_with_its_measured_result(name: str) -> None:
     text = text_of(f"src/thirtytwo/recipes/{name}.toml")

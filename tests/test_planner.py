@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from thirtytwo import planner
 from thirtytwo import recipe as recipes
+from thirtytwo.data.images import Images
+from thirtytwo.data.source import Source
+from thirtytwo.train import train
 
 
 def entry(n: int, commit: str, data: str = "cifar10", kind: str = "training") -> dict[str, object]:
@@ -78,3 +83,30 @@ def test_everything_measured_says_what_it_is() -> None:
         assert found["n"] >= 1
         assert found["recipe"] in recipes.names()
         assert len(str(found["commit"]).removesuffix("+")) == 40
+
+
+WORK = {
+    "fast94": ["model.widths=[8, 8]", "model.kernels=torch", "model.whitening_images=50", "batch_size=30", "epochs=4"],
+    "selected, scaled and early": [
+        "model.widths=[8, 8]", "model.kernels=torch", "model.whitening_images=50", "batch_size=20", "epochs=4",
+        "selection.drop=0.4", "image_scales=[0.75, 1.0]", "optimizer.whitening_fraction=0.3", "drop_last=true",
+    ],
+    "sharpness-aware": [
+        "model.name=resnet", "model.widths=[4]", "model.blocks=[1]", "model.stem=4", "optimizer.name=sgd", "epochs=2",
+        "batch_size=50", "loss.sharpness_radius=0.1",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", WORK)
+def test_the_work_of_a_training_is_known_before_it(
+    variant: str, small_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = recipes.load("fast94", [*WORK[variant], "validation=0.1"])
+    reader = Source(spec="made", name="made", location="memory", notice="", reader=lambda split: small_images)
+    training = train(recipe, reader)
+    work = planner.work(recipe, len(small_images), len(small_images.classes), small_images.size)
+    training.finish()
+    assert training.run.result["flops"] == pytest.approx(work.flops, rel=0.03)
+    assert training.run.result["parameters"] == work.parameters

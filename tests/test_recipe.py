@@ -140,6 +140,12 @@ def test_selection_without_validation_images_is_refused(words: list[str]) -> Non
         recipes.load("classic", words)
 
 
+@pytest.mark.parametrize("epochs", ["0", "0.5", "1.5"])
+def test_a_mean_of_ends_of_epochs_is_over_a_whole_number_of_them(epochs: str) -> None:
+    with pytest.raises(RecipeError, match=r"averaging.epochs is .* expected a whole number from 1 on; set both"):
+        recipes.load("classic", ["averaging.weighting=equal", f"averaging.epochs={epochs}"])
+
+
 def test_epochs_grow_on_fewer_images_and_a_grown_recipe_stays_as_it_is() -> None:
     recipe = recipes.load("classic", ["fewer_images.exponent=0.5", "fewer_images.maximum_factor=4.0"])
     assert recipe.for_images(50_000).epochs == recipe.epochs

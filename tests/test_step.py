@@ -48,6 +48,26 @@ VARIANTS = {
         "fast94",
         [*FAST, "loss.sharpness_radius=0.05", "validation=0.2"],
     ),
+    "lookahead": (
+        "fast94",
+        [*FAST, "validation=0.2", "lookahead.steps=4"],
+    ),
+    "ends of epochs": (
+        "fast94",
+        [*FAST, "validation=0.2", "averaging.weighting=equal", "averaging.epochs=2"],
+    ),
+    "shaken": (
+        "classic",
+        [
+            "batch_size=50",
+            "model.name=pyramidnet",
+            "model.stem=4",
+            "model.widening=4",
+            "model.blocks=[1, 1]",
+            "model.shakedrop=0.8",
+            "epochs=2",
+        ],
+    ),
     "sgd": (
         "classic",
         ["optimizer.name=sgd", "batch_size=50", "model.stages=[[4]]", "model.hidden_units=16", "epochs=2"],

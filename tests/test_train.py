@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from thirtytwo import environment, evaluate, metrics, optim
+from thirtytwo import environment, evaluate, metrics, models, optim
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
 from thirtytwo.data.images import Images
@@ -19,6 +19,7 @@ from thirtytwo.errors import DataError, DeviceError, Diverged, InputError, Model
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import read_tensors
+from thirtytwo.state import State
 from thirtytwo.train import Training, resume, train
 
 TIMES = ("images_per_second", "seconds")
@@ -512,6 +513,177 @@ def test_steps_compute_in_half_precision_where_the_device_is_made_for_it(
     again.finish()
     assert same(weights(whole), weights(again))
 
+
+# Means of weights, and slow weights --------------------------------------------------------------------------------
+
+
+def ends(*words: str, images: Images) -> list[dict[str, Tensor]]:
+    """Parameters at the end of each epoch, and at last those that were kept."""
+    training = train(small("validation=0", "early_stopping.patience=0", *words), source(images))
+    seen = []
+    for event in training:
+        if isinstance(event, Epoch):
+            seen.append({name: tensor.detach().clone() for name, tensor in training.network.named_parameters()})
+    return [*seen, {name: tensor.detach().clone() for name, tensor in training.network.named_parameters()}]
+
+
+def test_weights_at_the_ends_of_the_last_epochs_count_alike(small_images: Images) -> None:
+    plain = ends(images=small_images)
+    found = ends("averaging.weighting=equal", "averaging.epochs=3", images=small_images)
+    assert all(same(one, other) for one, other in zip(plain[:4], found[:4], strict=True))  # training goes on without
+    for name, kept in found[-1].items():
+        assert torch.allclose(kept, torch.stack([end[name] for end in plain[1:4]]).mean(0), atol=1e-6)
+
+
+def test_averages_of_batch_normalisation_belong_to_the_mean_of_the_weights(small_images: Images) -> None:
+    words = [
+        "validation=0", "early_stopping.patience=0", "averaging.weighting=equal", "averaging.epochs=2", "batch_size=50",
+        "augmentation.rotation_degrees=0", "augmentation.width_shift=0", "augmentation.height_shift=0",
+        "augmentation.horizontal_flip=false",
+    ]  # fmt: skip
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 4))
+    training = train(small(*words), source(small_images), network=network)
+    training.finish()
+    images = torch.from_numpy(small_images.pixels).movedim(-1, 1) / 255
+    answers = network[0](images).detach()
+    assert isinstance(network[1], nn.BatchNorm2d)
+    assert network[1].running_mean is not None
+    assert torch.allclose(network[1].running_mean, answers.mean((0, 2, 3)), atol=1e-5)
+    assert network[1].momentum == 0.1
+    forward = models.flops_per_image(network, (8, 8), backward=False)
+    both = models.flops_per_image(network, (8, 8))
+    assert training.run.result["flops"] == 200 * (4 * both + forward)
+
+
+def test_the_mean_of_ends_is_validated_once_there_is_one(small_images: Images) -> None:
+    plain, found = (
+        train(small("optimizer.learning_rate=0.1", *words), source(small_images))
+        for words in ([], ["averaging.weighting=equal", "averaging.epochs=2"])
+    )
+    plain.finish()
+    found.finish()
+    assert [epoch.train_loss for epoch in plain.history] == [epoch.train_loss for epoch in found.history]
+    losses = [[epoch.validation_loss for epoch in training.history] for training in (plain, found)]
+    assert losses[0][:2] == losses[1][:2]
+    assert losses[0][3] != losses[1][3]
+
+
+def test_slow_weights_go_half_of_the_way_and_the_optimiser_goes_on_from_there(small_images: Images) -> None:
+    """Zhang et al. 2019, algorithm 1, for an epoch of four steps: weights before, after two steps, and after four."""
+    words = ("batch_size=50", "schedule.name=constant", "model.dropout=0", "epochs=1", "optimizer.name=sgd")
+    steps: list[dict[str, Tensor]] = []
+
+    def parameters(training: Training) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in training.network.named_parameters()}
+
+    training = train(
+        small(*words, "lookahead.steps=2", "validation=0", "early_stopping.patience=0"), source(small_images)
+    )
+    training.network.register_forward_hook(lambda *_: steps.append(parameters(training)))
+    training.finish()
+    slow = training._state.slow
+    before, _, second, _ = steps[:4]  # as each step found them
+    plain = train(small(*words, "validation=0", "early_stopping.patience=0"), source(small_images))
+    alone: list[dict[str, Tensor]] = []
+    plain.network.register_forward_hook(lambda *_: alone.append(parameters(plain)))
+    plain.finish()
+    for name, weight in second.items():
+        assert torch.allclose(weight, (before[name] + alone[2][name]) / 2, atol=1e-6)
+    assert same(slow, parameters(training))  # an epoch ends with slow weights
+    assert not same(second, alone[2])
+
+
+def test_looking_back_after_every_step_is_a_lower_rate(small_images: Images) -> None:
+    words = ("optimizer.name=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "model.dropout=0")
+    half, slow = (
+        train(small(*words, *more), source(small_images))
+        for more in (["optimizer.learning_rate=0.02"], ["optimizer.learning_rate=0.04", "lookahead.steps=1"])
+    )
+    half.finish()
+    slow.finish()
+    one, other = weights(half), weights(slow)
+    assert all(torch.allclose(one[name].float(), other[name].float(), atol=1e-3) for name in one)
+
+
+@pytest.mark.parametrize("last", [2, 5, 7])
+def test_slow_weights_survive_an_interruption_to_the_bit(small_images: Images, last: int) -> None:
+    words = ("lookahead.steps=2", "optimizer.name=sgd", "averaging.epochs=0.5")
+    whole, part = (train(small(*words), source(small_images)) for _ in range(2))
+    whole.finish()
+    steps = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal steps
+        steps += part.network.training
+        if steps == last:
+            part.interrupt()
+
+    part.network.register_forward_hook(interrupt)
+    part.finish()
+    assert part.interrupted
+    again = resume(part.run, source(small_images))
+    again.finish()
+    assert same(weights(whole), weights(again))
+    assert same(whole._state.slow, again._state.slow)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_looking_back_is_the_same_whether_it_is_asked_for_or_recorded(share: float) -> None:
+    torch.manual_seed(0)
+    made = []
+    for given in (share, torch.tensor(share)):
+        network = nn.Linear(3, 2)
+        state = State(network, ())
+        with torch.no_grad():
+            for number, parameter in enumerate(network.parameters()):
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter) + number)
+            state.begin_looking_back()
+            before = {name: tensor.clone() for name, tensor in state.slow.items()}
+            for parameter in network.parameters():
+                parameter.mul_(1.7).add_(0.1)
+        fast = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
+        state.look_back(given)
+        made.append((state.slow, {name: tensor.detach() for name, tensor in network.named_parameters()}))
+        expected = {name: before[name] + share * (fast[name] - before[name]) for name in fast}
+        assert all(torch.allclose(state.slow[name], expected[name]) for name in fast)
+        assert same(made[-1][1], state.slow if share else fast)
+    assert same(made[0][0], made[1][0])
+    assert same(made[0][1], made[1][1])
+
+
+def test_what_a_network_draws_in_a_step_is_a_function_of_seed_epoch_and_step(small_images: Images) -> None:
+    recipe = recipes.load(
+        "classic",
+        [
+            "batch_size=32", "epochs=2", "validation=0.2", "model.name=pyramidnet", "model.stem=4", "model.widening=4",
+            "model.blocks=[1, 1]", "model.shakedrop=0.9",
+        ],
+    )  # fmt: skip
+    drawn: list[dict[tuple[int, int], Tensor]] = []
+    for seed, start in ((0, 0), (0, 1), (1, 0)):
+        training = train(recipe, source(small_images), seed=seed)
+        found: dict[tuple[int, int], Tensor] = {}
+
+        def watch(*_: object, training: Training = training, found: dict[tuple[int, int], Tensor] = found) -> None:
+            progress = training._state.progress
+            if training.network.training:
+                found[progress.epoch, progress.step] = torch.rand(3)
+
+        training.network.register_forward_hook(watch)
+        for event in training:
+            if start and isinstance(event, Epoch) and event.epoch == 1:
+                torch.rand(11)  # what others draw meanwhile
+                training.interrupt()
+        training.finish()
+        drawn.append(found)
+    whole, part, other = drawn
+    assert whole.keys() == part.keys() == {(epoch, step) for epoch in range(2) for step in range(5)}
+    assert all(torch.equal(whole[step], part[step]) for step in whole)
+    assert not any(torch.equal(whole[step], other[step]) for step in whole)
+    assert len({tuple(numbers.tolist()) for numbers in whole.values()}) == 10
+
+
+# Images that are left out --------------------------------------------------------------------------------------------
 
 SELECTIVE = ("selection.drop=0.5", "selection.begin=0.25", "selection.end=0.75", "epochs=8")
 

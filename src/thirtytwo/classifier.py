@@ -271,7 +271,7 @@ class Classifier:
     @property
     def flops_per_image(self) -> float:
         """Floating-point operations of the first view of an image."""
-        return models.flops_per_answer(self.network, self.size)
+        return models.flops_per_image(self.network, self.size, backward=False)
 
     def probabilities(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:
         """Class probabilities float32 (n, classes), on the network's device; see `scores`."""

@@ -1,14 +1,19 @@
-"""What a training will come to, before its first step: from what the recipe's benchmark has measured."""
+"""What a training will come to, before its first step: what has to be computed, and what benchmarks have measured."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
+import torch
+
+from thirtytwo import models
 from thirtytwo import recipe as recipes
 from thirtytwo.recipe import Recipe
+from thirtytwo.settings import AnyModel, Muon
 
 IMAGES = 50_000
 """Training images of CIFAR-10."""
@@ -72,3 +77,66 @@ def expected(recipe: Recipe, data: str, images: int, device: str) -> dict[str, A
     if recipe not in (*kinds, *(kind.for_images(images) for kind in kinds)):
         return None
     return newest("training", recipe.name, device) or newest("training", recipe.name)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a training has to compute."""
+
+    parameters: int
+    """Trainable numbers in the network."""
+    flops_per_image: float
+    """Floating-point operations of a step for an image of full size, forward and backward."""
+    flops: float
+    """Of all steps of all epochs."""
+
+
+def work(recipe: Recipe, images: int = IMAGES, classes: int = 10, size: tuple[int, int] = (32, 32)) -> Work:
+    """Count what a training has to compute, without computing it.
+
+    Args:
+        recipe: as it will be trained; see `Recipe.for_device` and `Recipe.for_images`.
+        images: number of training images, validation part included.
+        classes: number of them.
+        size: (height, width) of the images, in pixels.
+
+    Raises:
+        RecipeError: there is no such network for such images.
+    """
+    trained = images - round(images * recipe.validation)
+    # The first layer of the speed network goes without a gradient once its rate has reached 0.
+    optimizer = recipe.optimizer
+    ends = recipe.epochs * (optimizer.whitening_fraction if isinstance(optimizer, Muon) else 1.0)
+    flops = 0.0
+    for epoch in range(recipe.epochs):
+        used = trained - (int(recipe.selection.drop * trained) if recipe.selects_images(epoch) else 0)
+        if recipe.drop_last and recipe.batch_size < used:
+            used -= used % recipe.batch_size
+        early = min(max(ends - epoch, 0.0), 1.0)
+        scaled = recipe.image_size(epoch, size)
+        for share, whole in ((early, True), (1 - early, False)):
+            flops += used * share * _flops_per_image(recipe.model, classes, size, scaled, whole) if share else 0.0
+    passes = 2 if recipe.loss.sharpness_radius else 1
+    per_image = _flops_per_image(recipe.model, classes, size, size, True)
+    return Work(_parameters(recipe.model, classes, size), passes * per_image, passes * flops)
+
+
+@cache
+def _flops_per_image(
+    settings: AnyModel, classes: int, size: tuple[int, int], scaled: tuple[int, int], whole: bool
+) -> float:
+    """Of a network for images of one size that is given images of another; `whole` trains its first layer, too."""
+    network = _network(settings, classes, size)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and (whole or name != "whitening.bias"))
+    return models.flops_per_image(network, scaled)
+
+
+@cache
+def _parameters(settings: AnyModel, classes: int, size: tuple[int, int]) -> int:
+    return models.parameters(_network(settings, classes, size))
+
+
+def _network(settings: AnyModel, classes: int, size: tuple[int, int]) -> torch.nn.Module:
+    with torch.device("meta"):  # shapes without numbers
+        return models.build(settings, classes, size)

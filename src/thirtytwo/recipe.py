@@ -36,6 +36,7 @@ from thirtytwo.settings import (
     EarlyStopping,
     FewerImages,
     Fraction,
+    Lookahead,
     Loss,
     NotNegative,
     Pixels,
@@ -97,6 +98,8 @@ class Recipe(Settings):
     """The network."""
     optimizer: Annotated[AnyOptimizer, Field(discriminator="name")]
     """What turns gradients into updates."""
+    lookahead: Lookahead = Lookahead()
+    """How updates are taken back in part."""
     schedule: Annotated[AnySchedule, Field(discriminator="name")] = Constant()
     """How the learning rate changes over the training."""
     augmentation: Augmentation = Augmentation()

@@ -28,7 +28,8 @@ class Settings(BaseModel):
 
 
 class ClassicModel(Settings):
-    """A plain convolutional network: convolution blocks with max-pooling, then dense layers with dropout."""
+    """A plain convolutional network (Simonyan & Zisserman 2015, arXiv 1409.1556): 3 × 3 convolutions with batch
+    normalisation and max-pooling, then dense layers with dropout."""
 
     name: Literal["classic"] = "classic"
     """Kind of network."""
@@ -75,7 +76,8 @@ class SpeedModel(Settings):
 class ResNetModel(Settings):
     """A residual network: ResNet-18 (He et al. 2016, arXiv 1512.03385) unless told otherwise. The wide residual network
     28-10 (Zagoruyko & Komodakis 2016, arXiv 1605.07146) is ``stem=16``, ``widths=[160,320,640]``, ``blocks=[4,4,4]``,
-    ``preactivation=true``."""
+    ``preactivation=true``; ResNeXt-29, 8 × 64d (Xie et al. 2017, arXiv 1611.05431) ``widths=[256,512,1024]``,
+    ``blocks=[3,3,3]``, ``bottleneck=2``, ``cardinality=8``."""
 
     name: Literal["resnet"] = "resnet"
     """Kind of network."""
@@ -84,14 +86,43 @@ class ResNetModel(Settings):
     widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (64, 128, 256, 512)
     """Channels of each stage; each but the first halves height and width."""
     blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (2, 2, 2, 2)
-    """Blocks of each stage, of two 3 × 3 convolutions each."""
+    """Blocks of each stage, of two 3 × 3 convolutions each unless they are bottlenecks."""
     preactivation: bool = False
     """Normalise and activate before a convolution, not after it (He et al. 2016, arXiv 1603.05027)."""
+    bottleneck: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] = 0.0
+    """Blocks are of three convolutions, 1 × 1, 3 × 3 and 1 × 1, of which the first two have so many times as many
+    channels as the stage: 0.25 in ResNet-50, 2 in ResNeXt-29, 8 × 64d; 0 makes blocks of two 3 × 3 ones."""
+    cardinality: Count = 1
+    """Groups that the channels of 3 × 3 convolutions are divided into (Xie et al. 2017, arXiv 1611.05431)."""
     dropout: Fraction = 0.0
-    """Probability with which an input of a block's second convolution is zeroed in training."""
+    """Probability with which an input of a block's last convolution is zeroed in training."""
     stochastic_depth: Fraction = 0.0
     """Probability with which the last block is left out for an image in training, less for earlier ones (Huang et al.
     2016, arXiv 1603.09382)."""
+
+
+class PyramidNetModel(Settings):
+    """A pyramidal residual network (Han, Kim & Kim 2017, arXiv 1610.02915), PyramidNet-110 with a widening of 84 unless
+    told otherwise: every block has some channels more than the one before it."""
+
+    name: Literal["pyramidnet"] = "pyramidnet"
+    """Kind of network."""
+    stem: Count = 16
+    """Output channels of the first convolution."""
+    widening: Count = 84
+    """How many channels more the last block has; every block has an equal part of them more than the one before it."""
+    blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (18, 18, 18)
+    """Blocks of each stage; each stage but the first halves height and width."""
+    bottleneck: bool = False
+    """Blocks are of three convolutions, 1 × 1, 3 × 3 and 1 × 1, of which the last has four times as many channels; else
+    of two 3 × 3 ones."""
+    shakedrop: Fraction = 0.0
+    """Probability with which the last block is disturbed in training, less for earlier ones: multiplied by a number
+    from -1 to 1, and its gradient by another one from 0 to 1 (ShakeDrop, Yamada et al. 2019, arXiv 1802.02375)."""
+    shakedrop_chance: Literal["batch", "image"] = "batch"
+    """Whether a block is disturbed for a batch as a whole or for each image by itself."""
+    shakedrop_level: Literal["batch", "image", "channel", "pixel"] = "image"
+    """What such a number is drawn for: all of it, each image, each channel of an image or each number in it."""
 
 
 class ConvMixerModel(Settings):
@@ -146,7 +177,16 @@ class CustomModel(Settings):
     """Qualified class name of the module, for the record."""
 
 
-AnyModel = ClassicModel | SpeedModel | ResNetModel | ConvMixerModel | TransformerModel | TimmModel | CustomModel
+AnyModel = (
+    ClassicModel
+    | SpeedModel
+    | ResNetModel
+    | PyramidNetModel
+    | ConvMixerModel
+    | TransformerModel
+    | TimmModel
+    | CustomModel
+)
 
 
 class Adam(Settings):
@@ -242,6 +282,8 @@ class Cosine(Settings):
     """Epochs over which the rate rises linearly from 0 to its peak."""
     final_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """The last rate, as a share of the peak."""
+    final_epochs: NotNegative = 0.0
+    """Epochs at the end that keep the final rate."""
 
 
 class Linear(Settings):
@@ -253,6 +295,8 @@ class Linear(Settings):
     """Epochs over which the rate rises linearly from 0 to its peak."""
     final_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """Where the line ends, as a share of the peak."""
+    final_epochs: NotNegative = 0.0
+    """Epochs at the end that keep the final rate."""
 
 
 class OneCycle(Settings):
@@ -369,12 +413,37 @@ class Selection(Settings):
 
 
 class Averaging(Settings):
-    """The mean of the weights at the end of a training, which is better than the last ones (Polyak & Juditsky 1992);
-    exponential, so that nobody has to know beforehand where the end is (Tarvainen & Valpola 2017, arXiv 1703.01780)."""
+    """The mean of the weights at the end of a training, which is better than the last ones (Polyak & Juditsky 1992).
+    Validation, and the model that is kept, have the mean; training goes on from the weights themselves."""
 
     epochs: NotNegative = 0.0
-    """How far back it reaches: what a weight was so many epochs ago counts 1/e as much as what it is now; 0 takes them
-    as they are. Validation, and the model that is kept, have the mean; training goes on from the weights themselves."""
+    """How far back it reaches; 0 takes the weights as they are."""
+    weighting: Literal["exponential", "equal"] = "exponential"
+    """`exponential`: after every step, and what a weight was `epochs` ago counts 1/e as much as what it is now, so that
+    nobody has to know beforehand where the end is (Tarvainen & Valpola 2017, arXiv 1703.01780). `equal`: the plain mean
+    of the weights at the end of each of the last `epochs` epochs, with averages of batch normalisation that are
+    computed anew from all training images (SWA, Izmailov et al. 2018, arXiv 1803.05407); it wants a rate that stays
+    high, see `schedule.final_epochs`."""
+
+    @model_validator(mode="after")
+    def _epochs_are_whole_where_their_ends_count(self) -> Self:
+        if self.weighting == "equal" and (self.epochs < 1 or self.epochs != int(self.epochs)):
+            raise ValueError(
+                f"averaging.epochs is {self.epochs:g} with averaging.weighting = equal; expected a whole number from 1 "
+                "on; set both"
+            )
+        return self
+
+
+class Lookahead(Settings):
+    """Slow weights beside those that the optimiser changes, whichever it is: every few steps they go a part of the way
+    to them, and the optimiser goes on from there (Zhang et al. 2019, arXiv 1907.08610)."""
+
+    steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Steps from one time to the next; 0 has no slow weights. The last step of an epoch is such a time, too, so that
+    what is validated and kept are slow weights."""
+    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+    """Part of the way that they go."""
 
 
 class EarlyStopping(Settings):

@@ -52,7 +52,7 @@ _LOSSES = ("losses", "losses_before")
 
 @dataclass(eq=False)
 class State:
-    """Weights, what the optimisers remember, the best weights so far, and the epochs so far."""
+    """Weights, what the optimisers remember, weights that are kept beside them, and the epochs so far."""
 
     network: nn.Module
     optimizers: optim.Optimizers
@@ -62,6 +62,8 @@ class State:
     """The network's state after the epoch that would be kept; empty if there is none, or none is selected."""
     mean: dict[str, Tensor] = field(default_factory=dict)
     """Of the network's state, as far as it is numbers that change; empty before the first call of `average`."""
+    slow: dict[str, Tensor] = field(default_factory=dict)
+    """Lookahead's slow weights, by parameter; empty if there are none. See `look_back`."""
     losses: Tensor | None = None
     """float32 (n,): the loss of each training image when it was last seen, infinite before; None if nobody asks."""
     losses_before: Tensor | None = None
@@ -81,7 +83,7 @@ class State:
         """Let the network's state count this share, in (0, 1], in the mean; what was in it before counts the rest."""
         state = {name: tensor for name, tensor in self.network.state_dict().items() if tensor.is_floating_point()}
         if not self.mean:
-            self.mean = {name: tensor.clone() for name, tensor in state.items()}
+            self.keep_mean()
         mean = [self.mean[name] for name in state]
         if isinstance(share, float):
             torch._foreach_lerp_(mean, list(state.values()), share)
@@ -89,6 +91,30 @@ class State:
             change = torch._foreach_sub(list(state.values()), mean)
             torch._foreach_mul_(change, share)
             torch._foreach_add_(mean, change)
+
+    def begin_looking_back(self) -> None:
+        """Let there be slow weights, if there are none yet: those that the network has."""
+        if not self.slow:
+            self.slow = {name: tensor.detach().clone() for name, tensor in self.network.named_parameters()}
+
+    @torch.no_grad()
+    def look_back(self, share: float | Tensor) -> None:
+        """Let slow weights go this share of the way to the network's, which go back to them; 0 leaves both.
+
+        Lookahead (Zhang et al. 2019, arXiv 1907.08610, algorithm 1).
+        """
+        if isinstance(share, float) and not share:
+            return
+        fast: list[Tensor] = list(self.network.parameters())
+        slow = [self.slow[name] for name, _ in self.network.named_parameters()]
+        way = torch._foreach_sub(fast, slow)
+        torch._foreach_mul_(way, share)
+        torch._foreach_add_(slow, way)
+        if isinstance(share, float):
+            torch._foreach_copy_(fast, slow)
+            return
+        for weight, goal in zip(fast, slow, strict=True):  # what is recorded does the same in every step
+            weight.copy_(torch.where(share > 0, goal, weight))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -108,11 +134,17 @@ class State:
         """Make the network's weights the best so far."""
         self.best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
+    def keep_mean(self) -> None:
+        """Make what the network has now the mean."""
+        state = self.network.state_dict().items()
+        self.mean = {name: tensor.detach().clone() for name, tensor in state if tensor.is_floating_point()}
+
     def save(self, path: Path) -> None:
         """Write a checkpoint, atomically; see `run.write_tensors`."""
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"mean.{name}": tensor for name, tensor in self.mean.items()}
+        tensors |= {f"slow.{name}": tensor for name, tensor in self.slow.items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(self.optimizers).items()}
         tensors |= {name: getattr(self, name) for name in _LOSSES if getattr(self, name) is not None}
         header = {"progress": asdict(self.progress), "history": [asdict(epoch) for epoch in self.history]}
@@ -133,6 +165,7 @@ class State:
             self.network.load_state_dict(_within(tensors, "network."))
             self.best = {name: tensor.to(device) for name, tensor in _within(tensors, "best.").items()}
             self.mean = {name: tensor.to(device) for name, tensor in _within(tensors, "mean.").items()}
+            self.slow = {name: tensor.to(device) for name, tensor in _within(tensors, "slow.").items()}
             optim.restore_state(self.optimizers, _within(tensors, "optimizer."))
             for name in _LOSSES:
                 setattr(self, name, tensors[name].to(device) if name in tensors else None)

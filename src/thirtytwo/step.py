@@ -99,6 +99,7 @@ class Stepper:
         half: bool,
         compiled: bool,
         averaging: bool,
+        lookahead: bool,
         record: Recorder | None,
     ) -> None:
         """Record nothing yet.
@@ -113,18 +114,20 @@ class Stepper:
             half: whether the network, and a teacher, computes in bfloat16.
             compiled: whether torch.compile makes kernels for what lies before the backward pass, and for that.
             averaging: whether the mean of the weights is kept.
+            lookahead: whether there are slow weights.
             record: see `recorder`; None takes steps one operation after the other.
         """
         self.tally = Tally(device)
         self._state, self._loader, self._loss, self._teacher = state, loader, loss, teacher
-        self._device, self._half, self._averaging, self._record = device, half, averaging, record
+        self._device, self._half, self._record = device, half, record
+        self._averaging, self._lookahead = averaging, lookahead
         self._judge = _compiled() if compiled else _judged
-        # Rates, share of the mean and number of the step lie together: one copy fills them.
-        self._numbers = torch.zeros(len(optim.groups(state.optimizers)) + 2, device=device)
+        # Rates, shares and number of the step lie together: one copy fills them.
+        self._numbers = torch.zeros(len(optim.groups(state.optimizers)) + 3, device=device)
         self._places: dict[int, Draws] = {}  # by images in the batch
         self._programs: dict[Kind, Program] = {}
 
-    def __call__(self, draws: Draws, size: Size, step: int, share: float) -> None:
+    def __call__(self, draws: Draws, size: Size, step: int, share: float, back: float) -> None:
         """Take a step, at the rates that the optimisers have.
 
         Args:
@@ -132,14 +135,15 @@ class Stepper:
             size: of the images that the network is to see.
             step: its number in the epoch, counted from 0.
             share: of the new weights in their mean, if there is one.
+            back: share of the way that slow weights go, if there are any; see `State.look_back`.
         """
         if self._record is None:
             here = Draws(*(each.to(self._device) for each in draws))
             with _deterministic():
-                self._take(here, size, torch.tensor(float(step), device=self._device), share)
+                self._take(here, size, torch.tensor(float(step), device=self._device), share, back)
             return
         rates = [float(group["lr"]) for group in optim.groups(self._state.optimizers)]
-        _put(torch.tensor([*rates, share, step]), self._numbers)
+        _put(torch.tensor([*rates, share, back, step]), self._numbers)
         self._program(draws, size)()
 
     def prepare(self, kinds: Iterable[tuple[int, Size, float]]) -> None:
@@ -154,6 +158,24 @@ class Stepper:
             optim.set_rates(self._state.optimizers, 0.0, done)
             if self._kind(batch, size) not in self._programs:
                 self._program(self._loader.draw(0, 0, torch.arange(batch, device=self._device)), size)
+
+    def renew_averages(self, batches: Iterable[Draws], size: Size) -> None:
+        """Compute the network's running averages of batch normalisation anew; see `models.renew_averages`.
+
+        Args:
+            batches: from the loader.
+            size: of the images that the network is to see.
+        """
+
+        def inputs() -> Iterator[Tensor]:
+            for draws in batches:
+                here = Draws(*(each.to(self._device) for each in draws))
+                with torch.autocast(self._device.type, enabled=False):  # as in a step
+                    images = self._loader.batch(here, size).inputs
+                yield images
+
+        with _deterministic(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            models.renew_averages(self._state.network, inputs())
 
     def _program(self, draws: Draws, size: Size) -> Program:
         """A step of this kind, for these draws, which lie in their places now; recorded if it has not been."""
@@ -179,10 +201,10 @@ class Stepper:
         assert self._record is not None
         batch, size, _ = kind
         places = self._places[batch]
-        *rates, share, step = self._numbers.unbind()
+        *rates, share, back, step = self._numbers.unbind()
 
         def program() -> None:
-            self._take(places, size, step, share)
+            self._take(places, size, step, share, back)
 
         groups = optim.groups(self._state.optimizers)
         own = [group["lr"] for group in groups]
@@ -207,6 +229,7 @@ class Stepper:
             return {
                 **{f"network.{name}": tensor for name, tensor in state.network.state_dict().items()},
                 **{f"mean.{name}": tensor for name, tensor in state.mean.items()},
+                **{f"slow.{name}": tensor for name, tensor in state.slow.items()},
                 **{f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(state.optimizers).items()},
                 "tally.sums": self.tally.sums,
                 "tally.failed": self.tally.failed,
@@ -226,7 +249,7 @@ class Stepper:
                     else:
                         tensor.zero_()  # an optimiser that remembers nothing
 
-    def _take(self, draws: Draws, size: Size, step: Tensor, share: Tensor | float) -> None:
+    def _take(self, draws: Draws, size: Size, step: Tensor, share: Tensor | float, back: Tensor | float) -> None:
         state = self._state
         state.network.zero_grad(set_to_none=True)
         lesson = None if self._teacher is None else self._ask(*self._teacher, draws)
@@ -241,6 +264,8 @@ class Stepper:
         self.tally.add(losses, correct, objective.detach(), step)
         for optimizer in state.optimizers:
             optimizer.step()
+        if self._lookahead:
+            state.look_back(back)
         if self._averaging:
             state.average(share)
 

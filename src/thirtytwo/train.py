@@ -251,7 +251,7 @@ class Training:
                 self._checkpoint()
                 self.interrupted = True
                 return
-            self.history.append(self._close_epoch(clock))
+            self.history.append(self._close_epoch(stepper, clock))
             progress.finished = progress.epoch >= self.recipe.epochs or early_stopping.is_over(
                 self._state.validation_losses, self.recipe.early_stopping
             )
@@ -273,6 +273,8 @@ class Training:
         recipe, loader, state, device = self.recipe, self._loader, self._state, self._device
         if recipe.selection.drop and state.losses is None:
             state.losses = torch.full((len(loader.labels),), math.inf, device=device)
+        if recipe.lookahead.steps:
+            state.begin_looking_back()
         self.network.train()
         stepper = Stepper(
             state,
@@ -282,7 +284,8 @@ class Training:
             device=device,
             half=self.precision == "bfloat16",
             compiled=self._torch_compiles,
-            averaging=recipe.averaging.epochs > 0,
+            averaging=recipe.averaging.epochs > 0 and recipe.averaging.weighting == "exponential",
+            lookahead=recipe.lookahead.steps > 0,
             record=recorder(recipe.model, device),
         )
 
@@ -363,8 +366,10 @@ class Training:
         # The plain mean of all steps until there are enough: the weights that it began with are soon forgotten.
         reach = self.recipe.averaging.epochs * epoch_steps
         share = 1 / max(min(reach, progress.epoch * epoch_steps + progress.step + 1), 1)
-        with self._chance():
-            stepper(draws, size, progress.step, share)
+        lookahead, number = self.recipe.lookahead, progress.step + 1
+        is_time = lookahead.steps and (number % lookahead.steps == 0 or number == len(self._batches))
+        with self._chance(progress.epoch, progress.step):
+            stepper(draws, size, progress.step, share, lookahead.share if is_time else 0.0)
         if not environment.is_queue(self._device):  # others are asked now and then, about all steps since
             self._settle(stepper.tally)
         progress.step += 1
@@ -372,15 +377,14 @@ class Training:
         progress.flops += len(chosen) * self._flops(size)
 
     @contextlib.contextmanager
-    def _chance(self) -> Iterator[None]:
-        """What the network draws in the step under way, such as dropout's, comes from a stream of its own."""
+    def _chance(self, epoch: int, step: int) -> Iterator[None]:
+        """What the network draws in a step, such as dropout's, comes from a stream of its own."""
         if isinstance(self.recipe.model, SpeedModel):
             yield  # draws nothing
             return
-        progress = self._state.progress
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             # Drawn from the global generator, which is seeded for every step, and so needs no place in a checkpoint.
-            torch.manual_seed(seeded(self.seed, NOISE, progress.epoch, progress.step).initial_seed())
+            torch.manual_seed(seeded(self.seed, NOISE, epoch, step).initial_seed())
             yield
 
     def _settle(self, tally: Tally) -> None:
@@ -420,10 +424,32 @@ class Training:
             seconds_left=left / images_per_second,
         )
 
-    def _close_epoch(self, clock: _Clock) -> Epoch:
+    def _close_epoch(self, stepper: Stepper, clock: _Clock) -> Epoch:
         """Validate, keep the weights if they are the best so far, and start counting anew."""
+        if self.recipe.averaging.weighting == "equal":
+            self._average_ends(stepper)
         with self._state.averaged():
             return self._judge(clock)
+
+    def _average_ends(self, stepper: Stepper) -> None:
+        """Let the weights that an epoch ends with count in the plain mean of such, if it is one of the last epochs."""
+        state, epoch, epochs = self._state, self._state.progress.epoch + 1, self.recipe.epochs
+        number = epoch - max(epochs - int(self.recipe.averaging.epochs), 0)  # which of those that count this is
+        if number < 1:
+            return
+        started = time.perf_counter()
+        state.average(1 / number)
+        is_looked_at = self._validation is not None or epoch == epochs
+        if is_looked_at and models.has_batch_norm(self.network):
+            # In an order, and with changes, of their own: those of an epoch that there is not.
+            batches = enumerate(self._loader.plan(epochs))
+            draws = (self._loader.draw(epochs, step, chosen) for step, chosen in batches)
+            with state.averaged(), models.without_averages(self.network), self._chance(epochs, 0):
+                stepper.renew_averages(draws, self._size)
+                state.keep_mean()
+            forward = models.flops_per_image(self.network, self._size, backward=False)
+            state.progress.flops += self._loader.images * forward
+        state.progress.train_seconds += time.perf_counter() - started
 
     def _judge(self, clock: _Clock) -> Epoch:
         progress = self._state.progress

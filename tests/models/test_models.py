@@ -134,3 +134,46 @@ def test_where_timm_cannot_be_imported_it_says_how_to_get_it(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtra, match=r"pip install 'thirtytwo\[timm\]'"):
         models.build(TimmModel(), 10)
+
+
+def test_averages_of_batch_normalisation_are_renewed_as_plain_means_over_batches() -> None:
+    first, second = nn.BatchNorm2d(3, momentum=0.3), nn.BatchNorm2d(3, momentum=None)
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), first, second)
+    network(torch.rand(4, 3, 5, 5))  # what was seen before does not count
+    second.eval()
+    kept = second.running_mean.clone() if second.running_mean is not None else None
+    batches = [torch.randn(6, 3, 5, 5) * number for number in (1, 2, 3)]
+    models.renew_averages(network, batches)
+    seen = [network[0](batch) for batch in batches]
+    assert first.running_mean is not None
+    assert first.running_var is not None
+    assert torch.allclose(first.running_mean, torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0), atol=1e-6)
+    assert torch.allclose(first.running_var, torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0), atol=1e-5)
+    assert (first.momentum, second.momentum) == (0.3, None)
+    assert kept is not None
+    assert second.running_mean is not None
+    assert torch.equal(second.running_mean, kept)  # it is in evaluation mode
+
+
+@pytest.mark.parametrize("settings", EVERY)
+def test_operations_are_counted_where_nothing_is_computed(settings: AnyModel) -> None:
+    with torch.device("meta"):
+        nothing = models.build(settings, 10)
+    forward, both = (models.flops_per_image(nothing, backward=backward) for backward in (False, True))
+    assert 2 * forward < both < 3.01 * forward
+    assert both == models.flops_per_image(models.build(settings, 10))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_a_convolution_costs_three_times_forward_unless_it_is_the_first(groups: int) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 16, 3, stride=2, groups=groups, padding=1))
+    first, second = 2 * 3 * 8 * 36, 2 * 9 * 8 // groups * 16 * 9
+    assert models.flops_per_image(network, (6, 6), backward=False) == first + second
+    assert models.flops_per_image(network, (6, 6)) == 2 * first + 3 * second
+
+
+def test_a_transposed_convolution_costs_as_much_as_the_one_that_it_turns_round() -> None:
+    one = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 2, stride=2))
+    other = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ConvTranspose2d(16, 8, 2, stride=2))
+    larger, smaller = models.flops_per_image(one, (6, 6)), models.flops_per_image(other, (3, 3))
+    assert larger - 2 * 2 * 3 * 8 * 36 == smaller - 2 * 2 * 3 * 16 * 9 == 3 * 2 * 4 * 8 * 16 * 9

@@ -9,17 +9,32 @@ from torch import nn
 from thirtytwo import models
 from thirtytwo.errors import RecipeError
 from thirtytwo.models.resnet import StochasticDepth
-from thirtytwo.settings import AnyModel, ConvMixerModel, ResNetModel, TransformerModel
+from thirtytwo.settings import AnyModel, ConvMixerModel, PyramidNetModel, ResNetModel, TransformerModel
 
 WIDE: dict[str, Any] = {"stem": 16, "widths": (160, 320, 640), "blocks": (4, 4, 4), "preactivation": True}
 
+RESNEXT: dict[str, Any] = {"widths": (256, 512, 1024), "blocks": (3, 3, 3), "bottleneck": 2.0, "cardinality": 8}
+
 PUBLISHED = [
-    # kuangliu/pytorch-cifar's ResNet-18 has 11,173,962; WRN-28-10 36.5 M and WRN-16-4 2.7 M (Zagoruyko & Komodakis,
-    # tables 4 and 5); CCT-7/3x1 3.76 M (Hassani et al., table 1).
+    # kuangliu/pytorch-cifar's ResNet-18 has 11,173,962 and its ResNet-50 23,520,842; WRN-28-10 36.5 M and WRN-16-4
+    # 2.7 M (Zagoruyko & Komodakis, tables 4 and 5); ResNeXt-29, 8 × 64d 34.4 M (Xie et al., table 7); CCT-7/3x1 3.76 M
+    # (Hassani et al., table 1). PyramidNets are said to have 1.7, 3.8, 28.3, 27.0 and 26.0 M (Han et al., table 4);
+    # those of osmr/imgclsmob, whose widths are rounded as in their authors' code, have exactly as many as here.
     pytest.param(ResNetModel(), 11_173_962, 0, id="ResNet-18"),
     pytest.param(ResNetModel(**WIDE), 36_500_000, 0.01, id="WRN-28-10"),
     pytest.param(
         ResNetModel(**{**WIDE, "widths": (64, 128, 256), "blocks": (2, 2, 2)}), 2_700_000, 0.03, id="WRN-16-4"
+    ),
+    pytest.param(
+        ResNetModel(widths=(256, 512, 1024, 2048), blocks=(3, 4, 6, 3), bottleneck=0.25), 23_520_842, 0, id="ResNet-50"
+    ),
+    pytest.param(ResNetModel(**RESNEXT), 34_400_000, 0.002, id="ResNeXt-29"),
+    pytest.param(PyramidNetModel(widening=48), 1_772_706, 0, id="PyramidNet-110, 48"),
+    pytest.param(PyramidNetModel(), 3_904_446, 0, id="PyramidNet-110, 84"),
+    pytest.param(PyramidNetModel(widening=270), 28_485_477, 0, id="PyramidNet-110, 270"),
+    pytest.param(PyramidNetModel(widening=270, bottleneck=True), 27_216_021, 0, id="PyramidNet-164, 270"),
+    pytest.param(
+        PyramidNetModel(widening=200, blocks=(30, 30, 30), bottleneck=True), 26_210_842, 0, id="PyramidNet-272, 200"
     ),
     pytest.param(TransformerModel(), 3_760_000, 0.02, id="CCT-7/3x1"),
 ]
@@ -37,6 +52,12 @@ def test_networks_are_as_large_as_published(settings: AnyModel, parameters: int,
     [
         (ResNetModel(widths=(8, 8)), "model.widths names 2 stages, model.blocks 4"),
         (ResNetModel(widths=(8,) * 6, blocks=(1,) * 6), "expected at most 4"),
+        (
+            ResNetModel(widths=(8, 8), blocks=(1, 1), stem=8, cardinality=3),
+            "8 channels cannot be divided into 3 groups",
+        ),
+        (ResNetModel(widths=(8,), blocks=(1,), bottleneck=0.5, cardinality=8), "4 channels cannot be divided into 8"),
+        (PyramidNetModel(blocks=(1,) * 5), "expected at most 4"),
         (ConvMixerModel(patch=9), "model.patch: found 9; expected at most 8"),
         (TransformerModel(width=30), "4 do not divide a width of 30"),
     ],
@@ -65,7 +86,35 @@ def test_later_blocks_are_left_out_more_often() -> None:
 def test_a_preactivated_network_hands_on_what_it_adds_unchanged() -> None:
     network = models.build(ResNetModel(stem=8, widths=(8,), blocks=(2,), preactivation=True), 3).eval()
     for block in network.blocks:  # type: ignore[union-attr]
-        nn.init.zeros_(block.second.weight)
+        nn.init.zeros_(block.convolutions[-1].weight)
     images = torch.rand(2, 3, 8, 8)
     stem = network.stem(images)  # type: ignore[operator]
     assert torch.equal(network.blocks(stem), stem)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_a_bottleneck_has_three_convolutions_of_which_the_middle_one_is_grouped_and_halves(preactivation: bool) -> None:
+    settings = ResNetModel(
+        stem=8, widths=(8, 16), blocks=(1, 1), bottleneck=0.5, cardinality=2, preactivation=preactivation
+    )
+    network = models.build(settings, 3)
+    convolutions = list(network.blocks[1].convolutions)  # type: ignore[index, union-attr]
+    shapes = [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0], c.groups) for c in convolutions]
+    assert shapes == [(8, 8, 1, 1, 1), (8, 8, 3, 2, 2), (8, 16, 1, 1, 1)]
+    assert network(torch.rand(2, 3, 9, 12)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("bottleneck", [0.0, 0.5])
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_dropout_comes_before_the_last_convolution_of_a_block(preactivation: bool, bottleneck: float) -> None:
+    settings = ResNetModel(
+        stem=4, widths=(4,), blocks=(1,), bottleneck=bottleneck, dropout=0.5, preactivation=preactivation
+    )
+    network = models.build(settings, 3)
+    order: list[nn.Module] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Dropout):
+            module.register_forward_hook(lambda module, *_: order.append(module))
+    network(torch.rand(2, 3, 8, 8))
+    assert isinstance(order[-2], nn.Dropout)
+    assert sum(isinstance(module, nn.Dropout) for module in order) == 1

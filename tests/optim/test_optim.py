@@ -26,6 +26,7 @@ from thirtytwo.settings import (
     Sgd,
     SpeedModel,
     StepDecay,
+    TransformerModel,
 )
 
 STATELESS = [
@@ -73,6 +74,15 @@ def test_a_line_falls_by_the_same_amount_each_step_and_would_end_with_the_step_a
     assert [schedule.linear(step, 4) for step in range(5)] == pytest.approx([1, 0.75, 0.5, 0.25, 0])
     assert schedule.linear(2, 10, warmup_steps=2, final_factor=0.2) == 1.0
     assert schedule.linear(10, 10, warmup_steps=2, final_factor=0.2) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("kind", [Cosine, Linear])
+def test_the_final_rate_lasts_for_the_final_epochs(kind: type[Cosine | Linear]) -> None:
+    settings = kind(warmup_epochs=1.0, final_factor=0.2, final_epochs=3.0)
+    rate = optim.build_schedule(settings, epochs=8, steps_per_epoch=10)
+    shorter = optim.build_schedule(kind(warmup_epochs=1.0, final_factor=0.2), epochs=5, steps_per_epoch=10)
+    assert [rate(step, []) for step in range(50)] == [shorter(step, []) for step in range(50)]
+    assert [rate(step, []) for step in range(50, 80)] == pytest.approx([0.2] * 30)
 
 
 def test_one_cycle_starts_low_peaks_and_ends_lowest() -> None:
@@ -156,6 +166,15 @@ def test_weight_decay_spares_norms_and_biases(settings: Adam | Sgd) -> None:
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     for name, parameter in network.named_parameters():
         assert (id(parameter) in decayed) == (parameter.ndim > 1), name
+
+
+def test_where_a_token_is_is_no_weight() -> None:
+    network = models.build(TransformerModel(width=8, depth=1, heads=2), 3, (8, 8))
+    (adam,) = optim.build(Adam(weight_decay=0.1), network)
+    (free,) = (group["params"] for group in adam.param_groups if not group["weight_decay"])
+    assert any(parameter is network.positions for parameter in free)
+    *_, kernels = optim.groups(optim.build(Muon(), network))
+    assert {parameter.ndim for parameter in kernels["params"]} == {4}  # convolutions only
 
 
 def test_decay_beside_muon_is_a_share_per_step_at_the_peak_rate() -> None:

@@ -19,7 +19,7 @@ from rich.table import Table
 from thirtytwo import models, planner
 from thirtytwo.data import Images, Source
 from thirtytwo.events import Epoch, Step
-from thirtytwo.report.wording import duration, plural
+from thirtytwo.report.wording import duration, plural, scaled
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
@@ -119,6 +119,10 @@ class Screen:
         if (teacher := recipe.teacher).model:
             how = f"{teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}"
             self.say(f"taught by {teacher.model}: {how}")
+        if recipe.model.name != "custom":
+            images = facts["training_images"] + facts["validation_images"]
+            work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
+            self.say(f"to compute: {scaled(work.flops, 'FLOP')}")
         if training.kernels.startswith("torch (no "):
             self.say(f"computed by {training.kernels}, which takes longer")
         if known := planner.expected(recipe, facts["name"], facts["images"], training.device):

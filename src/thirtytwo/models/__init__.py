@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,13 @@ from torch.utils._triton import has_triton
 from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.errors import ModelError, RecipeError
-from thirtytwo.models import classic, convmixer, pointwise, resnet, speed, timm, transformer, winograd
+from thirtytwo.models import classic, convmixer, pointwise, pyramidnet, resnet, speed, timm, transformer, winograd
 from thirtytwo.settings import (
     AnyModel,
     ClassicModel,
     ConvMixerModel,
     CustomModel,
+    PyramidNetModel,
     ResNetModel,
     SpeedModel,
     TimmModel,
@@ -55,8 +57,24 @@ def _resnet(settings: ResNetModel, classes: int, size: tuple[int, int]) -> nn.Mo
         widths=settings.widths,
         blocks=settings.blocks,
         preactivation=settings.preactivation,
+        bottleneck=settings.bottleneck,
+        cardinality=settings.cardinality,
         dropout=settings.dropout,
         stochastic_depth=settings.stochastic_depth,
+        classes=classes,
+        size=size,
+    )
+
+
+def _pyramidnet(settings: PyramidNetModel, classes: int, size: tuple[int, int]) -> nn.Module:
+    return pyramidnet.build(
+        stem=settings.stem,
+        widening=settings.widening,
+        blocks=settings.blocks,
+        bottleneck=settings.bottleneck,
+        shakedrop=settings.shakedrop,
+        shakedrop_chance=settings.shakedrop_chance,
+        shakedrop_level=settings.shakedrop_level,
         classes=classes,
         size=size,
     )
@@ -94,6 +112,7 @@ MODELS: dict[str, Callable[[Any, int, tuple[int, int]], nn.Module]] = {
     "classic": _classic,
     "speed": _speed,
     "resnet": _resnet,
+    "pyramidnet": _pyramidnet,
     "convmixer": _convmixer,
     "transformer": _transformer,
     "timm": _timm,
@@ -215,6 +234,29 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@torch.no_grad()
+def renew_averages(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Compute the running averages of batch normalisation anew: the plain means over these batches.
+
+    They belong to the weights that they were taken with, and a mean of weights has none (Izmailov et al. 2018, arXiv
+    1803.05407).
+
+    Args:
+        network: in training mode; layers that are not keep theirs.
+        batches: float32 (batch, 3, height, width) each, where the network's weights lie.
+    """
+    modules = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    layers = [(layer, layer.momentum) for layer in modules if layer.training]
+    try:
+        for number, images in enumerate(batches, start=1):
+            for layer, _ in layers:
+                layer.momentum = 1 / number  # share of the new value: the first batch's are taken as they are
+            network(images)
+    finally:
+        for layer, momentum in layers:
+            layer.momentum = momentum
+
+
 @contextlib.contextmanager
 def without_averages(network: nn.Module) -> Iterator[None]:
     """What batch normalisation sees meanwhile does not count in its running averages."""
@@ -253,11 +295,17 @@ def has_batch_norm(network: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
-def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32)) -> float:
+def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32), *, backward: bool = True) -> float:
     """Floating-point operations of one training step, forward and backward, per image: counted by torch, not estimated.
 
     Convolutions count as direct ones, however they are computed, so that the number says the same on every machine.
-    Weights, gradients, running averages and the caller's random numbers are left as they were.
+    Weights, gradients, running averages and the caller's random numbers are left as they were. Weights may be on the
+    meta device, where nothing is computed.
+
+    Args:
+        network: whose operations are counted.
+        size: (height, width) of the images, in pixels.
+        backward: whether the backward pass counts.
     """
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
@@ -265,8 +313,10 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32)) -> flo
     compiled = use_torch(network)
     network.train()
     try:
-        with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:  # dropout draws
-            network(_black_images(network, 2, size)).sum().backward()
+        with torch.random.fork_rng(), _counter() as counter:  # dropout draws
+            scores = network(_black_images(network, 2, size))
+            if backward:
+                scores.sum().backward()
     finally:
         with torch.no_grad():
             for buffer, before in buffers:
@@ -280,11 +330,24 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32)) -> flo
     return float(counter.get_total_flops() / 2)
 
 
-def flops_per_answer(network: nn.Module, size: tuple[int, int] = (32, 32)) -> float:
-    """Floating-point operations of what a trained network says of one image; counted as in `flops_per_image`."""
-    with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(_black_images(network, 2, size))
-    return float(counter.get_total_flops() / 2)
+def _counter() -> FlopCounterMode:
+    """torch's, but for the backward pass of grouped convolutions, which it takes for ones without groups."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _backward_flops})
+
+
+def _backward_flops(gradient: list[int], inputs: list[int], kernel: list[int], *rest: Any, **_: Any) -> int:
+    """Of one convolution: as many as forward for the gradient of its inputs, and as many for that of its kernel.
+
+    Args:
+        gradient: shape of that of its outputs, (batch, outputs, h, w).
+        inputs: shape.
+        kernel: shape, (outputs, inputs / groups, height, width).
+        rest: as torch's operation has it: bias, stride, padding, dilation, whether the convolution is transposed, its
+            padding of outputs, groups, and which gradients are wanted: of inputs, of the kernel, of the bias.
+    """
+    _bias, _stride, _padding, _dilation, is_transposed, _outputs, _groups, wanted = rest
+    forward = 2 * math.prod(inputs if is_transposed else gradient) * math.prod(kernel[1:])
+    return forward * sum(map(bool, wanted[:2]))
 
 
 def _black_images(network: nn.Module, number: int, size: tuple[int, int]) -> torch.Tensor:

@@ -1,14 +1,16 @@
-"""Residual networks for small images: ResNet-18 and its like, wide residual networks, with stochastic depth.
+"""Residual networks for small images: ResNet-18 and its like, wide ones, ResNeXt, with stochastic depth.
 
 A block adds what its convolutions make of an image to the image itself (He et al. 2016, arXiv 1512.03385). With
 pre-activation, normalisation and ReLU come before each convolution, so that nothing stands in the way of what is added
-(He et al. 2016, arXiv 1603.05027); wide networks are built so (Zagoruyko & Komodakis 2016, arXiv 1605.07146). For
-images of 32 × 32 pixels the first convolution is a plain 3 × 3 one, and nothing is pooled after it.
+(He et al. 2016, arXiv 1603.05027); wide networks are built so (Zagoruyko & Komodakis 2016, arXiv 1605.07146). ResNeXt
+divides the 3 × 3 convolution of a bottleneck into groups (Xie et al. 2017, arXiv 1611.05431). For images of 32 × 32
+pixels the first convolution is a plain 3 × 3 one, and nothing is pooled after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,8 @@ def build(
     widths: Sequence[int],
     blocks: Sequence[int],
     preactivation: bool,
+    bottleneck: float,
+    cardinality: int,
     dropout: float,
     stochastic_depth: float,
     classes: int,
@@ -31,7 +35,7 @@ def build(
     """Make the network; see `ResNet`.
 
     Raises:
-        RecipeError: stages and blocks differ in number, or halve the image to nothing.
+        RecipeError: stages and blocks differ in number or halve the image to nothing, or channels cannot be grouped.
     """
     if len(widths) != len(blocks):
         raise RecipeError(
@@ -43,7 +47,18 @@ def build(
             f"model.widths: {len(widths)} stages halve a {size[0]} × {size[1]} image to nothing; expected at most "
             f"{min(size).bit_length()}"
         )
-    return ResNet(stem, widths, blocks, preactivation, dropout, stochastic_depth, classes)
+    grouped = [inner_width(width, bottleneck) for width in widths] if bottleneck else [stem, *widths]
+    if odd := [channels for channels in grouped if channels % cardinality]:
+        raise RecipeError(
+            f"model.cardinality: 3 × 3 convolutions of {odd[0]} channels cannot be divided into {cardinality} groups; "
+            "expected a divisor; choose another number, or other widths"
+        )
+    return ResNet(stem, widths, blocks, preactivation, bottleneck, cardinality, dropout, stochastic_depth, classes)
+
+
+def inner_width(width: int, bottleneck: float) -> int:
+    """Channels of the 3 × 3 convolution of a bottleneck in a stage of this width."""
+    return max(round(width * bottleneck), 1)
 
 
 class ResNet(nn.Module):
@@ -58,6 +73,8 @@ class ResNet(nn.Module):
         widths: Sequence[int],
         blocks: Sequence[int],
         preactivation: bool,
+        bottleneck: float,
+        cardinality: int,
         dropout: float,
         stochastic_depth: float,
         classes: int,
@@ -67,6 +84,7 @@ class ResNet(nn.Module):
         self.stem = nn.Conv2d(3, stem, 3, padding=1, bias=False)
         self.stem_normalise = nn.Identity() if preactivation else nn.BatchNorm2d(stem)
         kind = _Preactivation if preactivation else _Postactivation
+        common = _Common(bottleneck, cardinality, dropout)
         layers: list[nn.Module] = []
         channels, total = stem, sum(blocks)
         for stage, (width, number) in enumerate(zip(widths, blocks, strict=True)):
@@ -74,7 +92,7 @@ class ResNet(nn.Module):
                 stride = 2 if stage and not block else 1
                 # Later blocks are left out more often: earlier ones make what all the others build on.
                 drop = stochastic_depth * (len(layers) + 1) / total
-                layers.append(kind(channels, width, stride, dropout, drop))
+                layers.append(kind(channels, width, stride, drop, common))
                 channels = width
         self.blocks = nn.Sequential(*layers)
         self.normalise = nn.BatchNorm2d(channels) if preactivation else nn.Identity()
@@ -92,44 +110,74 @@ class ResNet(nn.Module):
         return scores
 
 
-class _Block(nn.Module):
-    """(batch, inputs, h, w) -> (batch, outputs, h / stride, w / stride)."""
+@dataclass(frozen=True)
+class _Common:
+    """What all blocks of a network have in common; see `settings.ResNetModel`."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float, drop: float) -> None:
+    bottleneck: float
+    cardinality: int
+    dropout: float
+
+
+class _Block(nn.Module):
+    """(batch, inputs, h, w) -> (batch, outputs, h / stride, w / stride).
+
+    Two 3 × 3 convolutions; or, as a bottleneck, a 3 × 3 one between two of 1 × 1 that make it narrower or wider.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, drop: float, common: _Common) -> None:
         super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        inner = inner_width(outputs, common.bottleneck) if common.bottleneck else outputs
+        sides = (1, 3, 1) if common.bottleneck else (3, 3)
+        self.widths = (inputs, *[inner] * (len(sides) - 1), outputs)
+        halving = sides.index(3)  # a 1 × 1 convolution that halves would not look at three of four places
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(
+                self.widths[number],
+                self.widths[number + 1],
+                side,
+                stride=stride if number == halving else 1,
+                padding=side // 2,
+                groups=common.cardinality if side == 3 else 1,
+                bias=False,
+            )
+            for number, side in enumerate(sides)
+        )
+        self.dropout = nn.Dropout(common.dropout)
         self.depth = StochasticDepth(drop)
-        self.is_new_shape = stride != 1 or inputs != outputs
+        is_new_shape = stride != 1 or inputs != outputs
+        self.projection = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if is_new_shape else None
 
 
 class _Postactivation(_Block):
-    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float, drop: float) -> None:
-        super().__init__(inputs, outputs, stride, dropout, drop)
-        self.first_normalise, self.second_normalise = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential()
-        if self.is_new_shape:
-            projection = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
-            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
+    def __init__(self, inputs: int, outputs: int, stride: int, drop: float, common: _Common) -> None:
+        super().__init__(inputs, outputs, stride, drop, common)
+        self.normalisations = nn.ModuleList(nn.BatchNorm2d(width) for width in self.widths[1:])
+        self.projection_normalise = None if self.projection is None else nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.dropout(relu(self.first_normalise(self.first(x))))
-        branch = self.second_normalise(self.second(branch))
-        return relu(self.shortcut(x) + self.depth(branch))
+        branch, last = x, len(self.convolutions) - 1
+        for number, (convolution, normalise) in enumerate(zip(self.convolutions, self.normalisations, strict=True)):
+            branch = normalise(convolution(self.dropout(branch) if number == last else branch))
+            branch = relu(branch) if number < last else branch
+        if self.projection is not None and self.projection_normalise is not None:
+            x = self.projection_normalise(self.projection(x))
+        return relu(x + self.depth(branch))
 
 
 class _Preactivation(_Block):
-    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float, drop: float) -> None:
-        super().__init__(inputs, outputs, stride, dropout, drop)
-        self.first_normalise, self.second_normalise = nn.BatchNorm2d(inputs), nn.BatchNorm2d(outputs)
-        self.projection = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if self.is_new_shape else None
+    def __init__(self, inputs: int, outputs: int, stride: int, drop: float, common: _Common) -> None:
+        super().__init__(inputs, outputs, stride, drop, common)
+        self.normalisations = nn.ModuleList(nn.BatchNorm2d(width) for width in self.widths[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        active = relu(self.first_normalise(x))
-        branch = self.dropout(relu(self.second_normalise(self.first(active))))
-        branch = self.depth(self.second(branch))
-        added: Tensor = branch + (x if self.projection is None else self.projection(active))
+        branch, last = x, len(self.convolutions) - 1
+        for number, (convolution, normalise) in enumerate(zip(self.convolutions, self.normalisations, strict=True)):
+            active = relu(normalise(branch))
+            if number == 0 and self.projection is not None:
+                x = self.projection(active)
+            branch = convolution(self.dropout(active) if number == last else active)
+        added: Tensor = x + self.depth(branch)
         return added
 
 

@@ -34,7 +34,8 @@ Optimizers = tuple[torch.optim.Optimizer, ...]
 def build(settings: AnyOptimizer, network: nn.Module, *, half: bool = False, compiled: bool = False) -> Optimizers:
     """Make the optimisers for a network.
 
-    Weight decay acts on weights only: matrices and kernels, not biases and normalisation gains, which are vectors.
+    Weight decay acts on weights only: matrices and kernels, not biases and normalisation gains, which are vectors, nor
+    what a transformer adds to its tokens to say where they are.
 
     Args:
         settings: a recipe's `optimizer` section.
@@ -43,11 +44,12 @@ def build(settings: AnyOptimizer, network: nn.Module, *, half: bool = False, com
         compiled: whether torch.compile makes kernels for what is more than one operation.
     """
     named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    weights, others = ([each for each in named if _is_weight(*each) is kind] for kind in (True, False))
     if isinstance(settings, Muon):
-        return _muon(settings, named, half, compiled)
+        return _muon(settings, weights, others, half, compiled)
     kinds: list[dict[str, Any]] = [
-        {"params": [p for _, p in named if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [parameter for _, parameter in weights], "weight_decay": settings.weight_decay},
+        {"params": [parameter for _, parameter in others], "weight_decay": 0.0},
     ]
     kinds = [{**kind, "peak": settings.learning_rate} for kind in kinds if kind["params"]]
     # Fused: one pass over each parameter instead of a dozen.
@@ -65,11 +67,18 @@ def build(settings: AnyOptimizer, network: nn.Module, *, half: bool = False, com
     return (optimizer,)
 
 
-def _muon(settings: Muon, named: list[tuple[str, nn.Parameter]], half: bool, compiled: bool) -> Optimizers:
-    kernels = [parameter for _, parameter in named if parameter.ndim > 2]
-    dense = [parameter for _, parameter in named if parameter.ndim == 2]
-    whitening = [parameter for name, parameter in named if name == "whitening.bias"]
-    biases = [parameter for name, parameter in named if parameter.ndim <= 1 and name != "whitening.bias"]
+def _is_weight(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim > 1 and name.rpartition(".")[2] != "positions"
+
+
+Named = list[tuple[str, nn.Parameter]]
+
+
+def _muon(settings: Muon, weights: Named, others: Named, half: bool, compiled: bool) -> Optimizers:
+    kernels = [parameter for _, parameter in weights if parameter.ndim > 2]
+    dense = [parameter for _, parameter in weights if parameter.ndim == 2]
+    whitening = [parameter for name, parameter in others if name == "whitening.bias"]
+    biases = [parameter for name, parameter in others if name != "whitening.bias"]
     kinds: list[dict[str, Any]] = [
         {"params": dense, "peak": settings.dense_learning_rate},
         {"params": biases, "peak": settings.bias_learning_rate},
@@ -140,9 +149,11 @@ def build_schedule(
                     step, every_steps=settings.every_epochs * steps_per_epoch, factor=settings.factor
                 )
             case Linear():
-                return schedule.linear(step, steps, warmup_steps=rise, final_factor=settings.final_factor)
+                end = steps - settings.final_epochs * steps_per_epoch
+                return schedule.linear(step, end, warmup_steps=rise, final_factor=settings.final_factor)
             case Cosine():
-                return schedule.cosine(step, steps, warmup_steps=rise, final_factor=settings.final_factor)
+                end = steps - settings.final_epochs * steps_per_epoch
+                return schedule.cosine(step, end, warmup_steps=rise, final_factor=settings.final_factor)
             case Plateau():
                 return schedule.plateau(
                     losses,

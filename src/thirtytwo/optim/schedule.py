@@ -19,13 +19,13 @@ def staircase(step: int, *, every_steps: float, factor: float) -> float:
     return float(factor ** int(step / every_steps))
 
 
-def cosine(step: int, steps: int, *, warmup_steps: float = 0.0, final_factor: float = 0.0) -> float:
-    """1 at the end of the warm-up, `final_factor` at the last step, half a cosine in between."""
+def cosine(step: int, steps: float, *, warmup_steps: float = 0.0, final_factor: float = 0.0) -> float:
+    """1 at the end of the warm-up, `final_factor` from the last of the steps on, half a cosine in between."""
     return _between(1.0, final_factor, (step - warmup_steps) / max(steps - 1 - warmup_steps, 1.0))
 
 
-def linear(step: int, steps: int, *, warmup_steps: float = 0.0, final_factor: float = 0.0) -> float:
-    """1 at the end of the warm-up, on a straight line to `final_factor` at the step after the last."""
+def linear(step: int, steps: float, *, warmup_steps: float = 0.0, final_factor: float = 0.0) -> float:
+    """1 at the end of the warm-up, on a straight line to `final_factor` from the step after the last of them on."""
     share = min(max((step - warmup_steps) / max(steps - warmup_steps, 1.0), 0.0), 1.0)
     return 1.0 + (final_factor - 1.0) * share
 

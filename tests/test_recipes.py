@@ -1,0 +1,64 @@
+"""Every shipped recipe trains: for a few steps, on a few drawn images, with the same network in small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from thirtytwo import planner
+from thirtytwo import recipe as recipes
+from thirtytwo.data.images import Images
+from thirtytwo.data.shapes import draw
+from thirtytwo.data.source import Source
+from thirtytwo.train import train
+
+SPEED = ["model.widths=[8, 16]", "model.whitening_images=40", "model.kernels=torch"]
+RESIDUAL = ["model.stem=8", "model.widths=[8, 16]", "model.blocks=[1, 1]"]
+SMALLER = {
+    "airbench94": SPEED,
+    "best": RESIDUAL,
+    "cct": ["model.width=16", "model.depth=2"],
+    "classic": ["model.stages=[[4], [8]]", "model.hidden_units=8"],
+    "convmixer": ["model.width=8", "model.depth=2"],
+    "fast94": SPEED,
+    "fast95": SPEED,
+    "fast96": SPEED,
+    "pyramidnet": ["model.blocks=[1, 1]", "model.widening=8"],
+    "resnet18": RESIDUAL,
+    "wideresnet": RESIDUAL,
+    "wideresnet16": RESIDUAL,
+}
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return draw(60).images
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_trains(
+    name: str, device: str, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = recipes.load(name).for_device(device).replace("epochs=2", "batch_size=20", *SMALLER[name])
+    source = Source(spec="made", name="shapes", location="memory", notice="", reader=lambda split: images)
+    training = train(recipe, source, device="cpu")
+    classifier = training.finish()
+    assert len(training.history) == 2
+    assert classifier(images.pixels[:3]).shape == (3, 10)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_says_what_it_is_for_and_has_a_network_of_known_size(name: str) -> None:
+    recipe = recipes.load(name)
+    assert recipe.description.endswith(".")
+    for device in ("cpu", "cuda"):
+        work = planner.work(recipe.for_device(device))
+        assert 1e5 < work.parameters < 1e8
+        assert 1e13 < work.flops < 1e18
+
+
+def test_the_best_recipe_is_what_twenty_minutes_of_a_data_centres_gpu_can_compute() -> None:
+    assert 0.3e18 <= planner.work(recipes.load("best").for_device("cuda")).flops <= 0.5e18

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from thirtytwo import models, optim
 from thirtytwo.data.loader import Draws, Loader
+from thirtytwo.ranks import ALONE, Ranks
 from thirtytwo.settings import AnyModel, CustomModel, Loss
 from thirtytwo.state import Progress, State
 
@@ -86,6 +87,7 @@ class Stepper:
         compiled: bool,
         averaging: bool,
         record: Recorder | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Record nothing yet.
 
@@ -99,11 +101,14 @@ class Stepper:
             compiled: whether torch.compile makes kernels for what lies before the backward pass, and for that.
             averaging: whether the mean of the weights is kept.
             record: see `recorder`; None takes steps one operation after the other.
+            ranks: whose steps these are: each computes a part of every batch. Their message is recorded with the rest
+                (NCCL's are made for it), so that a GPU waits for Python no more than when it is alone.
         """
         self.tally = Tally(device)
         self._state, self._loader, self._loss = state, loader, loss
         self._device, self._half, self._averaging, self._record = device, half, averaging, record
         self._judge = _compiled() if compiled else _judged
+        self._ranks = ranks
         # Rates, share of the mean and number of the step lie together: one copy fills them.
         self._numbers = torch.zeros(len(optim.groups(state.optimizers)) + 2, device=device)
         self._places: dict[int, Draws] = {}  # by images in the batch
@@ -216,6 +221,8 @@ class Stepper:
         state.network.zero_grad(set_to_none=True)
         objective, losses, correct = self._judge(state.network, self._loader, self._loss, self._half, draws, size)
         objective.backward()  # type: ignore[no-untyped-call]
+        if self._ranks.together:
+            objective, losses, correct = self._shared(objective, losses, correct, len(draws.chosen))
         if self._loss.sharpness_radius:
             self._look_uphill(draws, size)
         if state.losses is not None:
@@ -225,6 +232,47 @@ class Stepper:
             optimizer.step()
         if self._averaging:
             state.average(share)
+
+    @torch.no_grad()
+    def _shared(
+        self, objective: Tensor, losses: Tensor, correct: Tensor, images: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Make this rank's part of a step the whole of it: its gradients, and running averages, become those of all.
+
+        Args:
+            objective: (), this rank's share of what is minimised.
+            losses: (part,), of its images.
+            correct: (part,), whether the answers to them are right.
+            images: in the whole batch.
+
+        Returns:
+            The same of the whole batch: (), (images,), (images,).
+        """
+        begin, end = self._ranks.part(images)
+        judged = torch.zeros((2, images), device=self._device)
+        judged[0, begin:end], judged[1, begin:end] = losses, correct
+        averages = models.averages(self._state.network)
+        *means, whole, judged = self._add_up([*averages, objective, judged])
+        # Each rank normalises by its own images, as one process would smaller batches; what is kept for later answers
+        # is the mean over ranks.
+        for average, mean in zip(averages, means, strict=True):
+            average.copy_(mean / self._ranks.size)
+        losses, correct = judged
+        return whole, losses, correct
+
+    @torch.no_grad()
+    def _add_up(self, more: list[Tensor]) -> list[Tensor]:
+        """Make gradients the sum of all ranks'; returns the sums of what else there is, sent along with them."""
+        gradients = []
+        for parameter in self._state.network.parameters():
+            if parameter.requires_grad:
+                # What this rank did not use, another one may have used: all have to send the same.
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        summed = self._ranks.summed([*gradients, *more])
+        torch._foreach_copy_(gradients, summed[: len(gradients)])
+        return summed[len(gradients) :]
 
     def _look_uphill(self, draws: Draws, size: Size) -> None:
         """Take the gradient where the loss is highest nearby, in place of that at the weights themselves.
@@ -243,6 +291,8 @@ class Stepper:
         with models.without_averages(network):  # these are of the weights that are kept
             uphill, _, _ = self._judge(network, self._loader, self._loss, self._half, draws, size)
             uphill.backward()  # type: ignore[no-untyped-call]
+        if self._ranks.together:
+            self._add_up([])
         with torch.no_grad():
             torch._foreach_copy_(parameters, before)
 
@@ -250,25 +300,31 @@ class Stepper:
 def _judged(
     network: nn.Module, loader: Loader, loss: Loss, half: bool, draws: Draws, size: Size
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What is minimised, and of each image its loss and whether the answer is right: (), (batch,), (batch,)."""
-    inputs, labels, share = loader.batch(draws, size)
+    """What is minimised, and of each image its loss and whether the answer is right: (), (batch,), (batch,).
+
+    Of the batch, a rank takes its part, and of the mean over a batch its share, so that the sum over ranks is the mean.
+    """
+    inputs, labels, others, share = loader.batch(draws, size)
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
         scores = network(inputs).float()  # (batch, classes)
     seen, smoothing = scores.detach(), loss.label_smoothing
-    if share is None:
+    if share is None or others is None:
         objective = cross_entropy(scores, labels, label_smoothing=smoothing, reduction=loss.reduction)
-        return objective, cross_entropy(seen, labels, reduction="none"), seen.argmax(1) == labels
-    others = labels.roll(1)  # of what was mixed into these images
+        losses, correct = cross_entropy(seen, labels, reduction="none"), seen.argmax(1) == labels
+    else:
 
-    def shared(scores: Tensor, smoothing: float) -> Tensor:
-        own, other = (
-            cross_entropy(scores, each, label_smoothing=smoothing, reduction="none") for each in (labels, others)
-        )
-        return torch.lerp(other, own, share)
+        def shared(scores: Tensor, smoothing: float) -> Tensor:
+            own, other = (
+                cross_entropy(scores, each, label_smoothing=smoothing, reduction="none") for each in (labels, others)
+            )
+            return torch.lerp(other, own, share)
 
-    each = shared(scores, smoothing)
-    objective = each.mean() if loss.reduction == "mean" else each.sum()
-    return objective, shared(seen, 0.0), seen.argmax(1) == torch.where(share >= 0.5, labels, others)
+        each = shared(scores, smoothing)
+        objective = each.mean() if loss.reduction == "mean" else each.sum()
+        losses, correct = shared(seen, 0.0), seen.argmax(1) == torch.where(share >= 0.5, labels, others)
+    if loss.reduction == "mean" and len(labels) < len(draws.chosen):
+        objective = objective * (len(labels) / len(draws.chosen))
+    return objective, losses, correct
 
 
 @functools.cache

@@ -255,7 +255,9 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
     yield "Fingerprint", data.fingerprint
     yield "Seed", str(facts.seed)
     yield "Machine", facts.machine
-    yield "Device", f"{facts.device_name} ({facts.device}), {facts.precision}"
+    times = f"{facts.ranks} × " if facts.ranks > 1 else ""
+    later = f", later on {', '.join(map(str, facts.resumed_by_ranks))}" if facts.resumed_by_ranks else ""
+    yield "Device", f"{times}{facts.device_name} ({facts.device}), {facts.precision}{later}"
     yield "Kernels", facts.kernels
     yield "Threads", str(facts.threads)
     if result is not None:

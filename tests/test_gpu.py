@@ -105,7 +105,18 @@ def test_two_gpus_train_one_run(tmp_path: Path) -> None:
     losses = []
     for devices in ("1", "2"):
         out = tmp_path / devices
-        command = [sys.executable, "-m", "thirtytwo", "train", "fast94", *words, "--devices", devices, "--out", str(out)]
+        command = [
+            sys.executable,
+            "-m",
+            "thirtytwo",
+            "train",
+            "fast94",
+            *words,
+            "--devices",
+            devices,
+            "--out",
+            str(out),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=300)
         assert done.returncode == 0, done.stderr
         losses.append([float(row["train_loss"] or 0) for row in Run.open(out).metrics])

@@ -75,7 +75,7 @@ class Ranks:
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
         with _talking():
             dist.all_reduce(flat)
-        parts = flat.split([tensor.numel() for tensor in tensors])
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
     def put_together(self, part: Tensor, length: int) -> Tensor:
@@ -139,7 +139,8 @@ class Ranks:
                 found, expected = other.get(name), first.get(name)
                 if found != expected:
                     raise RanksDiffer(
-                        f"{name}: process {number} has {_short(found)}; expected {_short(expected)}, as process 0; {remedy}"
+                        f"{name}: process {number} has {_short(found)}; expected {_short(expected)}, as process 0; "
+                        + remedy
                     )
 
 
@@ -207,7 +208,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
         # What lies on a CPU is said by gloo, what lies on GPUs by NCCL.
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            store=dist.FileStore(store, size) if store else None,
+            store=dist.FileStore(store, size) if store else None,  # type: ignore[attr-defined]  # torch's stubs
             rank=number if store else -1,
             world_size=size if store else -1,
             timeout=PATIENCE,
@@ -242,7 +243,7 @@ def _talking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo, NCCL and the store each raise kinds of it
-        said = re.sub(r"^(\[[^\]]*\]\s*)+", "", str(error).strip().partition("\n")[0])
+        said = re.sub(r"^(\[[^\]]*\]\s*)+", "", str(error).strip().partition("\n")[0]).partition(". ")[0]
         raise RankLost(
             f"lost touch with another process of this training ({said}); expected all of them to go on to the end"
         ) from error

@@ -234,9 +234,7 @@ class Stepper:
             state.average(share)
 
     @torch.no_grad()
-    def _shared(
-        self, objective: Tensor, losses: Tensor, correct: Tensor, images: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _shared(self, objective: Tensor, losses: Tensor, correct: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
         """Make this rank's part of a step the whole of it: its gradients, and running averages, become those of all.
 
         Args:

@@ -619,7 +619,7 @@ def _ranks(facts: Mapping[str, Any]) -> int:
 
 def _agree(ranks: Ranks, recipe: Recipe, images: Images, facts: Mapping[str, Any]) -> None:
     """That processes which are to train together are about to do the same."""
-    told = {"recipe": recipe.to_toml(), "training images": images.fingerprint}
+    told: dict[str, Any] = {"recipe": recipe.to_toml(), "training images": images.fingerprint}
     told |= {key: facts[key] for key in ("seed", "device", "precision", "kernels")}
     if facts["device"] == "cpu":  # whose threads decide how sums are rounded
         told["threads"] = torch.get_num_threads()

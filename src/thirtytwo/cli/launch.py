@@ -7,6 +7,7 @@ instead of another program, Ctrl-C leaves a checkpoint, and a failure is one lin
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from thirtytwo.errors import InputError, RankLost, RunError, ThirtytwoError
+from thirtytwo.errors import InputError, RankLost, ThirtytwoError
 
 GRACE_SECONDS = 10.0
 """For the others to end by themselves when one has failed; one that waits for a GPU does not notice."""
@@ -197,16 +198,12 @@ def _say(text: str) -> None:
 
 
 def begun_by(run: Path) -> int:
-    """How many processes a run was begun by, so that as many go on with it.
+    """How many processes a run was begun by, so that as many go on with it; 1 where that cannot be read.
 
-    Raises:
-        RunError: there is no run.
+    What is wrong with the folder is told by the process that goes on.
     """
-    from thirtytwo.run import Run
-
-    found = Run.open(run).environment.get("ranks", 1)
-    if not isinstance(found, int) or found < 1:
-        raise RunError(
-            f"{run / 'environment.json'}: ranks is {found!r}; expected a number of processes; give --devices N"
-        )
-    return found
+    try:
+        found = json.loads((run / "environment.json").read_text(encoding="utf-8"))["ranks"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1
+    return found if isinstance(found, int) and found > 0 else 1

@@ -119,8 +119,8 @@ class Screen:
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         if (ranks := training.ranks) != training.ranks_before:
             self.say(
-                f"was trained by {plural(training.ranks_before, 'process', 'processes')} until now, by {ranks} from here "
-                "on: the same batches, other bits"
+                f"was trained by {plural(training.ranks_before, 'process', 'processes')} until now, by {ranks} from "
+                "here on: the same batches, other bits"
             )
         if training.device == "cpu" and training.processes_here > (found := cores()):
             self.say(f"{training.processes_here} processes share {plural(found, 'core')}, which is slower than fewer")

@@ -303,7 +303,7 @@ def test_a_batch_too_small_for_its_ranks_is_a_clear_error(small_images: Images) 
 def test_more_ranks_than_gpus_are_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    for name, value in {"RANK": "0", "WORLD_SIZE": "4"}.items():
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4", ranks_module.STORE: "store"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(DeviceError, match=r"4 processes on this machine, which has 1 CUDA device; .* --devices 1, or"):
         joined("auto").__enter__()
@@ -397,7 +397,7 @@ def test_devices_train_one_run_and_ctrl_c_leaves_a_checkpoint(tmp_path: Path) ->
     run = tmp_path / "run"
     process = start(*COMMAND, "--devices", "2", "--out", run)
     said = list(lines_until(process, "    1/8  "))
-    assert any(line.startswith("at most 8 epochs") and ", on 2 × " in line for line in said)
+    assert any(line.startswith("at most 8 epochs") and " in 2 processes, " in line for line in said)
     assert sum(line.startswith("run folder:") for line in said) == 1
     process.send_signal(signal.SIGINT)
     answer, problems = process.communicate(timeout=60)

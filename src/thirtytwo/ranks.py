@@ -191,19 +191,21 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
         DeviceError: this machine has fewer GPUs than ranks.
         RankLost: the others cannot be reached.
     """
-    words = ("RANK", "WORLD_SIZE")
-    if not all(word in os.environ for word in words):
+    store, given = os.environ.get(STORE), os.environ
+    if not {"RANK", "WORLD_SIZE"} <= given.keys() or not (store or "MASTER_ADDR" in given):
         yield ALONE
         return
     try:
-        number, size = (int(os.environ[word]) for word in words)
-        local, local_size = (
-            int(os.environ.get(word, default)) for word, default in (("LOCAL_RANK", number), ("LOCAL_WORLD_SIZE", size))
-        )
+        number, size = int(given["RANK"]), int(given["WORLD_SIZE"])
+        local, local_size = int(given.get("LOCAL_RANK", number)), int(given.get("LOCAL_WORLD_SIZE", size))
     except ValueError as error:
         raise InputError(f"RANK, WORLD_SIZE: {error}; expected whole numbers, as torchrun sets them") from None
+    if not dist.is_available():
+        raise DeviceError(
+            "several processes: this build of torch cannot let them talk; expected one with torch.distributed; train "
+            "with one process, or install another build"
+        )
     on_gpu = _take_device(device, local, local_size)
-    store = os.environ.get(STORE)
     with _talking():
         # What lies on a CPU is said by gloo, what lies on GPUs by NCCL.
         dist.init_process_group(

@@ -150,8 +150,10 @@ class Training:
     @property
     def device_name(self) -> str:
         """The processor that it runs on, for people, and how many of them."""
-        name = str(self._facts["device_name"])
-        return f"{self._ranks.size} × {name}" if self._ranks.size > 1 else name
+        name, size = str(self._facts["device_name"]), self._ranks.size
+        if size == 1:
+            return name
+        return f"{name} in {size} processes" if self._device.type == "cpu" else f"{size} × {name}"
 
     @property
     def ranks(self) -> int:

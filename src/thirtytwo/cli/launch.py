@@ -33,13 +33,17 @@ LOST = 75
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 """Exit codes of a training that was asked to stop, and did."""
 
+_STORE = "THIRTYTWO_STORE"
+"""Environment variable: see ranks.STORE."""
+
 _LIFELINE = "THIRTYTWO_LIFELINE"
 """Environment variable of processes that we start: their stdin ends when we do."""
 
 
 def is_launched() -> bool:
     """Whether this process is one of several that were started together, by `run` or by torchrun."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    given = os.environ.keys()
+    return {"RANK", "WORLD_SIZE"} <= given and not given.isdisjoint({"MASTER_ADDR", _STORE})  # as ranks.joined says
 
 
 def who() -> str:
@@ -98,7 +102,7 @@ def run(processes: int) -> int:
         environment = os.environ | {
             "WORLD_SIZE": str(processes),
             "LOCAL_WORLD_SIZE": str(processes),
-            "THIRTYTWO_STORE": str(Path(folder) / "store"),  # see ranks.STORE; a file, since ports can be taken
+            _STORE: str(Path(folder) / "store"),  # a file, since ports can be taken
             _LIFELINE: "1",
         }
         environment.setdefault("OMP_NUM_THREADS", str(max(cores() // processes, 1)))

@@ -255,9 +255,10 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
     yield "Fingerprint", data.fingerprint
     yield "Seed", str(facts.seed)
     yield "Machine", facts.machine
-    times = f"{facts.ranks} × " if facts.ranks > 1 else ""
-    later = f", later on {', '.join(map(str, facts.resumed_by_ranks))}" if facts.resumed_by_ranks else ""
-    yield "Device", f"{times}{facts.device_name} ({facts.device}), {facts.precision}{later}"
+    yield "Device", f"{facts.device_name} ({facts.device}), {facts.precision}"
+    if facts.ranks > 1 or facts.resumed_by_ranks:
+        later = f", later {', '.join(map(str, facts.resumed_by_ranks))}" if facts.resumed_by_ranks else ""
+        yield "Processes", f"{facts.ranks}{later}, each with a part of every batch"
     yield "Kernels", facts.kernels
     yield "Threads", str(facts.threads)
     if result is not None:

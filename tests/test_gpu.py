@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier, Ensemble
 from thirtytwo.data import Images
 from thirtytwo.data.shapes import draw
+from thirtytwo.ranks import STORE, Ranks, joined
 from thirtytwo.recipe import Recipe
+from thirtytwo.run import Run
 from thirtytwo.train import Training, resume, train
 
 pytestmark = [
@@ -105,3 +109,43 @@ def test_the_classic_network_trains_with_dropout(images: Images) -> None:
     other.finish()
     assert rows(one) == rows(other)
     assert one.history[-1].train_loss < one.history[0].train_loss
+
+
+@pytest.mark.parametrize("kernels", ["torch", "compiled"])
+def test_steps_with_a_message_in_them_are_recorded_and_end_with_the_same_bits(
+    kernels: str, images: Images, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alone = train(settings(kernels), source(images))
+    alone.finish()
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", STORE: str(tmp_path / "store")}.items():
+        monkeypatch.setenv(name, value)
+    with joined("cuda") as ranks:
+        assert ranks == Ranks(0, 1, 1, together=True)
+        joint = train(settings(kernels), source(images), ranks=ranks)
+        joint.finish()
+    assert same(weights(alone), weights(joint))
+    assert rows(alone) == rows(joint)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two accelerators")
+def test_two_gpus_train_one_run(tmp_path: Path) -> None:
+    words = ["--data", "shapes:training=2000,test=100", "--epochs", "4", "--set", "batch_size=250"]
+    losses = []
+    for devices in ("1", "2"):
+        out = tmp_path / devices
+        command = [
+            sys.executable,
+            "-m",
+            "thirtytwo",
+            "train",
+            "fast94",
+            *words,
+            "--devices",
+            devices,
+            "--out",
+            str(out),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=300)
+        assert done.returncode == 0, done.stderr
+        losses.append([float(row["train_loss"] or 0) for row in Run.open(out).metrics])
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)

@@ -293,7 +293,7 @@ def test_a_teachers_answers_count_as_work(small_images: Images, teacher: Path, s
         train(recipe, source(small_images)).finish().facts["flops"]
         for recipe in (student, taught(student, teacher), taught(student, several))
     )
-    forward = models.flops_per_image(Classifier.load(teacher, backward=False).network, (8, 8))
+    forward = models.flops_per_image(Classifier.load(teacher).network, (8, 8), backward=False)
     assert 0 < forward < models.flops_per_image(Classifier.load(teacher).network, (8, 8)) / 2
     assert one - plain == 2 * 160 * forward
     assert two - plain == 2 * (one - plain)

@@ -13,6 +13,8 @@ ThirtytwoError                     exit code 1: something outside the user's wor
 ├── DownloadError                  no host delivered the file
 ├── StorageError                   the disk is full or cannot be written
 ├── OutOfMemory                    the machine or the device ran out of memory
+├── RankLost                       another process of the same training does not answer
+├── RanksDiffer                    processes of the same training do not hold, or do, the same
 └── Diverged                       the loss became NaN or infinite
 
 Messages follow one pattern: what was found, what was expected, what to do about it.
@@ -79,6 +81,14 @@ class StorageError(ThirtytwoError):
 
 class OutOfMemory(ThirtytwoError):
     """The machine or the device ran out of memory."""
+
+
+class RankLost(ThirtytwoError):
+    """Another process of the same training has ended, or does not answer."""
+
+
+class RanksDiffer(ThirtytwoError):
+    """Processes of the same training were started differently, or hold different weights."""
 
 
 class Diverged(ThirtytwoError):

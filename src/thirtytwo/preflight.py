@@ -83,24 +83,32 @@ def check_augmentation(recipe: Recipe, size: tuple[int, int]) -> None:
         )
 
 
-def check_batches(recipe: Recipe, loader: Loader, network: nn.Module) -> None:
-    """That every batch has the two images that batch normalisation needs, if there is any.
+def check_batches(recipe: Recipe, loader: Loader, network: nn.Module, ranks: int = 1) -> None:
+    """That every batch has an image for each process, or the two that batch normalisation needs, if there is any.
+
+    Args:
+        recipe: as resolved for the images.
+        loader: of them.
+        network: which is trained.
+        ranks: processes that share each batch.
 
     Raises:
         RecipeError: some have not.
     """
-    if not models.has_batch_norm(network):
-        return
-    images = len(loader.labels)
-    if loader.smallest_batch < 2:
+    has_batch_norm, images = models.has_batch_norm(network), len(loader.labels)
+    needed = ranks * (2 if has_batch_norm else 1)
+    shared = f" for each of {ranks} processes" if ranks > 1 else ""
+    why = f"batch normalisation needs at least 2{shared}" if has_batch_norm else f"there has to be one{shared}"
+    remedy = "choose a larger batch_size" + (" or fewer --devices" if ranks > 1 else "")
+    if loader.smallest_batch < needed:
         raise RecipeError(
             f"batch_size: {recipe.batch_size} divides {images} images into batches of as few as "
-            f"{loader.smallest_batch}, but batch normalisation needs at least 2; choose a larger batch_size"
+            f"{loader.smallest_batch}, but {why}; {remedy}"
         )
     if any(map(recipe.selects_images, range(recipe.epochs))):
         left_out = int(easiest(torch.zeros(images), recipe.selection.drop).sum())
-        if (fewest := min(loader.lengths(images - left_out))) < 2:
+        if (fewest := min(loader.lengths(images - left_out))) < needed:
             raise RecipeError(
                 f"selection.drop: {recipe.selection.drop} leaves {images - left_out} of {images} images, in batches "
-                f"of as few as {fewest}, but batch normalisation needs at least 2; choose a smaller one"
+                f"of as few as {fewest}, but {why}; choose a smaller one{' or fewer --devices' if ranks > 1 else ''}"
             )

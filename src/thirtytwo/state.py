@@ -139,16 +139,26 @@ class State:
         state = self.network.state_dict().items()
         self.mean = {name: tensor.detach().clone() for name, tensor in state if tensor.is_floating_point()}
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint, atomically; see `run.write_tensors`."""
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a checkpoint holds but numbers, by name."""
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"mean.{name}": tensor for name, tensor in self.mean.items()}
         tensors |= {f"slow.{name}": tensor for name, tensor in self.slow.items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(self.optimizers).items()}
-        tensors |= {name: getattr(self, name) for name in _LOSSES if getattr(self, name) is not None}
+        return tensors | {name: getattr(self, name) for name in _LOSSES if getattr(self, name) is not None}
+
+    def checksums(self) -> dict[str, int]:
+        """One of each tensor, over its bits: those of equal tensors are equal, and those of others hardly ever."""
+        names, tensors = list(self.tensors), list(self.tensors.values())
+        sums = [_sum_of_bits(tensor) for tensor in tensors]  # where they lie: a GPU is waited for once
+        return dict(zip(names, torch.stack(sums).tolist(), strict=True))
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, atomically; see `run.write_tensors`."""
         header = {"progress": asdict(self.progress), "history": [asdict(epoch) for epoch in self.history]}
-        write_tensors(path, tensors, header)
+        write_tensors(path, self.tensors, header)
 
     def restore(self, path: Path) -> None:
         """Become what a checkpoint holds, whatever there was before.
@@ -178,3 +188,13 @@ class State:
 
 def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+_WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By bytes."""
+
+
+def _sum_of_bits(tensor: Tensor) -> Tensor:
+    """int64 (): of a tensor's elements as if they were whole numbers, modulo 2**64."""
+    plain = tensor.detach().contiguous().reshape(-1)
+    return plain.view(_WHOLE_NUMBERS[plain.element_size()]).sum(dtype=torch.int64)

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from thirtytwo import models, optim
 from thirtytwo.classifier import Classifier
 from thirtytwo.data.loader import Draws, Loader
+from thirtytwo.ranks import ALONE, Ranks
 from thirtytwo.settings import AnyModel, CustomModel, Loss, Teacher
 from thirtytwo.state import Progress, State
 
@@ -101,6 +102,7 @@ class Stepper:
         averaging: bool,
         lookahead: bool,
         record: Recorder | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Record nothing yet.
 
@@ -116,12 +118,15 @@ class Stepper:
             averaging: whether the mean of the weights is kept.
             lookahead: whether there are slow weights.
             record: see `recorder`; None takes steps one operation after the other.
+            ranks: whose steps these are: each computes a part of every batch. Their message is recorded with the rest
+                (NCCL's are made for it), so that a GPU waits for Python no more than when it is alone.
         """
         self.tally = Tally(device)
         self._state, self._loader, self._loss, self._teacher = state, loader, loss, teacher
         self._device, self._half, self._record = device, half, record
         self._averaging, self._lookahead = averaging, lookahead
         self._judge = _compiled() if compiled else _judged
+        self._ranks = ranks
         # Rates, shares and number of the step lie together: one copy fills them.
         self._numbers = torch.zeros(len(optim.groups(state.optimizers)) + 3, device=device)
         self._places: dict[int, Draws] = {}  # by images in the batch
@@ -176,6 +181,10 @@ class Stepper:
 
         with _deterministic(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             models.renew_averages(self._state.network, inputs())
+        if self._ranks.together:  # each has seen its part of every batch
+            averages = models.averages(self._state.network)
+            for average, total in zip(averages, self._ranks.summed(averages), strict=True):
+                average.copy_(total / self._ranks.size)
 
     def _program(self, draws: Draws, size: Size) -> Program:
         """A step of this kind, for these draws, which lie in their places now; recorded if it has not been."""
@@ -257,6 +266,8 @@ class Stepper:
             state.network, self._loader, self._loss, self._half, draws, size, lesson
         )
         objective.backward()  # type: ignore[no-untyped-call]
+        if self._ranks.together:
+            objective, losses, correct = self._shared(objective, losses, correct, len(draws.chosen))
         if self._loss.sharpness_radius:
             self._look_uphill(draws, size, lesson)
         if state.losses is not None:
@@ -270,13 +281,52 @@ class Stepper:
             state.average(share)
 
     @torch.no_grad()
+    def _shared(self, objective: Tensor, losses: Tensor, correct: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Make this rank's part of a step the whole of it: its gradients, and running averages, become those of all.
+
+        Args:
+            objective: (), this rank's share of what is minimised.
+            losses: (part,), of its images.
+            correct: (part,), whether the answers to them are right.
+            images: in the whole batch.
+
+        Returns:
+            The same of the whole batch: (), (images,), (images,).
+        """
+        begin, end = self._ranks.part(images)
+        judged = torch.zeros((2, images), device=self._device)
+        judged[0, begin:end], judged[1, begin:end] = losses, correct
+        averages = models.averages(self._state.network)
+        *means, whole, judged = self._add_up([*averages, objective, judged])
+        # Each rank normalises by its own images, as one process would smaller batches; what is kept for later answers
+        # is the mean over ranks.
+        for average, mean in zip(averages, means, strict=True):
+            average.copy_(mean / self._ranks.size)
+        losses, correct = judged
+        return whole, losses, correct
+
+    @torch.no_grad()
+    def _add_up(self, more: list[Tensor]) -> list[Tensor]:
+        """Make gradients the sum of all ranks'; returns the sums of what else there is, sent along with them."""
+        gradients = []
+        for parameter in self._state.network.parameters():
+            if parameter.requires_grad:
+                # What this rank did not use, another one may have used: all have to send the same.
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        summed = self._ranks.summed([*gradients, *more])
+        torch._foreach_copy_(gradients, summed[: len(gradients)])
+        return summed[len(gradients) :]
+
+    @torch.no_grad()
     def _ask(self, teacher: Classifier, settings: Teacher, draws: Draws) -> Lesson:
         """Show a teacher the images of a step, changed and mixed as the network sees them.
 
         They are made once more for it, in full size: it knows no other. Where epochs scale images down, these are the
         same ones but for that, and for the edges of CutMix's rectangles, which lie on whole pixels of either size.
         """
-        inputs, _, _ = self._loader.batch(draws)
+        inputs = self._loader.batch(draws).inputs
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._half):
             scores = teacher.calibrated_scores(inputs, self._loader.standardise)
         return Lesson((scores / settings.temperature).softmax(1), settings.temperature, settings.weight)
@@ -298,6 +348,8 @@ class Stepper:
         with models.without_averages(network):  # these are of the weights that are kept
             uphill, _, _ = self._judge(network, self._loader, self._loss, self._half, draws, size, lesson)
             uphill.backward()  # type: ignore[no-untyped-call]
+        if self._ranks.together:
+            self._add_up([])
         with torch.no_grad():
             torch._foreach_copy_(parameters, before)
 
@@ -307,27 +359,31 @@ def _judged(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What is minimised, and of each image its loss and whether the answer is right: (), (batch,), (batch,).
 
+    Of the batch, a rank takes its part, and of the mean over a batch its share, so that the sum over ranks is the mean.
     The last two are told by the labels, whoever teaches.
     """
-    inputs, labels, share = loader.batch(draws, size)
+    inputs, labels, others, share = loader.batch(draws, size)
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
         scores = network(inputs).float()  # (batch, classes)
     seen, smoothing = scores.detach(), loss.label_smoothing
-    if share is None:
+    if share is None or others is None:
         objective = cross_entropy(scores, labels, label_smoothing=smoothing, reduction=loss.reduction)
-        objective = _imitating(objective, scores, loss, lesson)
-        return objective, cross_entropy(seen, labels, reduction="none"), seen.argmax(1) == labels
-    others = labels.roll(1)  # of what was mixed into these images
+        losses, correct = cross_entropy(seen, labels, reduction="none"), seen.argmax(1) == labels
+    else:
 
-    def shared(scores: Tensor, smoothing: float) -> Tensor:
-        own, other = (
-            cross_entropy(scores, each, label_smoothing=smoothing, reduction="none") for each in (labels, others)
-        )
-        return torch.lerp(other, own, share)
+        def shared(scores: Tensor, smoothing: float) -> Tensor:
+            own, other = (
+                cross_entropy(scores, each, label_smoothing=smoothing, reduction="none") for each in (labels, others)
+            )
+            return torch.lerp(other, own, share)
 
-    each = shared(scores, smoothing)
-    objective = _imitating(each.mean() if loss.reduction == "mean" else each.sum(), scores, loss, lesson)
-    return objective, shared(seen, 0.0), seen.argmax(1) == torch.where(share >= 0.5, labels, others)
+        each = shared(scores, smoothing)
+        objective = each.mean() if loss.reduction == "mean" else each.sum()
+        losses, correct = shared(seen, 0.0), seen.argmax(1) == torch.where(share >= 0.5, labels, others)
+    objective = _imitating(objective, scores, loss, lesson)
+    if loss.reduction == "mean" and len(labels) < len(draws.chosen):
+        objective = objective * (len(labels) / len(draws.chosen))
+    return objective, losses, correct
 
 
 def _imitating(objective: Tensor, scores: Tensor, loss: Loss, lesson: Lesson | None) -> Tensor:

@@ -4,6 +4,9 @@ It yields what happened, prints nothing, and can be killed at any moment. All ra
 (seed, epoch, step), and all decisions of the schedule and of early stopping are functions of the epochs so far; so a
 checkpoint needs no more than weights, optimiser state and that history, and a training that goes on from it ends with
 the same bits as one that was never interrupted (on the same machine and number of threads).
+
+Several processes can train together, each on a part of every batch (`ranks`). They decide the same, since they hold the
+same; only what a clock or a signal says is settled between them. The first one writes and tells.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import contextlib
 import math
 import operator
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -27,8 +30,9 @@ from thirtytwo.classifier import Classifier
 from thirtytwo.data import Exclusion, Images, Source, augmenter, exclusion, find, mixer, standardiser
 from thirtytwo.data.loader import Loader, on_device, seeded
 from thirtytwo.data.selection import easiest
-from thirtytwo.errors import DataError, DeviceError, Diverged, InputError, OutOfMemory, RunError
+from thirtytwo.errors import DataError, DeviceError, Diverged, InputError, OutOfMemory, RankLost, RunError
 from thirtytwo.events import Epoch, Step
+from thirtytwo.ranks import ALONE, Meetings, Ranks
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run, remove_leftovers
 from thirtytwo.settings import CustomModel, Muon, SpeedModel
@@ -59,12 +63,15 @@ class Training:
         network: nn.Module | None,
         teacher: Classifier | None,
         facts: dict[str, Any],
+        ranks: Ranks = ALONE,
     ) -> None:
         """See `train`, which also makes the `run`; `teacher` is the recipe's, `facts` is the run's environment."""
         self.recipe, self.source = recipe, source
+        self._ranks, self._meetings = ranks, Meetings(ranks)
         self.interrupted = False
         self._facts = facts
-        self._stop = False
+        self._stop = False  # whether this process has been asked to
+        self._stops = False  # whether all have settled on it
         self._earlier_seconds: float | None = None  # in processes before this one, once it is known
         self._device = torch.device(facts["device"])
         environment.begin_counting_memory(self._device)
@@ -108,8 +115,9 @@ class Training:
             mixing=mixer(recipe.augmentation),
             drop_last=recipe.drop_last,
             device=self._device,
+            part=ranks.part if ranks.together else None,
         )
-        preflight.check_batches(recipe, self._loader, self.network)
+        preflight.check_batches(recipe, self._loader, self.network, ranks.size)
         self._validation = on_device(images.take(held_out), self._device) if len(held_out) else None
         self._state.progress.elapsed_seconds = time.perf_counter() - started
         self._schedule = optim.build_schedule(recipe.schedule, epochs=recipe.epochs, steps_per_epoch=self._loader.steps)
@@ -147,8 +155,26 @@ class Training:
 
     @property
     def device_name(self) -> str:
-        """The processor that it runs on, for people."""
-        return str(self._facts["device_name"])
+        """The processor that it runs on, for people, and how many of them."""
+        name, size = str(self._facts["device_name"]), self._ranks.size
+        if size == 1:
+            return name
+        return f"{name} in {size} processes" if self._device.type == "cpu" else f"{size} × {name}"
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together, this one included."""
+        return self._ranks.size
+
+    @property
+    def processes_here(self) -> int:
+        """How many of them are on this machine."""
+        return self._ranks.local_size
+
+    @property
+    def ranks_before(self) -> int:
+        """Processes that trained together when it was last begun or gone on with, before these do."""
+        return int([_ranks(self._facts), *self._facts.get("resumed_by_ranks", [])][-1])
 
     @property
     def precision(self) -> str:
@@ -201,28 +227,45 @@ class Training:
     def __iter__(self) -> Generator[Step | Epoch]:
         """Train, from the newest checkpoint on; there is always one, since the first is written before the first step.
 
+        Of several processes that train together only the first one yields.
+
         Raises:
             Diverged: the loss or the weights are NaN or infinite; the last good checkpoint is kept.
             OutOfMemory: a step does not fit into memory.
             StorageError: a checkpoint cannot be written; the one before it is kept.
             RunError: another process is training in this folder.
+            RankLost: another process that trains together with this one has ended.
+            RanksDiffer: these processes do not hold the same weights any more.
         """
         if self.interrupted:
             self.interrupted = self._stop = False
-        with self.run.locked(), self._memory():
-            for folder in (self.run.path, self.run.checkpoint_path.parent):
-                remove_leftovers(folder)
-            if self.run.checkpoint_path.exists():
+        is_first = self._ranks.is_first
+        with self.run.locked() if is_first else contextlib.nullcontext(), self._memory(), self._company():
+            if is_first:
+                for folder in (self.run.path, self.run.checkpoint_path.parent):
+                    remove_leftovers(folder)
+                self._note_ranks()
+            # Asked by the first one alone: of a folder that is shared over a network, others may know less.
+            is_under_way, has_ended = self._ranks.from_first(
+                [self.run.checkpoint_path.exists(), self.run.model_path.exists()]
+            )
+            if is_under_way:
                 self._state.restore(self.run.checkpoint_path)
                 if self._earlier_seconds is None:
                     self._earlier_seconds = self._state.progress.elapsed_seconds
-            elif self.run.model_path.exists():  # it has ended, and somebody has removed the checkpoint
+            elif has_ended:  # and somebody has removed the checkpoint
                 self._take_over()
                 return
             else:
                 self._earlier_seconds = 0.0
                 self._begin()
             yield from self._epochs()
+
+    def _note_ranks(self) -> None:
+        """Record that other ranks than before go on."""
+        if self._ranks.size != self.ranks_before:
+            self._facts["resumed_by_ranks"] = [*self._facts.get("resumed_by_ranks", []), self._ranks.size]
+            self.run.environment = self._facts
 
     def _take_over(self) -> None:
         """The weights that were kept, and how sure they are, from the run's own model file."""
@@ -235,6 +278,8 @@ class Training:
         """Compute what weights are computed from images, and write the first checkpoint."""
         started = time.perf_counter()
         models.initialise(self.recipe.model, self.network, self._loader.first)
+        # A network of the caller's own may have been drawn otherwise on every rank.
+        self._ranks.take_from_first(list(self.network.state_dict().values()))
         seconds = time.perf_counter() - started
         self._state.progress.elapsed_seconds += seconds
         self._state.progress.train_seconds += seconds
@@ -246,7 +291,7 @@ class Training:
         clock = _Clock(progress.elapsed_seconds)
         while not progress.finished:
             yield from self._steps(stepper, clock)
-            if self._stop:
+            if self._stops:
                 progress.elapsed_seconds = clock.seconds
                 self._checkpoint()
                 self.interrupted = True
@@ -256,17 +301,20 @@ class Training:
                 self._state.validation_losses, self.recipe.early_stopping
             )
             self._checkpoint()
-            self.run.metrics = [asdict(epoch) for epoch in self.history]
-            yield self.history[-1]
+            if self._ranks.is_first:
+                self.run.metrics = [asdict(epoch) for epoch in self.history]
+                yield self.history[-1]
         self._state.end()
         self.network.eval()
-        self.run.metrics = [asdict(epoch) for epoch in self.history]
-        # Stored already if it was killed between here and the model file, or resumed when there was nothing left to do.
-        stored = self.run.result
-        self._final = {key: stored.get(key, value) for key, value in self._result().items()}
-        self.run.result = {**self._final, **stored}
+        if self._ranks.is_first:
+            self.run.metrics = [asdict(epoch) for epoch in self.history]
+            # Stored already if it was killed between here and the model file, or resumed when nothing was left to do.
+            stored = self.run.result
+            self._final = {key: stored.get(key, value) for key, value in self._result().items()}
+            self.run.result = {**self._final, **stored}
         self._calibrate()
-        self.classifier.save(self.run.model_path)
+        if self._ranks.is_first:
+            self.classifier.save(self.run.model_path)
 
     def _stepper(self) -> Stepper:
         """What takes the steps from here on, ready for every kind of step that is to come."""
@@ -287,6 +335,7 @@ class Training:
             averaging=recipe.averaging.epochs > 0 and recipe.averaging.weighting == "exponential",
             lookahead=recipe.lookahead.steps > 0,
             record=recorder(recipe.model, device),
+            ranks=self._ranks,
         )
 
         def kinds() -> Iterator[tuple[int, tuple[int, int], float]]:
@@ -301,7 +350,7 @@ class Training:
 
     def _steps(self, stepper: Stepper, clock: _Clock) -> Iterator[Step]:
         """The steps of the epoch under way, from where it is."""
-        progress, loader = self._state.progress, self._loader
+        progress, loader, is_first = self._state.progress, self._loader, self._ranks.is_first
         self.network.train()
         stepper.tally.begin(progress)
         last_checkpoint = last_report = time.monotonic()
@@ -316,20 +365,27 @@ class Training:
             progress.train_seconds, progress.epoch_seconds = (before + seconds for before in seconds_before)
             return seconds
 
-        self._batches = loader.plan(progress.epoch, self._left_out())
+        self._batches, stops = loader.plan(progress.epoch, self._left_out()), False
         for step in range(progress.step, len(self._batches)):
             factor = self._factor(step)
             self._step(stepper, self._batches[step], factor)
-            if self._stop:
-                break
             now = time.monotonic()
-            if now - last_report >= 0.1:
+            # The first one's clock counts, and a signal to any of them.
+            stops, reports, saves = self._meetings.decide(
+                self._stop,
+                is_first and now - last_report >= 0.1,
+                is_first and now - last_checkpoint >= 60 * self.recipe.checkpoint_minutes > 0,
+            )
+            if stops:
+                break
+            if reports:
                 last_report = now
                 seconds = settle()
                 pause = time.perf_counter()
-                yield self._report(factor, (progress.seen - seen_before) / seconds)
+                if is_first:
+                    yield self._report(factor, (progress.seen - seen_before) / seconds)
                 paused += time.perf_counter() - pause
-            if progress.step < len(self._batches) and now - last_checkpoint >= 60 * self.recipe.checkpoint_minutes > 0:
+            if progress.step < len(self._batches) and saves:
                 last_checkpoint = now
                 settle()
                 pause = time.perf_counter()
@@ -337,6 +393,7 @@ class Training:
                 self._checkpoint()
                 paused += time.perf_counter() - pause
         settle()
+        self._stops = self._ranks.is_wished(stops or self._stop)
 
     def _factor(self, step: int) -> float:
         """What the schedule says of a step of the epoch under way."""
@@ -384,7 +441,9 @@ class Training:
             return
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             # Drawn from the global generator, which is seeded for every step, and so needs no place in a checkpoint.
-            torch.manual_seed(seeded(self.seed, NOISE, epoch, step).initial_seed())
+            # Each rank draws for images of its own, and so otherwise than the others.
+            own = [self._ranks.number] if self._ranks.number else []
+            torch.manual_seed(seeded(self.seed, NOISE, epoch, step, *own).initial_seed())
             yield
 
     def _settle(self, tally: Tally) -> None:
@@ -455,8 +514,8 @@ class Training:
         progress = self._state.progress
         validation_loss = validation_accuracy = None
         if self._validation is not None:
-            pixels, labels = self._validation
-            probabilities = self.classifier.probabilities(pixels)
+            labels = self._validation[1]
+            probabilities = self._answers(self.classifier.probabilities)
             validation_loss = metrics.cross_entropy(probabilities, labels)
             validation_accuracy = metrics.accuracy(probabilities, labels)
             if math.isnan(validation_loss):
@@ -482,11 +541,18 @@ class Training:
         """Fit to the validation images, if there are any, how sure the classifier is to be."""
         if self._validation is None:
             return
-        pixels, labels = self._validation
-        scores = self.classifier.scores(pixels)
+        scores, labels = self._answers(self.classifier.scores), self._validation[1]
         self._temperature = metrics.best_temperature(scores, labels)
         probabilities = (scores / self._temperature).softmax(1)
         self._unknown_below = metrics.confidence_of_share(probabilities, self.recipe.calibration.coverage)
+
+    def _answers(self, classify: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is said of the validation images, (n, classes): each rank asks about a part of them."""
+        assert self._validation is not None
+        pixels, _ = self._validation
+        begin, end = self._ranks.part(len(pixels))
+        part = classify(pixels[begin:end]) if begin < end else torch.empty((0, len(self._classes)), device=self._device)
+        return self._ranks.put_together(part, len(pixels))
 
     def _checkpoint(self) -> None:
         """Replace the checkpoint, unless it is better than what would replace it."""
@@ -494,7 +560,17 @@ class Training:
             step = self._state.progress.step
             where = f"step {step}" if step else "at its beginning"
             raise self._diverged(f"{where}: some weights are NaN or infinite")
-        self._state.save(self.run.checkpoint_path)
+        if self._ranks.together:
+            self._ranks.check_same(
+                self._state.checksums(),
+                f"these are sums over its bits, epoch {self._state.progress.epoch + 1}, step "
+                f"{self._state.progress.step}. "
+                "Processors or threads that round differently can do that, and parts of a network of your own that "
+                f"remember what one process has seen. The last good checkpoint is kept in {self.run.path}; go on with "
+                "it on machines of one kind, or with --devices 1",
+            )
+        if self._ranks.is_first:
+            self._state.save(self.run.checkpoint_path)
 
     def _diverged(self, what: str) -> Diverged:
         # Muon's own updates have a fixed size; what runs away beside it is the rest.
@@ -519,6 +595,18 @@ class Training:
                 f"epoch {progress.epoch + 1}, step {progress.step + 1}: out of memory with batch_size "
                 f"{self.recipe.batch_size}; expected a step to fit. What was saved is kept in {self.run.path}; "
                 f"train anew with --set batch_size={smaller}, or give it more memory"
+            ) from error
+
+    @contextlib.contextmanager
+    def _company(self) -> Iterator[None]:
+        """Say where it can go on from when another rank is gone."""
+        try:
+            yield
+        except RankLost as error:
+            progress = self._state.progress
+            raise RankLost(
+                f"epoch {progress.epoch + 1}, step {progress.step + 1}: {error}. What was saved is kept in "
+                f"{self.run.path}; `thirtytwo train --resume {self.run.path}` goes on with it"
             ) from error
 
     def _result(self) -> dict[str, Any]:
@@ -569,6 +657,20 @@ def _taught(recipe: Recipe, teacher: Classifier | None) -> dict[str, Any]:
     return {"teacher": {**said, "recipe": teacher.facts.get("recipe")}}
 
 
+def _ranks(facts: Mapping[str, Any]) -> int:
+    """How many processes a run was begun by; those of earlier versions say nothing of it."""
+    return int(facts.get("ranks", 1))
+
+
+def _agree(ranks: Ranks, recipe: Recipe, images: Images, facts: Mapping[str, Any]) -> None:
+    """That processes which are to train together are about to do the same."""
+    told: dict[str, Any] = {"recipe": recipe.to_toml(), "training images": images.fingerprint}
+    told |= {key: facts[key] for key in ("seed", "device", "precision", "kernels")}
+    if facts["device"] == "cpu":  # whose threads decide how sums are rounded
+        told["threads"] = torch.get_num_threads()
+    ranks.check_same(told, "start all of them with the same command, on machines of one kind, with the same data")
+
+
 def _excluded(chosen: Exclusion) -> dict[str, Any]:
     """What facts say of images that were left out: nothing where nobody asked for it."""
     return {"excluded": chosen.to_json()} if chosen else {}
@@ -583,6 +685,7 @@ def train(
     out: str | Path | None = None,
     device: str = "auto",
     exclude: exclusion.Tables | exclusion.Table | str | Path = (),
+    ranks: Ranks = ALONE,
 ) -> Training:
     """Prepare a training; iterate over what is returned, or call its `finish`, to run it.
 
@@ -597,9 +700,11 @@ def train(
         device: ``auto``, ``cpu`` or ``cuda``.
         exclude: tables of training images that are left out, such as an audit's label_issues.csv, or their paths; see
             `data.exclusion`.
+        ranks: what `ranks.joined` gives: the processes that train together with this one, all of which call this.
 
     Raises:
         InputError: one of its kinds, for anything that cannot be used; nothing has been written then.
+        RanksDiffer: processes that are to train together were started differently.
     """
     settings = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
     number = operator.index(seed)
@@ -627,6 +732,7 @@ def train(
         "kernels": models.kernels(settings.model, chosen, _precision(settings, chosen)),
         "seed": number,
         **_taught(settings, teacher),
+        "ranks": ranks.size,
         "data": {
             "spec": source.spec,
             "name": images.name,
@@ -641,9 +747,14 @@ def train(
         },
     }
     # Built before the folder is made: a mistake in the settings leaves no empty folder behind.
-    training = Training(settings, source, images, network, teacher, facts)
+    training = Training(settings, source, images, network, teacher, facts, ranks)
+    _agree(ranks, settings, images, facts)
     facts["freed_memory"] = environment.keep_memory()  # not before: what held the data leaves holes that nothing fits
-    training.run = Run.create(out, settings, facts)
+    if ranks.is_first:
+        training.run = Run.create(out, settings, facts)
+    place = ranks.from_first(str(training.run.path) if ranks.is_first else None)
+    if not ranks.is_first:
+        training.run = Run(Path(place))
     return training
 
 
@@ -654,11 +765,13 @@ def resume(
     network: nn.Module | None = None,
     teacher: str | Path | None = None,
     progress: Callable[[int, int | None], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Training:
     """Prepare to go on with a training that was interrupted; see `train` for what to do with it.
 
     It goes on with the device, the number of threads and the kernels that it began with (torch's number of threads is
-    set for this process), since other ones would round differently.
+    set for this process), since other ones would round differently. Other `ranks` than it began with can go on as well:
+    they take the same batches, and the bits are others from there on.
 
     Args:
         run: the run folder.
@@ -666,9 +779,11 @@ def resume(
         network: the module, if the training began with one of your own.
         teacher: where the recipe's teacher is now, if it has moved; it must be the same model.
         progress: called while data are downloaded; see `find`.
+        ranks: the processes that go on together; see `train`.
 
     Raises:
         InputError: one of its kinds: no such run, other data, no network, another teacher.
+        RanksDiffer: processes that are to train together were started differently.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     recipe, facts = run.recipe, run.environment
@@ -677,6 +792,7 @@ def resume(
         spec, fingerprint, chosen = began_with["spec"], began_with["fingerprint"], str(facts["device"])
         left_out = exclusion.recalled(began_with)
         int(facts["seed"]), str(facts["precision"]), str(facts["kernels"])
+        began_by = _ranks(facts)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.path / 'environment.json'}: {error!r} is missing or damaged; start a new run") from None
     try:
@@ -709,8 +825,10 @@ def resume(
         recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"model": str(teacher)})})
     # Once training has ended, nobody is asked any more.
     imitated = None if run.model_path.exists() else teachers.load(recipe, environment.device(chosen))
-    torch.set_num_threads(threads)
-    training = Training(recipe, source, images, network, imitated, facts)
+    if ranks.size == began_by:  # otherwise they would be too many, or too few, for the processor
+        torch.set_num_threads(threads)
+    training = Training(recipe, source, images, network, imitated, facts, ranks)
+    _agree(ranks, recipe, images, facts)
     environment.keep_memory()
     training.run = run
     return training

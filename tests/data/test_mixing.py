@@ -69,9 +69,11 @@ def test_a_loader_mixes_images_with_their_labels() -> None:
     images = Images(pixels, labels, ("dark", "bright"), "made")
     loader = Loader(images, batch_size=60, seed=0, standardise=Standardise(), mixing=KINDS["both"])
     (chosen,) = loader.plan(0)
-    inputs, own, share = loader.batch(loader.draw(0, 0, chosen))
+    inputs, own, others, share = loader.batch(loader.draw(0, 0, chosen))
     assert share is not None
+    assert others is not None
+    assert torch.equal(others, own.roll(1))
     targets = torch.zeros((60, 2))
-    targets += share[:, None] * torch.eye(2)[own] + (1 - share)[:, None] * torch.eye(2)[own.roll(1)]
+    targets += share[:, None] * torch.eye(2)[own] + (1 - share)[:, None] * torch.eye(2)[others]
     assert torch.allclose(targets.sum(1), torch.ones(60))
     assert torch.allclose(inputs.mean((1, 2, 3)), targets[:, 1], atol=1e-3)  # as bright as its labels say

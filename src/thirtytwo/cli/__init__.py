@@ -134,6 +134,16 @@ def train_command(
         Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Without it: runs/<recipe>-<n>.")
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices",
+            metavar="N",
+            help="Train on N GPUs, or with N processes on a CPU, each with a part of every batch. Without it: 1; with "
+            "--resume, as many as the run was begun by.",
+            min=1,
+        ),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a training that was interrupted.")
     ] = None,
@@ -151,7 +161,8 @@ def train_command(
 ) -> None:
     """Train a classifier; then open the test set once and report.
 
-    Without --data it takes CIFAR-10, and where that cannot be had, `shapes`.
+    Without --data it takes CIFAR-10, and where that cannot be had, `shapes`. For several machines it can be started by
+    torchrun: `torchrun … -m thirtytwo train …`.
     """
     if resume is not None:
         given = {
@@ -181,36 +192,47 @@ def train_command(
                 f"{out}: holds a run already; `thirtytwo train --resume {out}` goes on with it, or choose another --out"
             )
 
+    from thirtytwo.cli import launch
+
+    if launch.is_launched():
+        launch.hold_lifeline()
+        launch.check(devices)
+    elif (processes := devices or (launch.begun_by(resume) if resume is not None else 1)) > 1:
+        raise typer.Exit(launch.run(processes))
+
     from thirtytwo import evaluate_run, report
     from thirtytwo.data import exclusion, find
+    from thirtytwo.ranks import joined
+    from thirtytwo.run import Run
     from thirtytwo.train import resume as resume_training
     from thirtytwo.train import train
 
     tables = exclusion.read(exclude or [])  # a mistake there is told before anything is downloaded
-    screen = _screen(as_json)
-    if settings is None:
-        assert resume is not None
-        with screen.download() as progress:
-            training = resume_training(resume, data, progress=progress)
-    else:
-        with screen.download() as progress:
-            source = find(data, progress=progress, fallback=data is None)
-        training = train(settings, source, seed=seed or 0, out=out, device=device or "auto", exclude=tables)
-    screen.training_begins(training)
-    try:
-        with _interruptible(training) as received, screen.training(training) as display:
+    where = device or (str(Run.open(resume).environment.get("device", "auto")) if resume is not None else "auto")
+    with joined(where) as ranks:
+        screen = _screen(as_json, silent=not ranks.is_first)
+        if settings is None:
+            assert resume is not None
+            with screen.download() as progress:
+                training = resume_training(resume, data, progress=progress, ranks=ranks)
+        else:
+            with screen.download() as progress:
+                source = find(data, progress=progress, fallback=data is None)
+            training = train(settings, source, seed=seed or 0, out=out, device=where, exclude=tables, ranks=ranks)
+        screen.training_begins(training)
+        with _broken_off(screen, training), _interruptible(training) as received, screen.training(training) as display:
             for event in training:
                 display.show(event)
-        if training.interrupted:
-            screen.interrupted(training.run)
-            raise typer.Exit(128 + received[0])
+    if training.interrupted:
+        screen.interrupted(training.run)
+        raise typer.Exit(128 + (received or [signal.SIGTERM])[0])  # the signal may have come to another process
+    if not ranks.is_first:
+        return
+    with _broken_off(screen, training):
         with screen.busy("scoring the test set, once"):
             result = evaluate_run(training.run, training.source, training.classifier, corrupted_images=corrupted)
         with screen.busy("drawing the report"):
             page = report.write(training.run)
-    except KeyboardInterrupt:  # a second one, or one after the training
-        screen.interrupted(training.run)
-        raise typer.Exit(130) from None
     if as_json:
         _print_json(result)
     else:
@@ -725,6 +747,16 @@ def _to_the_end(screen: Screen, training: Training) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _broken_off(screen: Screen, training: Training) -> Iterator[None]:
+    """Say how to go on after a second Ctrl-C, or one after the training."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        screen.interrupted(training.run)
+        raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
 def _interruptible(training: Training) -> Iterator[list[int]]:
     """Let Ctrl-C and a polite kill end the training after its step, with a checkpoint; a second one ends it at once.
 
@@ -746,10 +778,10 @@ def _interruptible(training: Training) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _screen(as_json: bool) -> Screen:
+def _screen(as_json: bool, *, silent: bool = False) -> Screen:
     from thirtytwo.cli.show import Screen
 
-    return Screen(to_stderr=as_json)
+    return Screen(to_stderr=as_json, silent=silent)
 
 
 def _print_json(value: object) -> None:
@@ -757,16 +789,20 @@ def _print_json(value: object) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+    from thirtytwo.cli import launch
+
+    typer.echo(f"error: {launch.who()}{message}", err=True)
     sys.exit(code)
 
 
 def main() -> None:
     """Run the program; every error that the package raises on purpose becomes a message and an exit code."""
+    from thirtytwo.cli import launch
+
     try:
         app()
     except ThirtytwoError as error:
-        _fail(str(error), error.exit_code)
+        _fail(str(error), launch.exit_code(error))
     except (MemoryError, RuntimeError) as error:
         from thirtytwo.environment import is_out_of_memory
 

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 from rich.table import Table
 
 from thirtytwo import models, planner
+from thirtytwo.cli.launch import cores
 from thirtytwo.data import Images, Source
 from thirtytwo.events import Epoch, Step
 from thirtytwo.report.wording import duration, plural, scaled
@@ -35,9 +36,9 @@ SHOWN = 10
 class Screen:
     """A terminal, or a file that stands in for one: then lines are plain and nothing moves."""
 
-    def __init__(self, *, to_stderr: bool = False) -> None:
-        """Write to stdout, or to stderr where stdout belongs to JSON."""
-        self.console = Console(stderr=to_stderr, highlight=False, soft_wrap=True)
+    def __init__(self, *, to_stderr: bool = False, silent: bool = False) -> None:
+        """Write to stdout, or to stderr where stdout belongs to JSON; nothing at all where another process tells."""
+        self.console = Console(stderr=to_stderr, highlight=False, soft_wrap=True, quiet=silent)
 
     def say(self, text: str) -> None:
         """One line."""
@@ -123,6 +124,13 @@ class Screen:
             images = facts["training_images"] + facts["validation_images"]
             work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
             self.say(f"to compute: {scaled(work.flops, 'FLOP')}")
+        if (ranks := training.ranks) != training.ranks_before:
+            self.say(
+                f"was trained by {plural(training.ranks_before, 'process', 'processes')} until now, by {ranks} from "
+                "here on: the same batches, other bits"
+            )
+        if training.device == "cpu" and training.processes_here > (found := cores()):
+            self.say(f"{training.processes_here} processes share {plural(found, 'core')}, which is slower than fewer")
         if training.kernels.startswith("torch (no "):
             self.say(f"computed by {training.kernels}, which takes longer")
         if known := planner.expected(recipe, facts["name"], facts["images"], training.device):

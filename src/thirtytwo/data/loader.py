@@ -43,9 +43,10 @@ class Batch(NamedTuple):
     """float32 (batch, 3, height, width)."""
     labels: Tensor
     """int64 (batch,)."""
+    others: Tensor | None
+    """int64 (batch,): the label of the image before, which was mixed into this one; None where nothing is mixed."""
     share: Tensor | None
-    """float32 (batch,): how much of an image its label stands for; the rest is the label of the image before it, which
-    was mixed into it. None where nothing is mixed."""
+    """float32 (batch,): how much of an image its own label stands for; the rest is the other's. None likewise."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class Loader:
         mixing: Mixing | None = None,
         drop_last: bool = False,
         device: torch.device | None = None,
+        part: Callable[[int], tuple[int, int]] | None = None,
     ) -> None:
         """Put the images on the device; see `on_device`.
 
@@ -134,6 +136,8 @@ class Loader:
             mixing: how images are mixed with each other, if they are.
             drop_last: every batch has `batch_size` images; an epoch leaves out those that are left over.
             device: where the images lie.
+            part: images in a batch -> those that this process makes of it, from and to; None makes all. Plans and draws
+                are those of the whole batch, so that processes together make the same images as one.
         """
         self.pixels, self.labels = on_device(images, device or torch.device("cpu"))
         self.batch_size = batch_size
@@ -145,6 +149,7 @@ class Loader:
         self.drop_last = drop_last and batch_size < len(self.labels)
         first = torch.rand(len(self.labels), generator=seeded(seed, self.MIRRORED)) < 0.5
         self._mirrored_first = first.to(self.labels.device) if alternating_flip else None
+        self._part = part
 
     @property
     def steps(self) -> int:
@@ -211,12 +216,14 @@ class Loader:
         return Draws(chosen, torch.tensor(epoch % 2 == 1), shift, changes, mixing)
 
     def batch(self, draws: Draws, size: tuple[int, int] | None = None) -> Batch:
-        """What a step trains on.
+        """What a step trains on: of the batch that is drawn, what this process takes.
 
         Args:
             draws: from `draw`, on the device.
             size: (height, width) that images are scaled down to, after they were changed; None leaves them as they are.
         """
+        if self._part is not None:
+            draws = self._own(draws, *self._part(len(draws.chosen)))
 
         def change(values: Tensor) -> Tensor:
             if self.augment is not None:
@@ -226,10 +233,21 @@ class Loader:
         # What needs no arithmetic is done while pixels are bytes.
         mirrored = None if self._mirrored_first is None else self._mirrored_first[draws.chosen] ^ draws.turned
         pixels = moved(self.pixels, draws.chosen, draws.shift if self.translate_pixels else None, mirrored)
-        inputs, share = self.standardise(pixels, change), None
+        inputs, labels = self.standardise(pixels, change), self.labels[draws.chosen]
+        if self.mixing is None:
+            return Batch(inputs, labels, None, None)
+        inputs, share = self.mixing(inputs, draws.mixing)
+        made = Batch(inputs, labels, labels.roll(1), share)
+        return made if self._part is None else Batch(*(each[1:] for each in made if each is not None))
+
+    def _own(self, draws: Draws, begin: int, end: int) -> Draws:
+        """A part of a batch; where images are mixed, with the image before it, which is mixed into its first one."""
         if self.mixing is not None:
-            inputs, share = self.mixing(inputs, draws.mixing)
-        return Batch(inputs, self.labels[draws.chosen], share)
+            places = torch.arange(begin - 1, end, device=draws.chosen.device) % len(draws.chosen)
+            part = [each[..., places] if each.dim() and each.shape[-1] else each for each in draws]
+        else:
+            part = [each[..., begin:end] if each.dim() else each for each in draws]
+        return Draws(*part)
 
     def _steps(self, images: int) -> int:
         return images // self.batch_size if self.drop_last else math.ceil(images / self.batch_size)

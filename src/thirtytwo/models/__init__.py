@@ -260,8 +260,7 @@ def renew_averages(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
 @contextlib.contextmanager
 def without_averages(network: nn.Module) -> Iterator[None]:
     """What batch normalisation sees meanwhile does not count in its running averages."""
-    layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    buffers = [buffer for layer in layers for buffer in layer.buffers()]
+    buffers = [buffer for layer in _batch_norms(network) for buffer in layer.buffers()]
     before = [buffer.clone() for buffer in buffers]
     try:
         yield
@@ -292,7 +291,17 @@ def check(network: nn.Module, classes: int, size: tuple[int, int] = (32, 32)) ->
 
 def has_batch_norm(network: nn.Module) -> bool:
     """Whether some part normalises over the batch, which takes more than one image."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    return bool(_batch_norms(network))
+
+
+def averages(network: nn.Module) -> list[torch.Tensor]:
+    """Running averages of means and variances, which follow the images that batch normalisation sees in training."""
+    buffers = [buffer for layer in _batch_norms(network) for buffer in layer.buffers()]
+    return [buffer for buffer in buffers if buffer.is_floating_point()]
+
+
+def _batch_norms(network: nn.Module) -> list[nn.Module]:
+    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32), *, backward: bool = True) -> float:

@@ -259,6 +259,9 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
         yield "Teacher", f"{teacher.model} (fingerprint {teacher.fingerprint[:12]}), {how}"
     yield "Machine", facts.machine
     yield "Device", f"{facts.device_name} ({facts.device}), {facts.precision}"
+    if facts.ranks > 1 or facts.resumed_by_ranks:
+        later = f", later {', '.join(map(str, facts.resumed_by_ranks))}" if facts.resumed_by_ranks else ""
+        yield "Processes", f"{facts.ranks}{later}, each with a part of every batch"
     yield "Kernels", facts.kernels
     yield "Threads", str(facts.threads)
     if result is not None:

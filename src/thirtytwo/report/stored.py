@@ -75,6 +75,10 @@ class Environment(_Facts):
     precision: str
     kernels: str
     threads: PositiveInt
+    ranks: PositiveInt = 1
+    """Processes that trained together, each on such a device."""
+    resumed_by_ranks: tuple[PositiveInt, ...] = ()
+    """How many there were from then on, where the run was resumed by another number of them."""
     versions: dict[str, str]
     commit: str | None = None
     """None where the package did not run from a checkout."""

@@ -305,7 +305,7 @@ class Screen:
         trial = student.trial
         self.console.print(
             f"[bold]the student: {trial.accuracy:.2%}[/bold] of the same {chosen.images:,} images, of which its "
-            f"teacher names {chosen.accuracy:.2%} rightly; they agree about {student.agreement:.2%}"
+            f"teacher names {chosen.accuracy:.2%} rightly; they agree about {student.agreement:.2%} of them"
         )
         self.say(
             f"its answers take {student.work:.0%} of the work; {duration(trial.seconds)} of training"

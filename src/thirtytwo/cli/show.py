@@ -116,7 +116,7 @@ class Screen:
             self.say(f"left out: {plural(len(left_out.indices), 'training image')} named in {names}")
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
-        if recipe.model.name != "custom":
+        if recipe.model.name not in ("custom", "timm"):  # others' networks need not be countable without weights
             images = facts["training_images"] + facts["validation_images"]
             work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
             self.say(f"to compute: {scaled(work.flops, 'FLOP')}")

@@ -309,10 +309,6 @@ VARIANTS = {
         ["model.widths=[64, 128, 256]", "model.blocks=[6, 6, 6]"],
     ),
     "PyramidNet-110, a = 48 (Han, Kim & Kim 2017, arXiv 1610.02915)": ("pyramidnet", ["model.widening=48"]),
-    "PyramidNet-272, a = 200 (the same)": (
-        "pyramidnet",
-        ["model.widening=200", "model.blocks=[30, 30, 30]", "model.bottleneck=true"],
-    ),
 }
 """Published networks that a recipe's settings make: its name, and what to set."""
 

@@ -120,7 +120,7 @@ class Screen:
         if (teacher := recipe.teacher).model:
             how = f"{teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}"
             self.say(f"taught by {teacher.model}: {how}")
-        if recipe.model.name != "custom":
+        if recipe.model.name not in ("custom", "timm"):  # others' networks need not be countable without weights
             images = facts["training_images"] + facts["validation_images"]
             work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
             self.say(f"to compute: {scaled(work.flops, 'FLOP')}")

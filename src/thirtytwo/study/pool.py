@@ -100,6 +100,24 @@ class Pool(Protocol):
         """Ask all trainings to write a checkpoint and end after their step; safe in a signal handler."""
 
 
+def in_order(pool: Pool, tasks: Iterable[Task]) -> Generator[tuple[Task, Ended]]:
+    """What a pool tells of tasks, in their own order: what ends early waits for those before it."""
+    ahead: deque[Task] = deque()
+    ended: dict[Task, Ended] = {}
+
+    def taken() -> Iterator[Task]:
+        for task in tasks:
+            ahead.append(task)
+            yield task
+
+    with contextlib.closing(pool.run(taken())) as done:
+        for task, end in done:
+            ended[task] = end
+            while ahead and ahead[0] in ended:
+                first = ahead.popleft()
+                yield first, ended.pop(first)
+
+
 class Local:
     """One training after another, in this process."""
 
@@ -115,20 +133,19 @@ class Local:
         """See `Pool`."""
         self._stop = False
         for task in tasks:
-            if self._stop:
-                raise Interrupted(task.run)
-            ended = self._work(task, judge)
+            ended = Ended("interrupted") if self._stop else self._work(task, judge)
             if ended.how == "interrupted":
-                raise Interrupted(task.run)
+                raise Interrupted
             yield task, ended
 
     def _work(self, task: Task, judge: Judge | None) -> Ended:
         self._watcher.begins(task)
         try:
-            for event in task.work(self._hold, judge and functools.partial(judge, task)):
-                if isinstance(event, Ended):
-                    return event
-                self._watcher.happens(task, event)
+            with contextlib.closing(task.work(self._hold, judge and functools.partial(judge, task))) as events:
+                for event in events:
+                    if isinstance(event, Ended):
+                        return event
+                    self._watcher.happens(task, event)
         finally:
             self._training = None
             self._watcher.ends(task)
@@ -196,7 +213,7 @@ class OnRay:
         self._watcher = watcher or Watcher()
         self._threads = torch.get_num_threads()
         self._demand: dict[str, float] = {}  # of a training
-        self._connected = self._stop = False
+        self._connected = self._stop = self._is_alone = False
         self._workers: list[_Worker] = []
         self._kind: dict[str, Any] = {}  # of the machines that are used
         self._left_out: dict[str, str] = {}  # machines that are not, and why
@@ -253,20 +270,19 @@ class OnRay:
         try:
             while True:
                 busy = [worker.job.task for worker in self._workers if worker.job]
-                while more is not None and not self._stop and len(busy) + len(waiting) < max(self.room, 1):
+                while more is not None and len(busy) + len(waiting) < max(self.room, 1):
                     if (task := next(more, None)) is None:
                         more = None
-                    elif task.is_finished:
+                    elif task.is_finished and not self._stop:
                         yield task, Ended("found")
                     elif task.path in {other.path for other in (*busy, *waiting)}:
                         twins.append(task)
                     else:
                         waiting.append(task)
-                if self._stop and (stopped := [*busy, *waiting]):
-                    self._recall()
-                    raise Interrupted(stopped[0].run)
-                if not busy and not waiting and more is None:
+                if not busy and not waiting:
                     return
+                if self._stop:
+                    raise Interrupted
                 self._hire(len(busy) + len(waiting))
                 for worker in self._workers:
                     if waiting and worker.is_ready and worker.job is None:
@@ -280,17 +296,16 @@ class OnRay:
                     if isinstance(item, Exception):
                         self._lose(worker, item)
                         losses[task.path] += 1
-                        if losses[task.path] >= LOSSES:
+                        if losses[task.path] == LOSSES:
                             raise WorkerLost(
-                                f"{task.recipe.name}, {task.words}: {LOSSES} processes died under it, the last one by "
-                                f"{_first_line(item)}; expected it to end; see Ray's logs of that machine, which may "
-                                "lack memory"
+                                f"{task.recipe.name}, {task.words}: {LOSSES} processes died under it, one after another "
+                                f"({_first_line(item)}); expected it to end; see whether these machines lack memory"
                             )
                         waiting.appendleft(task)
                     elif isinstance(item, Ended):
                         self._finish(worker)
                         if item.how == "interrupted":
-                            raise Interrupted(task.run)
+                            raise Interrupted
                         yield task, item
                         same = [twin for twin in twins if twin.path == task.path]
                         twins = [twin for twin in twins if twin.path != task.path]
@@ -384,12 +399,17 @@ class OnRay:
             if machine is None or free[machine] < 1:
                 break
             self._workers.append(self._start(machine))
-        if not self._workers and self._left_out and not self._machines:
+        if self._workers or any(machine.room for machine in self._machines):
+            self._is_alone = False
+        elif self._left_out:
             reasons = "; ".join(self._left_out.values())
             raise ClusterError(
                 f"Ray cluster {self._address}: none of its machines can be used: {reasons}; expected the same versions "
                 "as here on machines of one kind; install them there"
             )
+        elif not self._is_alone:
+            self._is_alone = True
+            self._watcher.notices("no machine of the cluster is left; waiting for one to join it")
 
     def _start(self, machine: _Machine) -> _Worker:
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(machine.identity, soft=False)
@@ -410,18 +430,21 @@ class OnRay:
             self._ray.kill(worker.actor)
 
     def _lose(self, worker: _Worker, error: Exception) -> None:
-        """Tell that a worker died, and forget it."""
-        at = f"{worker.job.task.recipe.name}, {worker.job.task.words}: " if worker.job else ""
+        """Forget a worker that died."""
         self._dismiss(worker)
-        self._watcher.notices(f"{at}lost its process on {worker.machine.address} ({_first_line(error)}); trained again")
+        if worker.job is not None:
+            task, where = worker.job.task, worker.machine.address
+            self._watcher.notices(
+                f"{task.recipe.name}, {task.words}: its process on {where} died ({_first_line(error)}); another one takes over"
+            )
 
     def _leave_out(self, worker: _Worker, reason: str) -> None:
-        """Use a machine no more."""
-        self._left_out[worker.machine.identity] = f"{worker.machine.address} {reason}"
-        for other in [other for other in self._workers if other.machine == worker.machine]:
-            self._dismiss(other)
-        self._looked = -LOOK_SECONDS
-        self._watcher.notices(f"{worker.machine.address} is not used: it {reason}")
+        """Begin nothing more on a machine."""
+        self._dismiss(worker)
+        if worker.machine.identity not in self._left_out:
+            self._left_out[worker.machine.identity] = f"{worker.machine.address} {reason}"
+            self._looked = -LOOK_SECONDS
+            self._watcher.notices(f"{worker.machine.address} is not used: it {reason}")
 
     # Its workers ------------------------------------------------------------------------------------------------------
 
@@ -451,7 +474,7 @@ class OnRay:
             except self._ray.exceptions.RayError as error:
                 yield worker, error
                 continue
-            if files is not None:
+            if files:
                 unpack(worker.job.task.path, files)
             yield worker, item
 
@@ -592,8 +615,8 @@ class Remote:
         """
         sys.argv = command
         self._threads = threads
-        self._number, self._training = 0, None
-        self._training: Training | None
+        self._number = 0
+        self._training: Training | None = None
         self._stopped: set[int] = set()
         self._answers: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
 

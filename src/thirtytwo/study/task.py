@@ -24,10 +24,6 @@ from thirtytwo.train import Training, resume, train
 class Interrupted(Exception):
     """Somebody asked the trainings under way to stop; they go on where they were when the study is run again."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        super().__init__(str(run.path))
-
 
 @dataclass(frozen=True)
 class Ended:

@@ -12,7 +12,7 @@ import math
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from thirtytwo.classifier import Classifier
     from thirtytwo.cli.show import Screen
     from thirtytwo.data import Source
-    from thirtytwo.events import Epoch, Step
     from thirtytwo.recipe import Recipe
-    from thirtytwo.study import Trials
+    from thirtytwo.study import Pool, Trials, Watcher
+    from thirtytwo.study.pool import Judge
+    from thirtytwo.study.task import Ended, Task
     from thirtytwo.train import Training
 
 app = typer.Typer(
@@ -358,6 +359,21 @@ SetOption = Annotated[
 StudyOption = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder of all studies' runs; what is there is not trained again.")
 ]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Train on a Ray cluster, several at once: auto for the one that this machine is part of, or HOST:PORT of "
+        "its head.",
+    ),
+]
+GpuShareOption = Annotated[
+    float,
+    typer.Option(
+        "--gpu-share", metavar="SHARE", help="With --ray, the share of a GPU that a training takes.", min=0.01, max=1.0
+    ),
+]
 
 
 @app.command("repeat")
@@ -372,6 +388,8 @@ def repeat_command(
     overrides: SetOption = None,
     out: StudyOption = Path("runs/study"),
     device: DeviceOption = "auto",
+    ray: RayOption = None,
+    gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
     """Train a recipe with several seeds: the mean of their validation accuracies, and how much they differ.
@@ -380,29 +398,34 @@ def repeat_command(
     """
     from thirtytwo import report
     from thirtytwo.data import find
-    from thirtytwo.study import Spread, Trial, repeat
+    from thirtytwo.study import Spread, Trial, Trials, repeat
 
+    _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
     with screen.download() as progress:
         source = find(data, progress=progress)
-    trials = _trials(recipe, overrides, source, out, device)
-    screen.study_begins([trials])
+    settings = _recipe(recipe, overrides)
     done: list[Trial] = []
-    diverged: list[int] = []
-    for seed in range(first_seed, first_seed + runs):
-        try:
-            done += repeat(trials, [seed], _watch(screen))
-            screen.trial(done[-1])
-        except Diverged as error:
-            diverged.append(seed)
-            screen.say(f"seed {seed}: {error}")
+    diverged: dict[int, Diverged] = {}
+
+    def tell(seed: int, error: Diverged) -> None:
+        diverged[seed] = error
+        screen.say(f"seed {seed}: {error}")
+
+    with screen.trials_under_way(runs) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+        trials = Trials.of(settings, source, out, device, pool)
+        screen.study_begins([trials])
+        for trial in repeat(trials, range(first_seed, first_seed + runs), pool, tell):
+            done.append(trial)
+            screen.trial(trial)
     if not done:
         raise Diverged(f"all of {runs} trainings diverged; expected some that do not; lower the learning rate")
+    done.sort(key=lambda trial: trial.seed)  # on a cluster, they end in another order
     spread = Spread.of([trial.accuracy for trial in done])
     figure = report.write_spread(trials.path, {trials.recipe.name: spread})
     if as_json:
         seeds = [trial.seed for trial in done]
-        facts = {"seeds": seeds, "diverged_seeds": diverged, **spread.to_json(), "figure": str(figure)}
+        facts = {"seeds": seeds, "diverged_seeds": sorted(diverged), **spread.to_json(), "figure": str(figure)}
         _print_json({**_told(trials), **facts})
     else:
         screen.spread(spread, figure)
@@ -421,6 +444,8 @@ def compare_command(
     ] = False,
     out: StudyOption = Path("runs/study"),
     device: DeviceOption = "auto",
+    ray: RayOption = None,
+    gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
     """Is B better than A? Trainings in pairs, of the same seed, until it is clear or there have been N pairs.
@@ -430,19 +455,21 @@ def compare_command(
     """
     from thirtytwo import report
     from thirtytwo.data import find
-    from thirtytwo.study import Comparison, compare
+    from thirtytwo.study import Comparison, Trials, compare
 
+    _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
     with screen.download() as progress:
         source = find(data, progress=progress).in_memory()
-    one, other = (_trials(name, overrides, source, out, device) for name in (first, second))
-    if one.path == other.path:
-        screen.say("These are the same recipe: every pair will be a draw.")
-    screen.study_begins([one, other])
+    recipes = [_recipe(name, overrides) for name in (first, second)]
     found = Comparison(())
-    seeds = range(first_seed, first_seed + runs)
-    for found in compare(one, other, seeds, stop_early=not all_runs, watch=_watch(screen)):
-        screen.pair(found)
+    with screen.trials_under_way(2 * runs) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+        one, other = (Trials.of(recipe, source, out, device, pool) for recipe in recipes)
+        if one.path == other.path:
+            screen.say("These are the same recipe: every pair will be a draw.")
+        screen.study_begins([one, other])
+        for found in compare(one, other, range(first_seed, first_seed + runs), stop_early=not all_runs, pool=pool):
+            screen.pair(found)
     figure = report.write_spread(other.path, {"A": found.first, "B": found.second}, f"against-{one.path.name}")
     if as_json:
         _print_json({"a": _told(one), "b": _told(other), **found.to_json(), "figure": str(figure)})
@@ -489,6 +516,8 @@ def tune_command(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of all trainings, and of what proposes values.", min=0)] = 0,
     device: DeviceOption = "auto",
+    ray: RayOption = None,
+    gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
     """Search for better values of what a recipe's [search] section lets vary.
@@ -502,26 +531,27 @@ def tune_command(
     from thirtytwo.study.tune import imported
 
     imported()
+    _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
     settings = _recipe(recipe, overrides)
     with screen.download() as progress:
         source = find(data, progress=progress).in_memory()
     folder = out or Path("runs") / "tune" / settings.name
-    screen.tuning_begins(settings, source, trials, folder)
-
-    found = tune(
-        settings,
-        source,
-        folder,
-        trials=trials,
-        seed=seed,
-        sampler=sampler.value,
-        pruner=pruner.value,
-        storage=storage,
-        device=device,
-        watch=lambda _, training: _watched(screen, training),
-        done=screen.tuning_trial,
-    )
+    with screen.trials_under_way(trials) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+        screen.tuning_begins(settings, source, trials, folder)
+        found = tune(
+            settings,
+            source,
+            folder,
+            trials=trials,
+            seed=seed,
+            sampler=sampler.value,
+            pruner=pruner.value,
+            storage=storage,
+            device=device,
+            pool=pool,
+            done=screen.tuning_trial,
+        )
     page = report.write_tuning(folder, found)
     if as_json:
         _print_json({**found.to_json(), "page": str(page)})
@@ -531,36 +561,69 @@ def tune_command(
 
 @app.command("ensemble")
 def ensemble_command(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="Run folders or model files, at least two.")],
+    models: Annotated[
+        list[Path] | None, typer.Argument(metavar="MODEL", help="Run folders or model files, at least two.")
+    ] = None,
+    train: Annotated[
+        int, typer.Option("--train", metavar="N", help="Train N seeds of RECIPE first, and choose among them, too.", min=0)
+    ] = 0,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="RECIPE", help="For --train; changes may follow: 'fast94 epochs=20'."),
+    ] = None,
+    first_seed: SeedOption = 0,
     data: DataOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="For the ensemble. Without it: ensembles/<n>.")
     ] = None,
     device: DeviceOption = "auto",
+    ray: RayOption = None,
+    gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
     """Let models answer together: their probabilities are averaged, with weights chosen on the validation images.
 
-    What comes out is a model like any other, for `evaluate` and `predict`. The test set is not opened.
+    What comes out is a model like any other, for `evaluate` and `predict`. The test set is not opened. What --train
+    trains is kept in runs/study, where `repeat` and `compare` find it, too.
     """
     from thirtytwo import Classifier, environment
     from thirtytwo.data import find
-    from thirtytwo.errors import InputError, RunError
     from thirtytwo.run import Run, write_atomic
-    from thirtytwo.study import ensemble
+    from thirtytwo.study import Trials, ensemble, repeat
 
-    if len(models) < 2:
-        raise InputError(f"{len(models)} model; expected at least two; name more")
+    paths = list(models or [])
+    if len(paths) + train < 2:
+        raise InputError(
+            f"{len(paths)} models and --train {train}; expected at least two models; name more, or let more be trained"
+        )
+    if not train and (recipe, ray, first_seed) != (None, None, 0):
+        raise InputError("--recipe, --first-seed and --ray: are for what is trained; expected --train N as well")
+    _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
     folder = out or next(place for n in itertools.count(1) if not (place := Path("ensembles") / str(n)).exists())
     if folder.exists():
         raise RunError(f"{folder}: exists already; expected a new folder; choose another --out")
-    members = [Classifier.load(model, device=environment.device(device)) for model in models]
+    members = [Classifier.load(path, device=environment.device(device)) for path in paths]
     with screen.download() as progress:
-        source = find(data or members[0].facts.get("spec"), progress=progress).in_memory()
-    screen.warn(source, source.read_training().warnings)
+        source = find(data or (members[0].facts.get("spec") if members else None), progress=progress).in_memory()
+    if train:
+        settings = _recipe(recipe, None)
+        with screen.trials_under_way(train) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+            trials = Trials.of(settings, source, device=device, pool=pool)
+            screen.study_begins([trials])
+            seeds = range(first_seed, first_seed + train)
+            for trial in repeat(trials, seeds, pool, lambda seed, error: screen.say(f"seed {seed}: {error}")):
+                screen.trial(trial)
+        # In the order of the seeds, in whichever they ended: ties between models are decided by it.
+        trained = [trials.run(seed).path for seed in seeds if trials.is_finished(seed)]
+        members += [Classifier.load(path, device=environment.device(device)) for path in trained]
+        paths += trained
+        if len(paths) < 2:
+            raise Diverged(f"{train - len(trained)} of {train} trainings diverged; expected two models at least")
+    else:
+        screen.warn(source, source.read_training().warnings)
     with screen.busy("asking them about the validation images"):
-        chosen = ensemble(members, list(map(str, models)), source)
+        chosen = ensemble(members, list(map(str, paths)), source)
     folder.mkdir(parents=True)
     chosen.ensemble.save(Run(folder).model_path)
     result = {**chosen.to_json(), "out": str(folder)}
@@ -588,6 +651,8 @@ def audit_command(
         Path | None, typer.Option("--out", metavar="DIR", help="For what is found. Without it: audits/<name>.")
     ] = None,
     device: DeviceOption = "auto",
+    ray: RayOption = None,
+    gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
     """Search a data set for wrong labels, duplicates, leaks between its splits, and images that show nothing.
@@ -601,20 +666,15 @@ def audit_command(
     from thirtytwo.study import audit, findings, label_errors
 
     label_errors.check_installed()
+    _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
     with screen.download() as progress:
         source = find(spec, progress=progress).in_memory()
     settings = _recipe(recipe, None)
     folder = out or Path("audits") / source.name
     screen.audit_begins(source, recipe, networks, folder)
-    with screen.networks_under_way(networks) as show:
-
-        def watch(number: int, training: Training) -> None:
-            with _to_the_end(screen, training):
-                for event in training:
-                    show(number, event)
-
-        found = audit(source, settings, folder, folds=networks, seed=seed, device=device, watch=watch, busy=screen.busy)
+    with screen.networks_under_way(networks) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+        found = audit(source, settings, folder, folds=networks, seed=seed, device=device, pool=pool, busy=screen.busy)
     write_atomic(folder / "label_issues.csv", findings.table(findings.ISSUE_COLUMNS, found.issues))
     write_atomic(folder / "duplicates.csv", findings.table(findings.PAIR_COLUMNS, found.pairs))
     write_atomic(folder / "odd_images.csv", findings.table(findings.ODD_COLUMNS, found.odd))
@@ -624,13 +684,6 @@ def audit_command(
         _print_json({**found.to_json(), "page": str(page)})
     else:
         screen.audit(found, page)
-
-
-def _trials(words: str | None, overrides: list[str] | None, source: Source, out: Path, device: str) -> Trials:
-    """The trainings of a recipe; see `_recipe`."""
-    from thirtytwo.study import Trials
-
-    return Trials.of(_recipe(words, overrides), source, out, device)
 
 
 def _recipe(words: str | None, overrides: list[str] | None) -> Recipe:
@@ -651,37 +704,58 @@ def _told(trials: Trials) -> dict[str, Any]:
     return {**facts, "runs": str(trials.path)}
 
 
-def _watch(screen: Screen) -> Callable[[Training], None]:
-    """Shows a training of a study while it goes on, and lets it be interrupted."""
+def _check_cluster(ray: str | None, gpu_share: float) -> None:
+    """What --ray needs, before anything is downloaded."""
+    if ray is not None:
+        from thirtytwo.study import pool
 
-    def watch(training: Training) -> None:
-        for _ in _watched(screen, training):
-            pass
-
-    return watch
-
-
-def _watched(screen: Screen, training: Training) -> Generator[Step | Epoch]:
-    """The events of a study's training, shown as they are passed on."""
-    with _to_the_end(screen, training), screen.trial_under_way(training) as show:
-        for event in training:
-            show(event)
-            yield event
+        pool.imported()
+    elif gpu_share != 1:
+        raise InputError(f"--gpu-share {gpu_share:g}: expected --ray as well; on its own, a training has a GPU to itself")
 
 
 @contextlib.contextmanager
-def _to_the_end(screen: Screen, training: Training) -> Iterator[None]:
-    """Let a study's training be interrupted, which ends the command."""
-    with _interruptible(training) as received:
-        yield
-    if training.interrupted:
-        screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
-        raise typer.Exit(128 + received[0])
+def _pool(screen: Screen, display: Watcher, ray: str | None, gpu_share: float, device: str) -> Iterator[Pool]:
+    """Where a study's trainings run: here, or on a Ray cluster; shown while they go on, and to be interrupted."""
+    from thirtytwo.study import Local, OnRay
+
+    if ray is None:
+        yield _Interruptible(Local(display), screen)
+        return
+    with OnRay(ray, device=device, gpu_share=gpu_share, watcher=display) as pool:
+        screen.cluster(ray, pool.room)
+        yield _Interruptible(pool, screen)
+
+
+class _Interruptible:
+    """A pool whose trainings Ctrl-C and a polite kill stop, with checkpoints; that ends the command."""
+
+    def __init__(self, pool: Pool, screen: Screen) -> None:
+        self._pool, self._screen = pool, screen
+
+    def run(self, tasks: Iterable[Task], judge: Judge | None = None) -> Generator[tuple[Task, Ended]]:
+        from thirtytwo.study import Interrupted
+
+        with _interruptible(self) as received:
+            try:
+                yield from self._pool.run(tasks, judge)
+            except Interrupted:
+                if not received:
+                    raise
+        if received:
+            self._screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
+            raise typer.Exit(128 + received[0])
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._pool.ask(function, *arguments)
+
+    def interrupt(self) -> None:
+        self._pool.interrupt()
 
 
 @contextlib.contextmanager
-def _interruptible(training: Training) -> Iterator[list[int]]:
-    """Let Ctrl-C and a polite kill end the training after its step, with a checkpoint; a second one ends it at once.
+def _interruptible(training: Training | Pool) -> Iterator[list[int]]:
+    """Let Ctrl-C and a polite kill end training after a step, with a checkpoint; a second one ends it at once.
 
     Yields a list to which the signals that arrive are appended.
     """

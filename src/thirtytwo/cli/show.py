@@ -23,6 +23,7 @@ from thirtytwo.report.wording import duration, plural
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
+    from thirtytwo.cli.studies import NetworksDisplay, TrialsDisplay
     from thirtytwo.recipe import Recipe
     from thirtytwo.run import Run
     from thirtytwo.study import Audit, Chosen, Comparison, Spread, Trial, Trials, Tuned, TuningTrial
@@ -209,21 +210,21 @@ class Screen:
         self.say(f"seed {trial.seed}: {trial.accuracy:.2%}, loss {trial.loss:.4f} ({how})")
 
     @contextlib.contextmanager
-    def trial_under_way(self, training: Training) -> Iterator[Callable[[Step | Epoch], None]]:
-        """Yields what shows the events of a training in one line, which goes when it ends."""
+    def trials_under_way(self, trials: int) -> Iterator[TrialsDisplay]:
+        """Yields what shows the trainings of a study in lines that go when they end.
+
+        Args:
+            trials: how many there may be.
+        """
+        from thirtytwo.cli.studies import TrialsDisplay
+
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[state]}"))
-        hidden = not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=hidden) as progress:
-            words = f"{training.recipe.name}, seed {training.seed}"
-            task = progress.add_task(words, total=training.recipe.epochs, state="")
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+            yield TrialsDisplay(self, progress, trials)
 
-            def show(event: Step | Epoch) -> None:
-                if isinstance(event, Step):
-                    left = datetime.timedelta(seconds=round(event.seconds_left))
-                    done = event.epoch - 1 + event.step / event.steps
-                    progress.update(task, completed=done, state=f"acc {event.accuracy:.1%}  {left} left")
-
-            yield show
+    def cluster(self, address: str, room: int) -> None:
+        """What trainings run on."""
+        self.say(f"Ray cluster {address}: room for {plural(room, 'training')} at once")
 
     def tuning_begins(self, recipe: Recipe, source: Source, trials: int, folder: Path) -> None:
         """What is searched, and where."""
@@ -288,27 +289,13 @@ class Screen:
         )
 
     @contextlib.contextmanager
-    def networks_under_way(self, networks: int) -> Iterator[Callable[[int, Step | Epoch], None]]:
-        """Yields what shows the events of one network after another, counted from 0, in one bar for all of them."""
+    def networks_under_way(self, networks: int) -> Iterator[NetworksDisplay]:
+        """Yields what shows the trainings of an audit's networks in one bar for all of them."""
+        from thirtytwo.cli.studies import NetworksDisplay
+
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[state]}"))
-        hidden = not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=hidden) as progress:
-            task = progress.add_task("", total=networks, state="", visible=False)
-
-            def show(network: int, event: Step | Epoch) -> None:
-                words = f"network {network + 1} of {networks}"
-                if isinstance(event, Epoch):
-                    if hidden:
-                        self.say(f"{words}: epoch {event.epoch}, training accuracy {event.train_accuracy:.1%}")
-                    return
-                done = (event.epoch - 1 + event.step / event.steps) / event.epochs
-                # Of all networks, at the speed of this one.
-                ahead = event.seconds_left * (networks - network - done) / max(1 - done, 1e-3)
-                left = datetime.timedelta(seconds=round(ahead))
-                state = f"epoch {event.epoch}/{event.epochs}  acc {event.accuracy:.1%}  {left} left"
-                progress.update(task, completed=network + done, description=words, state=state, visible=True)
-
-            yield show
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+            yield NetworksDisplay(self, progress, networks)
 
     def audit(self, audit: Audit, page: Path) -> None:
         """What was found, in short."""

@@ -4,7 +4,9 @@ from thirtytwo.study.audit import audit
 from thirtytwo.study.compare import Comparison, Pair, compare
 from thirtytwo.study.ensemble import Chosen, Member, ensemble
 from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview
+from thirtytwo.study.pool import Local, OnRay, Pool, Watcher
 from thirtytwo.study.spread import Spread
+from thirtytwo.study.task import Interrupted
 from thirtytwo.study.trials import Trial, Trials, repeat
 from thirtytwo.study.tune import Tuned, TuningTrial, tune
 
@@ -12,16 +14,21 @@ __all__ = [
     "Audit",
     "Chosen",
     "Comparison",
+    "Interrupted",
     "LabelIssue",
+    "Local",
     "Member",
     "OddImage",
+    "OnRay",
     "Overview",
     "Pair",
+    "Pool",
     "Spread",
     "Trial",
     "Trials",
     "Tuned",
     "TuningTrial",
+    "Watcher",
     "audit",
     "compare",
     "ensemble",

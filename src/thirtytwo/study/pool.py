@@ -64,19 +64,15 @@ class Watcher:
     def happens(self, task: Task, event: Step | Epoch) -> None:
         """A step or an epoch of it."""
 
-    def ends(self, task: Task) -> None:
-        """It is no longer worked on, however it ended."""
+    def ends(self, task: Task, ended: Ended | None) -> None:
+        """It is no longer worked on; None where it has not ended: it was lost, and will be begun once more."""
 
-    def notices(self, words: str) -> None:
+    def tells(self, words: str) -> None:
         """Something that a user should know."""
 
 
 class Pool(Protocol):
     """A place where trainings run."""
-
-    @property
-    def is_parallel(self) -> bool:
-        """Whether there may be several at once."""
 
     def run(self, tasks: Iterable[Task], judge: Judge | None = None) -> Generator[tuple[Task, Ended]]:
         """Work off tasks.
@@ -121,8 +117,6 @@ def in_order(pool: Pool, tasks: Iterable[Task]) -> Generator[tuple[Task, Ended]]
 class Local:
     """One training after another, in this process."""
 
-    is_parallel = False
-
     def __init__(self, watcher: Watcher | None = None) -> None:
         """With somebody who watches, or unseen."""
         self._watcher = watcher or Watcher()
@@ -140,16 +134,19 @@ class Local:
 
     def _work(self, task: Task, judge: Judge | None) -> Ended:
         self._watcher.begins(task)
+        ended = None
         try:
             with contextlib.closing(task.work(self._hold, judge and functools.partial(judge, task))) as events:
                 for event in events:
                     if isinstance(event, Ended):
-                        return event
-                    self._watcher.happens(task, event)
+                        ended = event
+                    else:
+                        self._watcher.happens(task, event)
         finally:
             self._training = None
-            self._watcher.ends(task)
-        raise AssertionError("a task says how it ended")
+            self._watcher.ends(task, ended)
+        assert ended is not None, "a task says how it ended"
+        return ended
 
     def _hold(self, training: Training) -> None:
         self._training = training
@@ -190,8 +187,6 @@ class OnRay:
 
     Workers are processes that hold their share of a machine and work off one task after another.
     """
-
-    is_parallel = True
 
     def __init__(
         self, address: str, *, device: str = "auto", gpu_share: float = 1.0, watcher: Watcher | None = None
@@ -274,7 +269,10 @@ class OnRay:
                     if (task := next(more, None)) is None:
                         more = None
                     elif task.is_finished and not self._stop:
-                        yield task, Ended("found")
+                        found = Ended("found")
+                        self._watcher.begins(task)
+                        self._watcher.ends(task, found)
+                        yield task, found
                     elif task.path in {other.path for other in (*busy, *waiting)}:
                         twins.append(task)
                     else:
@@ -303,7 +301,7 @@ class OnRay:
                             )
                         waiting.appendleft(task)
                     elif isinstance(item, Ended):
-                        self._finish(worker)
+                        self._finish(worker, item)
                         if item.how == "interrupted":
                             raise Interrupted
                         yield task, item
@@ -409,7 +407,7 @@ class OnRay:
             )
         elif not self._is_alone:
             self._is_alone = True
-            self._watcher.notices("no machine of the cluster is left; waiting for one to join it")
+            self._watcher.tells("no machine of the cluster is left; waiting for one to join it")
 
     def _start(self, machine: _Machine) -> _Worker:
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(machine.identity, soft=False)
@@ -425,7 +423,7 @@ class OnRay:
     def _dismiss(self, worker: _Worker) -> None:
         self._workers.remove(worker)
         if worker.job is not None:
-            self._watcher.ends(worker.job.task)
+            self._watcher.ends(worker.job.task, None)
         with contextlib.suppress(Exception):  # that it is gone already
             self._ray.kill(worker.actor)
 
@@ -434,7 +432,7 @@ class OnRay:
         self._dismiss(worker)
         if worker.job is not None:
             task, where = worker.job.task, worker.machine.address
-            self._watcher.notices(
+            self._watcher.tells(
                 f"{task.recipe.name}, {task.words}: its process on {where} died ({_first_line(error)}); another one takes over"
             )
 
@@ -444,7 +442,7 @@ class OnRay:
         if worker.machine.identity not in self._left_out:
             self._left_out[worker.machine.identity] = f"{worker.machine.address} {reason}"
             self._looked = -LOOK_SECONDS
-            self._watcher.notices(f"{worker.machine.address} is not used: it {reason}")
+            self._watcher.tells(f"{worker.machine.address} is not used: it {reason}")
 
     # Its workers ------------------------------------------------------------------------------------------------------
 
@@ -539,9 +537,9 @@ class OnRay:
             self._shipped[key] = self._ray.put(source.with_training(images))
         return self._shipped[key]
 
-    def _finish(self, worker: _Worker) -> None:
+    def _finish(self, worker: _Worker, ended: Ended) -> None:
         assert worker.job is not None
-        self._watcher.ends(worker.job.task)
+        self._watcher.ends(worker.job.task, ended)
         worker.job = None
 
     def _recall(self) -> None:
@@ -555,7 +553,7 @@ class OnRay:
                 if isinstance(item, Exception):
                     self._dismiss(worker)
                 elif isinstance(item, Ended):
-                    self._finish(worker)
+                    self._finish(worker, item)
                 elif isinstance(item, Epoch) and worker.job is not None:
                     worker.actor.answer.remote(worker.job.number, True)  # if it waits for a judge
         for worker in [worker for worker in self._workers if worker.job]:

@@ -153,10 +153,12 @@ def tune(
     )
     begun = len(study.get_trials())
     # Gone on with, it shall not propose once more what it proposed at the beginning.
-    study.sampler = _sampler(optuna, sampler, seed + begun, pool.is_parallel)
+    study.sampler = _sampler(optuna, sampler, seed + begun)
     if not begun:
         study.enqueue_trial(_own(recipe))
-    search = _Search(optuna, study, recipe, base, source, out, seed, device, pool, trials, done)
+    running = optuna.trial.TrialState.RUNNING
+    left_behind = [optuna.trial.Trial(study, each._trial_id) for each in study.get_trials(states=(running,))]
+    search = _Search(optuna, study, recipe, base, source, out, seed, device, pool, trials, done, left_behind)
     while search.number_ended < trials:
         search.go_on()
     return _found(optuna, study, recipe, base, out)
@@ -166,7 +168,8 @@ def tune(
 class _Search:
     """A search while it goes on."""
 
-    optuna: Any
+    api: Any
+    """Optuna."""
     study: optuna.study.Study
     recipe: Recipe
     """The one with the values that may vary."""
@@ -180,9 +183,11 @@ class _Search:
     trials: int
     """That there shall be in all."""
     done: Callable[[TuningTrial], None]
+    left_behind: list[optuna.trial.Trial]
+    """By earlier processes, unless another one is still at them."""
+    taken_over: set[int] = field(default_factory=set)
+    """Those that were left behind, and tried."""
     under_way: dict[int, optuna.trial.Trial] = field(default_factory=dict)
-    left_behind: set[int] = field(default_factory=set)
-    """Of these, those that an earlier process began, or another one is at."""
     told: set[tuple[int, int]] = field(default_factory=set)
     """Trials and the epochs that the study knows of."""
 
@@ -199,15 +204,13 @@ class _Search:
 
     def _tasks(self) -> Iterator[Task]:
         """Each with the values that are proposed when there is room for it; those that were left behind come first."""
-        running = self.optuna.trial.TrialState.RUNNING
-        for each in self.study.get_trials(states=(running,)):
-            if self.number_ended + len(self.under_way) >= self.trials:
-                return
-            if each.number not in self.left_behind:  # by which it would be tried again without end
-                self.left_behind.add(each.number)
-                yield from self._task(self.optuna.trial.Trial(self.study, each._trial_id))
         while self.number_ended + len(self.under_way) < self.trials:
-            yield from self._task(self.study.ask())
+            if self.left_behind:
+                trial = self.left_behind.pop(0)
+                self.taken_over.add(trial.number)
+            else:
+                trial = self.study.ask()
+            yield from self._task(trial)
 
     def _task(self, trial: optuna.trial.Trial) -> Iterator[Task]:
         """The training with the values of a trial; none if no recipe can have them."""
@@ -217,7 +220,7 @@ class _Search:
             recipe = _with(self.base, values)
             trainings = Trials.of(recipe, self.source, self.out / "trials", self.device, self.pool)
         except RecipeError:
-            self._end(trial.number, trial, self.optuna.trial.TrialState.FAIL)
+            self._end(trial.number, trial, self.api.trial.TrialState.FAIL)
             return
         self.under_way[trial.number] = trial
         yield trainings.task(self.seed, trial.number, f"trial {trial.number}")
@@ -234,7 +237,7 @@ class _Search:
 
     def _tell(self, task: Task, ended: Ended) -> None:
         trial = self.under_way.pop(task.number)
-        states = self.optuna.trial.TrialState
+        states = self.api.trial.TrialState
         if ended.how in ("trained", "found"):
             self._end(task.number, trial, states.COMPLETE, float(task.run.result["validation"]["accuracy"]))
         elif ended.how == "given up":
@@ -243,12 +246,12 @@ class _Search:
         elif isinstance(ended.error, Diverged | OutOfMemory | RecipeError):  # such as a network that they do not fit
             shutil.rmtree(task.path.parent, ignore_errors=True)
             self._end(task.number, trial, states.FAIL)
-        elif not (isinstance(ended.error, RunInUse) and task.number in self.left_behind):  # another process is at it
+        elif not (isinstance(ended.error, RunInUse) and task.number in self.taken_over):  # another process is at it
             ended.check()
 
     def _end(self, number: int, trial: optuna.trial.Trial, state: Any, accuracy: float | None = None) -> None:
         self.study.tell(trial, accuracy, state=state, skip_if_finished=True)
-        self.done(_plain(self.optuna, self.study.get_trials()[number]))
+        self.done(_plain(self.api, self.study.get_trials()[number]))
 
 
 def imported() -> Any:
@@ -268,15 +271,9 @@ def imported() -> Any:
     return optuna
 
 
-def _sampler(optuna: Any, name: Sampler, seed: int, is_parallel: bool) -> Any:
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if not is_parallel:
-        return optuna.samplers.TPESampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is new there
-        # What is under way counts as bad, so that trials at one time are not all near the same values.
-        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+def _sampler(optuna: Any, name: Sampler, seed: int) -> Any:
+    kinds = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    return kinds[name](seed=seed)
 
 
 def _pruner(optuna: Any, name: Pruner) -> Any:

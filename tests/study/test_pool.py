@@ -46,7 +46,12 @@ def trials(folder: str, *words: str, where: OnRay | None = None) -> Trials:
 def outcome(run: Run) -> tuple[Any, ...]:
     """Everything that a training comes to, but for the time that it took."""
     classifier, result = Classifier.load(run), run.result
-    return classifier.fingerprint, classifier.temperature, result["validation"], [row["train_loss"] for row in run.metrics]
+    return (
+        classifier.fingerprint,
+        classifier.temperature,
+        result["validation"],
+        [row["train_loss"] for row in run.metrics],
+    )
 
 
 def same_as_here(study: Trials, seeds: Iterable[int], *words: str) -> None:
@@ -354,9 +359,7 @@ def test_a_machine_that_dies_costs_no_training(
 
 
 @pytest.mark.slow
-def test_a_training_that_kills_its_processes_ends_the_study(
-    ray_pool: OnRay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_that_kills_its_processes_ends_the_study(ray_pool: OnRay, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     monkeypatch.setattr(pool, "LOSSES", 2)

@@ -25,7 +25,6 @@ from thirtytwo.errors import Diverged, ImageError, InputError, OutOfMemory, RunE
 if TYPE_CHECKING:
     from thirtytwo.classifier import Classifier
     from thirtytwo.cli.show import Screen
-    from thirtytwo.data import Source
     from thirtytwo.recipe import Recipe
     from thirtytwo.study import Pool, Trials, Watcher
     from thirtytwo.study.pool import Judge
@@ -565,7 +564,8 @@ def ensemble_command(
         list[Path] | None, typer.Argument(metavar="MODEL", help="Run folders or model files, at least two.")
     ] = None,
     train: Annotated[
-        int, typer.Option("--train", metavar="N", help="Train N seeds of RECIPE first, and choose among them, too.", min=0)
+        int,
+        typer.Option("--train", metavar="N", help="Train N seeds of RECIPE first, to choose among.", min=0),
     ] = 0,
     recipe: Annotated[
         str | None,
@@ -711,7 +711,9 @@ def _check_cluster(ray: str | None, gpu_share: float) -> None:
 
         pool.imported()
     elif gpu_share != 1:
-        raise InputError(f"--gpu-share {gpu_share:g}: expected --ray as well; on its own, a training has a GPU to itself")
+        raise InputError(
+            f"--gpu-share {gpu_share:g}: expected --ray as well; without it, there is one training at a time"
+        )
 
 
 @contextlib.contextmanager

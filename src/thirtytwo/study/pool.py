@@ -232,8 +232,8 @@ class OnRay:
                 said = " and ".join(f"{amount:g} {kind}" for kind, amount in self._demand.items())
                 remedy = "ask for --device cpu" if wants_gpu else "set OMP_NUM_THREADS to fewer threads"
                 raise ClusterError(
-                    f"Ray cluster {self._address}: none of its {len(self._machines)} machines has {said}; expected room "
-                    f"for a training on one of them; add a machine, or {remedy}"
+                    f"Ray cluster {self._address}: none of its {len(self._machines)} machines has {said}; expected "
+                    f"room for a training on one of them; add a machine, or {remedy}"
                 )
         except BaseException:
             self.__exit__()
@@ -296,8 +296,8 @@ class OnRay:
                         losses[task.path] += 1
                         if losses[task.path] == LOSSES:
                             raise WorkerLost(
-                                f"{task.recipe.name}, {task.words}: {LOSSES} processes died under it, one after another "
-                                f"({_first_line(item)}); expected it to end; see whether these machines lack memory"
+                                f"{task.recipe.name}, {task.words}: {LOSSES} processes died under it, one after "
+                                f"another ({_first_line(item)}); expected it to end; see whether these machines lack memory"
                             )
                         waiting.appendleft(task)
                     elif isinstance(item, Ended):
@@ -392,7 +392,9 @@ class OnRay:
             taken = Counter(worker.machine.identity for worker in self._workers)
             free = {machine: machine.room - taken[machine.identity] for machine in self._machines}
             machine = max(free, key=free.__getitem__, default=None)
-            if not self._workers and free:  # the first one decides which kind is used: the one of this machine if it can
+            if (
+                not self._workers and free
+            ):  # the first one decides which kind is used: the one of this machine if it can
                 machine = next((machine for machine in free if machine.room), None)
             if machine is None or free[machine] < 1:
                 break
@@ -433,7 +435,7 @@ class OnRay:
         if worker.job is not None:
             task, where = worker.job.task, worker.machine.address
             self._watcher.tells(
-                f"{task.recipe.name}, {task.words}: its process on {where} died ({_first_line(error)}); another one takes over"
+                f"{task.recipe.name}, {task.words}: its process on {where} died ({_first_line(error)}); it is done elsewhere"
             )
 
     def _leave_out(self, worker: _Worker, reason: str) -> None:

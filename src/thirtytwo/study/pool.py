@@ -297,7 +297,7 @@ class OnRay:
                         if losses[task.path] == LOSSES:
                             raise WorkerLost(
                                 f"{task.recipe.name}, {task.words}: {LOSSES} processes died under it, one after "
-                                f"another ({_first_line(item)}); expected it to end; see whether these machines lack memory"
+                                f"another ({_first_line(item)}); expected it to end; do these machines lack memory?"
                             )
                         waiting.appendleft(task)
                     elif isinstance(item, Ended):
@@ -391,10 +391,9 @@ class OnRay:
         while sum(worker.is_useful for worker in self._workers) < number:
             taken = Counter(worker.machine.identity for worker in self._workers)
             free = {machine: machine.room - taken[machine.identity] for machine in self._machines}
-            machine = max(free, key=free.__getitem__, default=None)
-            if (
-                not self._workers and free
-            ):  # the first one decides which kind is used: the one of this machine if it can
+            if self._workers:
+                machine = max(free, key=free.__getitem__, default=None)
+            else:  # it decides which kind is used: that of this machine if there is room here
                 machine = next((machine for machine in free if machine.room), None)
             if machine is None or free[machine] < 1:
                 break
@@ -434,8 +433,9 @@ class OnRay:
         self._dismiss(worker)
         if worker.job is not None:
             task, where = worker.job.task, worker.machine.address
+            why = _first_line(error)
             self._watcher.tells(
-                f"{task.recipe.name}, {task.words}: its process on {where} died ({_first_line(error)}); it is done elsewhere"
+                f"{task.recipe.name}, {task.words}: its process on {where} died ({why}); done elsewhere"
             )
 
     def _leave_out(self, worker: _Worker, reason: str) -> None:

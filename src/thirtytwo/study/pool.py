@@ -33,7 +33,7 @@ import torch
 from thirtytwo import environment
 from thirtytwo import teacher as teachers
 from thirtytwo.data import Exclusion, Source
-from thirtytwo.errors import ClusterError, MissingExtra, RunInUse, ThirtytwoError, WorkerLost
+from thirtytwo.errors import ClusterError, MissingExtra, RunError, ThirtytwoError, WorkerLost
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import storing, write_atomic
@@ -219,6 +219,7 @@ class OnRay:
         self._looked = -LOOK_SECONDS
         self._shipped: dict[tuple[Any, ...], Any] = {}  # data sets and teachers in the cluster's memory
         self._jobs = 0
+        self._heard: deque[tuple[_Worker, Step | Epoch | Ended | Exception]] = deque()  # while something else was asked
 
     def __enter__(self) -> Self:
         """Connect.
@@ -325,19 +326,22 @@ class OnRay:
 
     def ask(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
         """See `Pool`; waits for a first worker."""
+        dead: list[_Worker] = []
         while True:
-            worker = next((worker for worker in self._workers if worker.is_ready), None)
+            worker = next((worker for worker in self._workers if worker.is_ready and worker not in dead), None)
             if worker is None:
-                self._hire(1)
-                for _ in self._news():
-                    raise AssertionError("nobody was given anything to do")
+                self._hire(1 + sum(worker in self._workers for worker in dead))
+                heard = list(self._news())
+                self._heard.extend(heard)
                 continue
             try:
                 answer, error = self._ray.get(worker.actor.call.remote(function, *arguments))
             except self._ray.exceptions.RayTaskError:
                 raise
-            except self._ray.exceptions.RayError as lost:
-                self._lose(worker, lost)
+            except self._ray.exceptions.RayError:
+                dead.append(worker)  # what it was at, `run` will hear of
+                if worker.job is None:
+                    self._dismiss(worker)
                 continue
             if error is not None:
                 raise error
@@ -453,6 +457,8 @@ class OnRay:
 
     def _news(self) -> Iterator[tuple[_Worker, Step | Epoch | Ended | Exception]]:
         """What busy workers have to say, after a moment if there is nothing yet; an exception if they died."""
+        while self._heard:
+            yield self._heard.popleft()
         waited = {
             worker.job.stream if worker.job else worker.hello: worker
             for worker in self._workers
@@ -691,7 +697,7 @@ class Remote:
                         ended = event
                 self._training = None
                 assert ended is not None
-                if not isinstance(ended.error, RunInUse) or time.monotonic() > until:
+                if not isinstance(ended.error, RunError) or time.monotonic() > until:
                     break
                 time.sleep(0.5)
             yield ended, None if files is None else packed(place)

@@ -296,7 +296,38 @@ def test_an_ensemble_trains_its_members(program: Program, tmp_path: Path) -> Non
     assert more.code == 0, more.err
     assert "trained before" not in more.out  # seed 0 is new
     assert program(*words, "--train", "1", "--out", tmp_path / "one").code == 2
-    assert program(*words, tmp_path / "three", tmp_path / "three", "--out", tmp_path / "none").code == 2
+    words += ["--train", "2", "--first-seed", "4", "--distil", words[-1], "--seed", "1", "--out", str(tmp_path / "all")]
+    taught = program(*words, "--json")
+    assert taught.code == 0, taught.err
+    assert taught.json["distilled"]["seed"] == 1
+    again = program(*words)
+    assert again.code == 0, again.err
+    assert again.out.count("trained before") == 2
+    assert "done before" in again.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["one"], "expected at least two models"),
+        (["one", "two", "--recipe", "classic"], "expected --train N as well"),
+        (["one", "two", "--first-seed", "1"], "expected --train N as well"),
+        (["--train", "2", "--seed", "1"], "expected --distil RECIPE as well, or --first-seed"),
+        (["one", "two", "--ray", "auto"], "expected --train N, or --distil RECIPE, as well"),
+        (["--train", "2", "--distil", "classic teacher.model=x"], "the ensemble is to teach it"),
+        (["--train", "2", "--out", "taken"], "exists already"),
+        (["--train", "2", "--distil", "classic", "--out", "taken"], "exists already"),
+    ],
+)
+def test_what_an_ensemble_cannot_be_told_is_said_before_anything_is_trained(
+    program: Program, tmp_path: Path, words: list[str], said: str
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    answer = program("ensemble", "--data", SHAPES, *words)
+    assert answer.code == 2
+    assert said in answer.err
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("command", ["repeat", "compare", "tune", "ensemble", "audit"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -238,6 +239,17 @@ def test_trainings_on_a_cluster_end_with_the_same_bits(ray_pool: OnRay) -> None:
     assert not study.run(0).checkpoint_path.exists()
     assert study.run(0).environment["command"].startswith(Path(sys.argv[0]).name)
     same_as_here(study, range(3))
+
+
+@pytest.mark.slow
+def test_a_teacher_travels_with_its_recipe(ray_pool: OnRay) -> None:
+    teacher = trials("teachers").trial(7).run.path.absolute()
+    study = trials("study", f"teacher.model={teacher}", where=ray_pool)
+    list(repeat(study, [0], ray_pool))
+    shutil.move(teacher, "elsewhere")
+    list(repeat(study, [1], ray_pool))  # it has been sent, and nobody looks for it where it was
+    assert study.run(1).recipe.teacher == study.run(0).recipe.teacher == study.recipe.teacher
+    same_as_here(study, range(2), "teacher.model=elsewhere")
 
 
 @pytest.mark.slow

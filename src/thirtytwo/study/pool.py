@@ -30,13 +30,14 @@ from typing import Any, Protocol, Self, TypeVar
 
 import torch
 
-from thirtytwo import environment
+from thirtytwo import environment, models
 from thirtytwo import teacher as teachers
 from thirtytwo.data import Exclusion, Source
 from thirtytwo.errors import ClusterError, MissingExtra, RunError, ThirtytwoError, WorkerLost
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import storing, write_atomic
+from thirtytwo.settings import SpeedModel
 from thirtytwo.study.task import Ended, Interrupted, Task
 from thirtytwo.train import Training
 
@@ -457,12 +458,16 @@ class OnRay:
 
     def _news(self) -> Iterator[tuple[_Worker, Step | Epoch | Ended | Exception]]:
         """What busy workers have to say, after a moment if there is nothing yet; an exception if they died."""
+        silent = set[_Worker]()  # have nothing to add to what was heard
         while self._heard:
-            yield self._heard.popleft()
+            worker, item = self._heard.popleft()
+            if isinstance(item, Ended | Exception):
+                silent.add(worker)
+            yield worker, item
         waited = {
             worker.job.stream if worker.job else worker.hello: worker
             for worker in self._workers
-            if worker.job or not worker.is_ready
+            if worker not in silent and (worker.job or not worker.is_ready)
         }
         if not waited:
             time.sleep(LOOK_SECONDS)  # until there is another machine
@@ -577,6 +582,7 @@ class OnRay:
                     worker.actor.answer.remote(worker.job.number, True)  # if it waits for a judge
         for worker in [worker for worker in self._workers if worker.job]:
             self._dismiss(worker)
+        self._heard.clear()
 
 
 @dataclass(frozen=True)
@@ -700,7 +706,8 @@ class Remote:
                 if not isinstance(ended.error, RunError) or time.monotonic() > until:
                     break
                 time.sleep(0.5)
-            yield ended, None if files is None else packed(place)
+            result = None if files is None else packed(place)
+        yield ended, result  # last of all: whoever gets it may end this process
 
     def interrupt(self, number: int) -> None:
         """Let a job end after its step, with a checkpoint."""
@@ -727,7 +734,9 @@ class Remote:
 def _kind_of_machine(device: str) -> dict[str, Any]:
     chosen = environment.device(device)
     facts = environment.describe(chosen)
-    return {key: facts[key] for key in ("device", "device_name", "threads", "versions")}
+    # Asked whatever is trained, since a pool knows nothing of that: a machine that cannot compile rounds otherwise.
+    facts["kernels"] = models.kernels(SpeedModel(kernels="compiled"), chosen, "float32")
+    return {key: facts[key] for key in ("device", "device_name", "threads", "versions", "kernels")}
 
 
 def room_on(resources: Mapping[str, float], demand: Mapping[str, float]) -> int:

@@ -128,6 +128,7 @@ def tune(
 
     Raises:
         RecipeError: there is nothing to search for.
+        ModelError: the recipe's teacher cannot be read.
         MissingExtra: Optuna is not installed.
         Diverged: no trial came to an end.
         Interrupted: trials were asked to stop.

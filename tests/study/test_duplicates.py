@@ -128,7 +128,7 @@ def test_leaks_come_first_then_the_nearest() -> None:
 def test_distances_are_kept_for_the_same_search_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = draw(60, seed=1, duplicates=0.2).images
     training, test = drawn.take(range(40)), drawn.take(range(40, 60))
-    same = {"training": features(40), "test": features(20, seed=1)}
+    same: dict[Split, Tensor] = {"training": features(40), "test": features(20, seed=1)}
     first = find(training, test, same, kept=tmp_path / "pairs.safetensors")
     with monkeypatch.context() as without:
         without.setattr(duplicates, "compared", None)  # whoever compares again fails

@@ -16,6 +16,7 @@ from torch import Tensor
 from thirtytwo import load_data
 from thirtytwo.data import Images
 from thirtytwo.data import find as find_data
+from thirtytwo.data.images import Split
 from thirtytwo.data.shapes import draw
 from thirtytwo.study import duplicates
 from thirtytwo.study.duplicates import SAME_PICTURE, candidates, compared, find, is_flat

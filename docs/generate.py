@@ -226,8 +226,8 @@ def commands() -> str:
         "",
         "Exit codes: 0 when all went well; 2 when what was asked for cannot be done as asked, and the message says",
         "what would do; 1 when something else went wrong: no host delivered a download, the disk is full, memory ran",
-        "out, the loss became infinite, one of several processes died; 130 and 143 when Ctrl-C or a polite kill ended it,",
-        "and nothing is lost.",
+        "out, the loss became infinite, one of several processes died; 130 and 143 when Ctrl-C or a polite kill ended",
+        "it, and nothing is lost.",
         "",
     ]
     group: Any = typer.main.get_command(app)

@@ -247,14 +247,15 @@ def test_trainings_on_a_cluster_end_with_the_same_bits(ray_pool: OnRay, alone: P
 
 
 @pytest.mark.slow
-def test_a_teacher_travels_with_its_recipe(ray_pool: OnRay) -> None:
+def test_a_teacher_travels_with_its_recipe(ray_pool: OnRay, alone: Path) -> None:
     teacher = trials("teachers").trial(7).run.path.absolute()
     study = trials("study", f"teacher.model={teacher}", where=ray_pool)
     list(repeat(study, [0], ray_pool))
     shutil.move(teacher, "elsewhere")
     list(repeat(study, [1], ray_pool))  # it has been sent, and nobody looks for it where it was
     assert study.run(1).recipe.teacher == study.run(0).recipe.teacher == study.recipe.teacher
-    same_as_here(study, range(2), "teacher.model=elsewhere")
+    shutil.move("elsewhere", teacher)
+    assert_same_as_alone(study, range(2), alone)
 
 
 @pytest.mark.slow

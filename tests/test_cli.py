@@ -281,9 +281,80 @@ def test_an_ensemble_teaches_a_network_and_the_same_command_goes_on(
     assert "done before" in again.out
     assert program("train", "--resume", student["run"], "--corrupted", "0", "--json").json["test_opening"]
     assert program(*words, "--out", trained).code == 2  # holds something else
+    assert program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "ensembles" / "1").code == 2
     twice = program("ensemble", trained, tmp_path / "other", "--distil", "classic teacher.model=x")
     assert twice.code == 2
     assert "expected none, since the ensemble is to teach it" in twice.err
+
+
+def test_an_ensemble_trains_its_members(program: Program, tmp_path: Path) -> None:
+    words = ["ensemble", "--data", SHAPES, "--recipe", f"classic epochs=1 {SMALL[1]} {SMALL[5]}"]
+    answer = program(*words, "--train", "3", "--first-seed", "4", "--out", tmp_path / "three", "--json")
+    assert answer.code == 0, answer.err
+    assert [Path(member["name"]).name for member in answer.json["members"]] == ["4", "5", "6"]
+    more = program(*words, answer.json["members"][0]["name"], "--train", "1", "--out", tmp_path / "more")
+    assert more.code == 0, more.err
+    assert "trained before" not in more.out  # seed 0 is new
+    assert program(*words, "--train", "1", "--out", tmp_path / "one").code == 2
+    words += ["--train", "2", "--first-seed", "4", "--distil", words[-1], "--seed", "1", "--out", str(tmp_path / "all")]
+    taught = program(*words, "--json")
+    assert taught.code == 0, taught.err
+    assert taught.json["distilled"]["seed"] == 1
+    again = program(*words)
+    assert again.code == 0, again.err
+    assert again.out.count("trained before") == 2
+    assert "done before" in again.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["one"], "expected at least two models"),
+        (["one", "two", "--recipe", "classic"], "expected --train N as well"),
+        (["one", "two", "--first-seed", "1"], "expected --train N as well"),
+        (["--train", "2", "--seed", "1"], "expected --distil RECIPE as well, or --first-seed"),
+        (["one", "two", "--ray", "auto"], "expected --train N, or --distil RECIPE, as well"),
+        (["--train", "2", "--distil", "classic teacher.model=x"], "the ensemble is to teach it"),
+        (["--train", "2", "--out", "taken"], "exists already"),
+        (["--train", "2", "--distil", "classic", "--out", "taken"], "exists already"),
+    ],
+)
+def test_what_an_ensemble_cannot_be_told_is_said_before_anything_is_trained(
+    program: Program, tmp_path: Path, words: list[str], said: str
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    answer = program("ensemble", "--data", SHAPES, *words)
+    assert answer.code == 2
+    assert said in answer.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["repeat", "compare", "tune", "ensemble", "audit"])
+def test_without_ray_a_study_says_how_to_get_it(
+    program: Program, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    words = {"compare": ["classic", "classic"], "tune": ["classic"], "ensemble": ["--train", "2"]}.get(command, [])
+    monkeypatch.setitem(sys.modules, "ray", None)
+    answer = program(command, *words, "--ray", "auto")
+    assert answer.code == 2
+    assert "pip install 'thirtytwo[cluster]'" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--ray", "nowhere"], "no such address"),
+        (["--ray", "ray://127.0.0.1:10001"], "no such address"),
+        (["--ray", "127.0.0.1:1"], "nobody answers"),
+        (["--gpu-share", "0.5"], "expected --ray as well"),
+        (["--ray", "auto", "--gpu-share", "0"], "--gpu-share"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_a_clear_error(program: Program, words: list[str], said: str) -> None:
+    answer = program("repeat", "classic", "--data", SHAPES, *words)
+    assert answer.code == 2
+    assert said in answer.err
 
 
 def test_audit_tells_what_is_wrong_with_a_data_set(program: Program, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,20 @@ def test_bits_come_again_whether_interrupted_or_not(kernels: str, images: Images
     assert same(weights(whole), weights(again))
     assert rows(whole) == rows(again)
     assert whole.kernels == kernels
+
+
+@pytest.mark.parametrize("kernels", ["torch", "compiled"])
+def test_a_thread_of_its_own_as_on_a_cluster_changes_no_bits(kernels: str, images: Images) -> None:
+    def trained() -> Training:
+        training = train(settings(kernels), source(images))
+        training.finish()
+        return training
+
+    with ThreadPoolExecutor(1) as threads:
+        there = threads.submit(trained).result()
+    here = trained()
+    assert same(weights(there), weights(here))
+    assert rows(there) == rows(here)
 
 
 @pytest.mark.parametrize("words", [[], ["selection.drop=0.4", "image_scales=[0.75, 1.0]"]])

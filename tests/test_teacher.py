@@ -16,12 +16,15 @@ from tests.test_step import FAST, TRAINING, VARIANTS, repeated, settings_of
 from tests.test_train import rows, same, small, source, weights
 from thirtytwo import models
 from thirtytwo import recipe as recipes
+from thirtytwo import teacher as teachers
 from thirtytwo.classifier import Classifier, Ensemble
 from thirtytwo.data.images import Images
 from thirtytwo.data.loader import Standardise
 from thirtytwo.errors import InputError, ModelError, RecipeError
+from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
-from thirtytwo.study import Trials, audit
+from thirtytwo.study import Interrupted, Local, Trials, Watcher, audit
+from thirtytwo.study.task import Task
 from thirtytwo.train import Training, resume, train
 
 STANDARDISED = ["pixels.mean=[0.4, 0.5, 0.6]", "pixels.standard_deviation=[0.2, 0.25, 0.3]"]
@@ -200,6 +203,53 @@ def test_a_training_goes_on_with_its_own_teacher_only(small_images: Images, teac
     again.finish()
     shutil.rmtree(tmp_path / "elsewhere")
     resume(part.run, source(small_images)).finish()  # there is nothing left to learn
+
+
+def test_a_teacher_that_has_moved_teaches_the_same(small_images: Images, teacher: Path, tmp_path: Path) -> None:
+    recipe = teachers.identified(taught(small("epochs=2"), teacher))
+    here = train(recipe, source(small_images))
+    here.finish()
+    train(small("epochs=1"), source(small_images), seed=3, out=tmp_path / "other").finish()
+    shutil.move(teacher, tmp_path / "elsewhere")
+    there = train(recipe, source(small_images), teacher=tmp_path / "elsewhere")
+    there.finish()
+    assert same(weights(here), weights(there))
+    assert here.run.recipe == there.run.recipe
+    assert here.run.environment["teacher"] == there.run.environment["teacher"]
+    with pytest.raises(ModelError, match="has the fingerprint"):
+        train(recipe, source(small_images), teacher=tmp_path / "other")
+
+
+def test_a_study_goes_on_with_a_teacher_that_has_moved(small_images: Images, teacher: Path, tmp_path: Path) -> None:
+    class Stop(Watcher):
+        def happens(self, task: Task, event: Step | Epoch) -> None:
+            pool.interrupt()
+
+    pool, here = Local(Stop()), source(small_images)
+    study = Trials.of(taught(small(), teacher), here)
+    with pytest.raises(Interrupted):
+        study.trial(0, pool)
+    whole = Trials.of(taught(small(), teacher), here, tmp_path / "whole").trial(0)
+    shutil.move(teacher, tmp_path / "elsewhere")
+    moved = Trials.of(taught(small(), tmp_path / "elsewhere"), here)
+    assert moved.run(0).path == study.run(0).path
+    trial = moved.trial(0)
+    assert Classifier.load(trial.run).fingerprint == Classifier.load(whole.run).fingerprint
+
+
+def test_what_is_sent_of_a_teacher_is_the_whole_of_it(
+    small_images: Images, teacher: Path, several: Path, tmp_path: Path
+) -> None:
+    for place in (teacher, teacher / "model.safetensors", several):
+        content = teachers.content(taught(small(), place))
+        assert content is not None
+        (tmp_path / "sent").write_bytes(content)
+        assert Classifier.load(tmp_path / "sent").fingerprint == Classifier.load(place).fingerprint
+    assert teachers.content(small()) is None
+    assert teachers.content(taught(small(), Path("pretrained"))) is None  # is there already
+    for place in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(ModelError, match=r"teacher\.model: "):
+            teachers.content(taught(small(), place))
 
 
 def test_everything_says_who_taught(small_images: Images, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,17 +124,7 @@ class Classifier:
         Raises:
             ModelError: the file is missing, cut short, a pickle, or does not fit itself or the network.
         """
-        path = model.model_path if isinstance(model, Run) else Path(model)
-        if path == Path(PRETRAINED):
-            path = Path(__file__).with_name(f"{PRETRAINED}.safetensors")
-        if path.is_dir():
-            if not is_ensemble(path):
-                Run.open(path)
-            path = Run(path).model_path
-            if not path.exists():
-                raise ModelError(
-                    f"{path}: missing; expected a finished run; `thirtytwo train --resume {path.parent}` finishes it"
-                )
+        path = file_of(model)
         tensors, raw = read_tensors(path)
         if raw.get("format") != FORMAT:
             raise ModelError(
@@ -441,6 +431,26 @@ def unseen_share(models: Sequence[Classifier], names: Sequence[str], fingerprint
             "none of them has seen; train them with --set validation=0.1"
         )
     return fractions.pop()
+
+
+def file_of(model: str | Path | Run) -> Path:
+    """The model file that is meant; see `Classifier.load`.
+
+    Raises:
+        ModelError: there is none in a folder.
+        RunError: a folder is neither a run nor that of an ensemble.
+    """
+    path = model.model_path if isinstance(model, Run) else Path(model)
+    if path == Path(PRETRAINED):
+        return Path(__file__).with_name(f"{PRETRAINED}.safetensors")
+    if not path.is_dir():
+        return path
+    if not is_ensemble(path):
+        Run.open(path)
+    found = Run(path).model_path
+    if not found.exists():
+        raise ModelError(f"{found}: missing; expected a finished run; `thirtytwo train --resume {path}` finishes it")
+    return found
 
 
 def is_ensemble(folder: Path) -> bool:

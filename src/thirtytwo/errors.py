@@ -8,13 +8,16 @@ ThirtytwoError                     exit code 1: something outside the user's wor
 │   ├── ImageError                 an image file that cannot be read
 │   ├── ModelError                 a model file that cannot be read or does not fit
 │   ├── RunError                   a run folder that exists already, is missing, or is in use
+│   │   └── RunInUse               another process is training in it
 │   ├── DeviceError                a device this machine does not have
+│   ├── ClusterError               a Ray cluster that is not there, or has no machine that could train
 │   └── MissingExtra               an optional dependency that is not installed
 ├── DownloadError                  no host delivered the file
 ├── StorageError                   the disk is full or cannot be written
 ├── OutOfMemory                    the machine or the device ran out of memory
 ├── RankLost                       another process of the same training does not answer
 ├── RanksDiffer                    processes of the same training do not hold, or do, the same
+├── WorkerLost                     machines of a cluster died under one training, again and again
 └── Diverged                       the loss became NaN or infinite
 
 Messages follow one pattern: what was found, what was expected, what to do about it.
@@ -63,8 +66,16 @@ class RunError(InputError):
     """A run folder exists already, is missing, incomplete, or in use by another process."""
 
 
+class RunInUse(RunError):
+    """Another process, or another training in this one, is training in a run folder."""
+
+
 class DeviceError(InputError):
     """The device asked for does not exist on this machine."""
+
+
+class ClusterError(InputError):
+    """There is no Ray cluster at an address, or none of its machines can do what is asked for."""
 
 
 class MissingExtra(InputError):
@@ -89,6 +100,10 @@ class RankLost(ThirtytwoError):
 
 class RanksDiffer(ThirtytwoError):
     """Processes of the same training were started differently, or hold different weights."""
+
+
+class WorkerLost(ThirtytwoError):
+    """The processes of a cluster that were given one training died, one after another."""
 
 
 class Diverged(ThirtytwoError):

@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from thirtytwo import recipe as recipes
-from thirtytwo.errors import ModelError, RunError, StorageError
+from thirtytwo.errors import ModelError, RunError, RunInUse, StorageError
 from thirtytwo.recipe import Recipe
 
 HEADER = "thirtytwo"
@@ -66,7 +66,7 @@ class Run:
         """
         if out is not None:
             run = cls(Path(out))
-            with _storage(f"the run folder {out}"):
+            with storing(f"the run folder {out}"):
                 try:
                     run.path.mkdir(parents=True, exist_ok=True)
                 except (FileExistsError, NotADirectoryError):
@@ -74,7 +74,7 @@ class Run:
                 run._refuse_if_taken()  # asked twice: nothing is left behind in a folder that is somebody else's
         else:
             run = cls._first_free(recipe.name)
-        with run.locked(), _storage(f"the run folder {run.path}"):
+        with run.locked(), storing(f"the run folder {run.path}"):
             run._refuse_if_taken()
             remove_leftovers(run.path)
             run.recipe = recipe
@@ -95,7 +95,7 @@ class Run:
 
     @classmethod
     def _first_free(cls, name: str) -> Run:
-        with _storage("the run folder"):
+        with storing("the run folder"):
             Path("runs").mkdir(exist_ok=True)
             for number in range(1, 1_000_000):
                 # mkdir is atomic: of two runs started at once, one gets the number and the other the next.
@@ -124,14 +124,14 @@ class Run:
         """Hold the run folder for this process; the operating system lets go of it when the process dies.
 
         Raises:
-            RunError: another process holds it.
+            RunInUse: another process holds it.
         """
         lock = FileLock(self.path / ".lock")
-        with _storage(str(self.path)):
+        with storing(str(self.path)):
             try:
                 lock.acquire(blocking=False)
             except Timeout:
-                raise RunError(
+                raise RunInUse(
                     f"{self.path}: another process (or another training in this one) is using it; wait for its end, or "
                     "choose another --out"
                 ) from None
@@ -292,7 +292,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         StorageError: the disk is full or not writable; the old file, if any, is still there.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with _storage(str(path)):
+    with storing(str(path)):
         # One level at most: if somebody deleted the run folder, that is an error, not the start of another one.
         path.parent.mkdir(exist_ok=True)
         try:
@@ -337,7 +337,15 @@ def _is_running(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def _storage(what: str) -> Iterator[None]:
+def storing(what: str) -> Iterator[None]:
+    """Say clearly why something cannot be written.
+
+    Args:
+        what: it is.
+
+    Raises:
+        StorageError: in place of an error of the operating system.
+    """
     try:
         yield
     except OSError as error:

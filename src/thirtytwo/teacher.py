@@ -11,14 +11,19 @@ from pathlib import Path
 
 import torch
 
-from thirtytwo.classifier import PRETRAINED, Classifier, unseen_share
+from thirtytwo.classifier import PRETRAINED, Classifier, file_of, unseen_share
 from thirtytwo.data import Images
 from thirtytwo.errors import InputError, ModelError
 from thirtytwo.recipe import Recipe
 
 
-def load(recipe: Recipe, device: torch.device) -> Classifier | None:
+def load(recipe: Recipe, device: torch.device, place: str | Path | None = None) -> Classifier | None:
     """The model that a recipe names, if it names one.
+
+    Args:
+        recipe: any.
+        device: where it shall answer.
+        place: where it is now, if it has moved.
 
     Raises:
         ModelError: it cannot be read, or is another one than the recipe says.
@@ -26,17 +31,37 @@ def load(recipe: Recipe, device: torch.device) -> Classifier | None:
     settings = recipe.teacher
     if not settings.model:
         return None
+    place = place or settings.model
     try:
-        found = Classifier.load(settings.model, device=device)
+        found = Classifier.load(place, device=device)
     except InputError as error:
         raise ModelError(f"teacher.model: {error}") from None
     if settings.fingerprint not in ("", found.fingerprint):
         raise ModelError(
-            f"teacher.model: {settings.model} has the fingerprint {found.fingerprint[:12]}, expected "
+            f"teacher.model: {place} has the fingerprint {found.fingerprint[:12]}, expected "
             f"{settings.fingerprint[:12]}, which the recipe names; put that model back, or train anew with "
             "--set teacher.fingerprint= to take this one"
         )
     return found
+
+
+def content(recipe: Recipe) -> bytes | None:
+    """The file of the model that a recipe names, to be sent to a machine that does not see it; None is for nothing.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    model = recipe.teacher.model
+    if model in ("", PRETRAINED):  # which lies in the package, there as well
+        return None
+    try:
+        return file_of(model).read_bytes()
+    except InputError as error:
+        raise ModelError(f"teacher.model: {error}") from None
+    except OSError as error:
+        raise ModelError(
+            f"teacher.model: {model}: cannot be read ({error.strerror}); expected a trained model; check the path"
+        ) from None
 
 
 def named(recipe: Recipe, teacher: Classifier | None) -> Recipe:

@@ -686,6 +686,7 @@ def train(
     out: str | Path | None = None,
     device: str = "auto",
     exclude: exclusion.Tables | exclusion.Table | str | Path = (),
+    teacher: str | Path | None = None,
     ranks: Ranks = ALONE,
 ) -> Training:
     """Prepare a training; iterate over what is returned, or call its `finish`, to run it.
@@ -701,6 +702,7 @@ def train(
         device: ``auto``, ``cpu`` or ``cuda``.
         exclude: tables of training images that are left out, such as an audit's label_issues.csv, or their paths; see
             `data.exclusion`.
+        teacher: where the recipe's teacher is now, if it has moved.
         ranks: what `ranks.joined` gives: the processes that train together with this one, all of which call this.
 
     Raises:
@@ -723,8 +725,8 @@ def train(
     else:
         images = source.read_training()
     settings = settings.for_device(chosen.type).for_images(len(images))
-    teacher = teachers.load(settings, chosen)
-    settings = teachers.named(settings, teacher)
+    imitated = teachers.load(settings, chosen, teacher)
+    settings = teachers.named(settings, imitated)
     if network is not None:
         module = CustomModel(module=f"{type(network).__module__}.{type(network).__qualname__}")
         settings = settings.model_copy(update={"model": module})
@@ -732,7 +734,7 @@ def train(
         **environment.describe(chosen, _precision(settings, chosen)),
         "kernels": models.kernels(settings.model, chosen, _precision(settings, chosen)),
         "seed": number,
-        **_taught(settings, teacher),
+        **_taught(settings, imitated),
         "ranks": ranks.size,
         "data": {
             "spec": source.spec,
@@ -748,7 +750,7 @@ def train(
         },
     }
     # Built before the folder is made: a mistake in the settings leaves no empty folder behind.
-    training = Training(settings, source, images, network, teacher, facts, ranks)
+    training = Training(settings, source, images, network, imitated, facts, ranks)
     _agree(ranks, settings, images, facts)
     facts["freed_memory"] = environment.keep_memory()  # not before: what held the data leaves holes that nothing fits
     if ranks.is_first:
@@ -822,10 +824,8 @@ def resume(
             f"{source.location}: not the images that {run.path} was started with (fingerprint "
             f"{images.fingerprint[:12]}, expected {fingerprint[:12]}); give the same ones with --data, or start anew"
         )
-    if teacher is not None and recipe.teacher.model:
-        recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"model": str(teacher)})})
     # Once training has ended, nobody is asked any more.
-    imitated = None if run.model_path.exists() else teachers.load(recipe, environment.device(chosen))
+    imitated = None if run.model_path.exists() else teachers.load(recipe, environment.device(chosen), teacher)
     if ranks.size == began_by:  # otherwise they would be too many, or too few, for the processor
         torch.set_num_threads(threads)
     training = Training(recipe, source, images, network, imitated, facts, ranks)

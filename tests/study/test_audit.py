@@ -17,11 +17,11 @@ from thirtytwo.data import Images, Source, find, from_arrays
 from thirtytwo.data.images import Split
 from thirtytwo.data.shapes import Drawn, draw
 from thirtytwo.errors import InputError
+from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
-from thirtytwo.study import Audit, audit, findings, label_errors
+from thirtytwo.study import Audit, Interrupted, Local, Watcher, audit, findings, label_errors
 from thirtytwo.study.folds import Folds
-from thirtytwo.study.trials import Interrupted
-from thirtytwo.train import Training
+from thirtytwo.study.task import Task
 
 SPEC = "shapes:training=1500,test=300,label_errors=0.05,duplicates=0.05"
 
@@ -88,14 +88,19 @@ def test_what_is_named_can_be_shown(found: Audit) -> None:
 def test_stopped_at_any_network_it_ends_as_if_it_had_not_been() -> None:
     whole = audit(tiny(), small(), Path("whole"), folds=3)
 
-    def stop(number: int, training: Training) -> None:
-        for count, _ in enumerate(training):
-            if count == number:
-                training.interrupt()
+    class Stop(Watcher):
+        def begins(self, task: Task) -> None:
+            self.seen = 0
 
+        def happens(self, task: Task, event: Step | Epoch) -> None:
+            if self.seen == task.number:
+                pool.interrupt()
+            self.seen += 1
+
+    pool = Local(Stop())
     for _ in range(20):
         try:
-            stopped = audit(tiny(), small(), Path("stopped"), folds=3, watch=stop)
+            stopped = audit(tiny(), small(), Path("stopped"), folds=3, pool=pool)
             break
         except Interrupted:
             continue
@@ -115,8 +120,7 @@ def test_looking_at_test_images_is_counted_once_an_audit() -> None:
 def test_no_network_has_seen_what_it_is_asked_about() -> None:
     source = tiny()
     folds = Folds.of(small(), source, Path("folds"), 3)
-    for network in range(3):
-        folds.train(network)
+    folds.train()
     images = source.read_training()
     for network, unseen in enumerate(folds.parts):
         facts = folds.run(network).environment["data"]

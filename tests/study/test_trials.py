@@ -8,12 +8,13 @@ import pytest
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, find, from_arrays
-from thirtytwo.errors import InputError
+from thirtytwo.errors import Diverged, InputError
+from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
-from thirtytwo.study import Spread, Trials, compare, repeat
-from thirtytwo.study.trials import Interrupted
-from thirtytwo.train import Training, resume
+from thirtytwo.study import Interrupted, Local, Spread, Trials, Watcher, compare, repeat
+from thirtytwo.study.task import Task
+from thirtytwo.train import resume
 
 DATA = "shapes:training=400,test=100"
 
@@ -56,13 +57,14 @@ def test_a_trial_is_the_training_that_one_gets_by_itself() -> None:
 
 
 def test_one_that_was_interrupted_goes_on() -> None:
-    def stop(training: Training) -> None:
-        for _ in training:
-            training.interrupt()
+    class Stop(Watcher):
+        def happens(self, task: Task, event: Step | Epoch) -> None:
+            pool.interrupt()
 
+    pool = Local(Stop())
     study = trials()
     with pytest.raises(Interrupted):
-        list(repeat(study, [0], stop))
+        list(repeat(study, [0], pool))
     assert not study.is_finished(0)
     (trial,) = repeat(trials(), [0])
     (whole,) = repeat(Trials.of(small(), find(DATA), Path("other")), [0])
@@ -108,6 +110,15 @@ def test_a_plain_difference_is_settled_before_the_end(small_images: Images) -> N
     facts = found.to_json()
     assert facts["difference"] == facts["mean"] == pytest.approx(facts["second"]["mean"] - facts["first"]["mean"])
     assert facts["n"] == len(facts["values"]) == len(facts["seeds"])
+
+
+def test_a_seed_that_diverges_costs_no_other_one() -> None:
+    told: dict[int, Diverged] = {}
+    wild = trials("optimizer.learning_rate=1e30")
+    assert list(repeat(wild, [0, 1], diverged=told.__setitem__)) == []
+    assert list(told) == [0, 1]
+    with pytest.raises(Diverged):
+        list(repeat(wild, [0]))
 
 
 def test_spread() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,8 @@ from thirtytwo.data import Source, find
 from thirtytwo.errors import RecipeError
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
-from thirtytwo.study import tune
-from thirtytwo.study.trials import Trials
-from thirtytwo.train import Training
+from thirtytwo.study import Interrupted, Local, Trials, Watcher, tune
+from thirtytwo.study.task import Task
 
 SEARCH = (
     'search={"optimizer.learning_rate" = {low = 1e-4, high = 3e-2, log = true}, '
@@ -55,20 +53,15 @@ def test_the_best_values_become_a_recipe_and_the_own_ones_come_first(source: Sou
 
 
 def test_a_search_stopped_in_the_middle_of_a_trial_goes_on_with_it(source: Source) -> None:
-    class Stopped(Exception):
-        pass
+    class Stop(Watcher):
+        def happens(self, task: Task, event: Step | Epoch) -> None:
+            if task.number == 1 and isinstance(event, Epoch):
+                pool.interrupt()
 
-    def stop(number: int, training: Training) -> Generator[Step | Epoch]:
-        for event in training:
-            yield event
-            if number == 1 and isinstance(event, Epoch):
-                training.interrupt()
-        if training.interrupted:
-            raise Stopped
-
+    pool = Local(Stop())
     whole = tune(recipe(), source, Path("whole"), trials=3, sampler="random", pruner="none")
-    with pytest.raises(Stopped):
-        tune(recipe(), source, Path("part"), trials=3, sampler="random", pruner="none", watch=stop)
+    with pytest.raises(Interrupted):
+        tune(recipe(), source, Path("part"), trials=3, sampler="random", pruner="none", pool=pool)
     part = tune(recipe(), source, Path("part"), trials=3, sampler="random", pruner="none")
     assert [trial.number for trial in part.trials] == [0, 1, 2]
     assert part.trials[:2] == whole.trials[:2]

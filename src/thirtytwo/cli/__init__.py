@@ -12,7 +12,7 @@ import math
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -25,10 +25,10 @@ from thirtytwo.errors import Diverged, ImageError, InputError, OutOfMemory, RunE
 if TYPE_CHECKING:
     from thirtytwo.classifier import Classifier
     from thirtytwo.cli.show import Screen
-    from thirtytwo.data import Source
-    from thirtytwo.events import Epoch, Step
     from thirtytwo.recipe import Recipe
-    from thirtytwo.study import Chosen, Student, Trials
+    from thirtytwo.study import Chosen, Pool, Student, Trials, Watcher
+    from thirtytwo.study.pool import Judge
+    from thirtytwo.study.task import Ended, Task
     from thirtytwo.train import Training
 
 app = typer.Typer(
@@ -380,6 +380,21 @@ SetOption = Annotated[
 StudyOption = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder of all studies' runs; what is there is not trained again.")
 ]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Train on a Ray cluster, several at once: auto for the one that this machine is part of, or HOST:PORT of "
+        "its head.",
+    ),
+]
+GpuShareOption = Annotated[
+    float,
+    typer.Option(
+        "--gpu-share", metavar="SHARE", help="With --ray, the share of a GPU that a training takes.", min=0.01, max=1.0
+    ),
+]
 
 
 @app.command("repeat")
@@ -394,6 +409,8 @@ def repeat_command(
     overrides: SetOption = None,
     out: StudyOption = Path("runs/study"),
     device: DeviceOption = "auto",
+    ray: RayOption = None,
+    gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
     """Train a recipe with several seeds: the mean of their validation accuracies, and how much they differ.
@@ -402,29 +419,34 @@ def repeat_command(
     """
     from thirtytwo import report
     from thirtytwo.data import find
-    from thirtytwo.study import Spread, Trial, repeat
+    from thirtytwo.study import Spread, Trial, Trials, repeat
 
+    _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
     with screen.download() as progress:
         source = find(data, progress=progress)
-    trials = _trials(recipe, overrides, source, out, device)
-    screen.study_begins([trials])
+    settings = _recipe(recipe, overrides)
     done: list[Trial] = []
-    diverged: list[int] = []
-    for seed in range(first_seed, first_seed + runs):
-        try:
-            done += repeat(trials, [seed], _watch(screen))
-            screen.trial(done[-1])
-        except Diverged as error:
-            diverged.append(seed)
-            screen.say(f"seed {seed}: {error}")
+    diverged: dict[int, Diverged] = {}
+
+    def tell(seed: int, error: Diverged) -> None:
+        diverged[seed] = error
+        screen.say(f"seed {seed}: {error}")
+
+    with screen.trials_under_way(runs) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+        trials = Trials.of(settings, source, out, device, pool)
+        screen.study_begins([trials])
+        for trial in repeat(trials, range(first_seed, first_seed + runs), pool, tell):
+            done.append(trial)
+            screen.trial(trial)
     if not done:
         raise Diverged(f"all of {runs} trainings diverged; expected some that do not; lower the learning rate")
+    done.sort(key=lambda trial: trial.seed)  # on a cluster, they end in another order
     spread = Spread.of([trial.accuracy for trial in done])
     figure = report.write_spread(trials.path, {trials.recipe.name: spread})
     if as_json:
         seeds = [trial.seed for trial in done]
-        facts = {"seeds": seeds, "diverged_seeds": diverged, **spread.to_json(), "figure": str(figure)}
+        facts = {"seeds": seeds, "diverged_seeds": sorted(diverged), **spread.to_json(), "figure": str(figure)}
         _print_json({**_told(trials), **facts})
     else:
         screen.spread(spread, figure)
@@ -443,6 +465,8 @@ def compare_command(
     ] = False,
     out: StudyOption = Path("runs/study"),
     device: DeviceOption = "auto",
+    ray: RayOption = None,
+    gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
     """Is B better than A? Trainings in pairs, of the same seed, until it is clear or there have been N pairs.
@@ -452,19 +476,21 @@ def compare_command(
     """
     from thirtytwo import report
     from thirtytwo.data import find
-    from thirtytwo.study import Comparison, compare
+    from thirtytwo.study import Comparison, Trials, compare
 
+    _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
     with screen.download() as progress:
         source = find(data, progress=progress).in_memory()
-    one, other = (_trials(name, overrides, source, out, device) for name in (first, second))
-    if one.path == other.path:
-        screen.say("These are the same recipe: every pair will be a draw.")
-    screen.study_begins([one, other])
+    recipes = [_recipe(name, overrides) for name in (first, second)]
     found = Comparison(())
-    seeds = range(first_seed, first_seed + runs)
-    for found in compare(one, other, seeds, stop_early=not all_runs, watch=_watch(screen)):
-        screen.pair(found)
+    with screen.trials_under_way(2 * runs) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+        one, other = (Trials.of(recipe, source, out, device, pool) for recipe in recipes)
+        if one.path == other.path:
+            screen.say("These are the same recipe: every pair will be a draw.")
+        screen.study_begins([one, other])
+        for found in compare(one, other, range(first_seed, first_seed + runs), stop_early=not all_runs, pool=pool):
+            screen.pair(found)
     figure = report.write_spread(other.path, {"A": found.first, "B": found.second}, f"against-{one.path.name}")
     if as_json:
         _print_json({"a": _told(one), "b": _told(other), **found.to_json(), "figure": str(figure)})
@@ -511,6 +537,8 @@ def tune_command(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of all trainings, and of what proposes values.", min=0)] = 0,
     device: DeviceOption = "auto",
+    ray: RayOption = None,
+    gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
     """Search for better values of what a recipe's [search] section lets vary.
@@ -524,26 +552,27 @@ def tune_command(
     from thirtytwo.study.tune import imported
 
     imported()
+    _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
     settings = _recipe(recipe, overrides)
     with screen.download() as progress:
         source = find(data, progress=progress).in_memory()
     folder = out or Path("runs") / "tune" / settings.name
-    screen.tuning_begins(settings, source, trials, folder)
-
-    found = tune(
-        settings,
-        source,
-        folder,
-        trials=trials,
-        seed=seed,
-        sampler=sampler.value,
-        pruner=pruner.value,
-        storage=storage,
-        device=device,
-        watch=lambda _, training: _watched(screen, training),
-        done=screen.tuning_trial,
-    )
+    with screen.trials_under_way(trials) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+        screen.tuning_begins(settings, source, trials, folder)
+        found = tune(
+            settings,
+            source,
+            folder,
+            trials=trials,
+            seed=seed,
+            sampler=sampler.value,
+            pruner=pruner.value,
+            storage=storage,
+            device=device,
+            pool=pool,
+            done=screen.tuning_trial,
+        )
     page = report.write_tuning(folder, found)
     if as_json:
         _print_json({**found.to_json(), "page": str(page)})
@@ -553,7 +582,19 @@ def tune_command(
 
 @app.command("ensemble")
 def ensemble_command(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="Run folders or model files, at least two.")],
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="MODEL", help="Run folders or model files; with those of --train at least two."),
+    ] = None,
+    train: Annotated[
+        int,
+        typer.Option("--train", metavar="N", help="Train N seeds of RECIPE first, to choose among them, too.", min=0),
+    ] = 0,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="RECIPE", help="For --train; changes may follow: 'fast94 epochs=20'."),
+    ] = None,
+    first_seed: SeedOption = 0,
     data: DataOption = None,
     distil: Annotated[
         str | None,
@@ -568,33 +609,63 @@ def ensemble_command(
         Path | None, typer.Option("--out", metavar="DIR", help="For the ensemble. Without it: ensembles/<n>.")
     ] = None,
     device: DeviceOption = "auto",
+    ray: RayOption = None,
+    gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
     """Let models answer together: their probabilities are averaged, with weights chosen on the validation images.
 
-    What comes out is a model like any other, for `evaluate` and `predict`, and a page about what it gains. With
-    --distil a single network is trained with it for a teacher, in DIR/distilled; stopped, the same command goes on. The
-    test set is not opened.
+    What comes out is a model like any other, for `evaluate` and `predict`, and a page about what it gains. What --train
+    trains is kept in runs/study, where `repeat` and `compare` find it, too. With --distil a single network is trained
+    with the ensemble for a teacher, in DIR/distilled. Stopped, the same command goes on. The test set is not opened.
     """
     from thirtytwo import Classifier, environment, report
     from thirtytwo.data import find
     from thirtytwo.run import Run, write_atomic
+    from thirtytwo.study import Trials, ensemble, repeat, students
     from thirtytwo.study import distil as teach
-    from thirtytwo.study import ensemble, students
+    from thirtytwo.study.distil import check_untaught
 
-    if len(models) < 2:
-        raise InputError(f"{len(models)} model; expected at least two; name more")
-    if out is not None and out.exists() and distil is None:
-        raise RunError(f"{out}: exists already; expected a new folder; choose another --out")
-    recipe = None if distil is None else _recipe(distil, None)
+    paths = list(models or [])
+    if len(paths) + train < 2:
+        raise InputError(
+            f"{len(paths)} models and --train {train}; expected at least two models; name more, or let more be trained"
+        )
+    if not train and (recipe, first_seed) != (None, 0):
+        raise InputError("--recipe and --first-seed: are for what --train trains; expected --train N as well")
+    if distil is None and seed:
+        raise InputError("--seed: is for what --distil trains; expected --distil RECIPE as well, or --first-seed")
+    if not train and distil is None and ray is not None:
+        raise InputError("--ray: is for what is trained; expected --train N, or --distil RECIPE, as well")
+    _check_cluster(ray, gpu_share)
+    if out is not None and not _may_hold(out, goes_on=distil is not None):  # said before anything is trained
+        raise _taken(out)
+    settings = _recipe(recipe, None) if train else None
+    pupil = None if distil is None else _recipe(distil, None)
+    if pupil is not None:
+        check_untaught(pupil)
     screen = _screen(as_json)
-    members = [Classifier.load(model, device=environment.device(device)) for model in models]
+    members = [Classifier.load(path, device=environment.device(device)) for path in paths]
     with screen.download() as progress:
-        source = find(data or members[0].facts.get("spec"), progress=progress).in_memory()
-    screen.warn(source, source.read_training().warnings)
+        source = find(data or (members[0].facts.get("spec") if members else None), progress=progress).in_memory()
+    if settings is None:
+        screen.warn(source, source.read_training().warnings)
+    else:
+        seeds = range(first_seed, first_seed + train)
+        with screen.trials_under_way(train) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+            trials = Trials.of(settings, source, device=device, pool=pool)
+            screen.study_begins([trials])
+            for trial in repeat(trials, seeds, pool, lambda seed, error: screen.say(f"seed {seed}: {error}")):
+                screen.trial(trial)
+        # In the order of the seeds, in whichever they ended: ties between models are decided by it.
+        trained = [trials.run(seed).path for seed in seeds if trials.is_finished(seed)]
+        members += [Classifier.load(path, device=environment.device(device)) for path in trained]
+        paths += trained
+        if len(paths) < 2:
+            raise Diverged(f"{train - len(trained)} of {train} trainings diverged; expected two models at least")
     with screen.busy("asking them about the validation images"):
-        chosen = ensemble(members, list(map(str, models)), source)
-    folder = _folder_of(chosen, out, goes_on=distil is not None)
+        chosen = ensemble(members, list(map(str, paths)), source)
+    folder = _folder_of(chosen, out, goes_on=pupil is not None)
     if not chosen.is_kept_in(folder):
         folder.mkdir(parents=True, exist_ok=True)
         chosen.ensemble.save(Run(folder).model_path)
@@ -606,18 +677,13 @@ def ensemble_command(
         return result
 
     result = tell([])
-    if not as_json or recipe is not None:
+    if not as_json or pupil is not None:
         screen.ensemble(chosen, folder, Path(result["page"]))
-    if recipe is not None:
-        trials = students(recipe, folder, source, device)
-
-        def watch(training: Training) -> None:
-            screen.training_begins(training)
-            with _to_the_end(screen, training), screen.training(training) as display:
-                for event in training:
-                    display.show(event)
-
-        student = teach(trials, chosen.ensemble, seed, watch)
+    if pupil is not None:
+        with screen.trials_under_way(1) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+            trials = students(pupil, folder, source, device, pool)
+            screen.student_begins(trials)
+            student = teach(trials, chosen.ensemble, seed, pool)
         result = tell([student])
         screen.student(student, chosen)
     if as_json:
@@ -630,12 +696,29 @@ def _folder_of(chosen: Chosen, out: Path | None, *, goes_on: bool) -> Path:
     Raises:
         RunError: the one that was asked for holds something else.
     """
-    places = (Path("ensembles") / str(n) for n in itertools.count(1)) if out is None else iter([out])
+    from thirtytwo.classifier import is_ensemble
+
+    places = [out] if out is not None else (Path("ensembles") / str(n) for n in itertools.count(1))
     for place in places:
-        is_empty = place.is_dir() and not any(place.iterdir())
-        if not place.exists() or (goes_on and (is_empty or (place.is_dir() and chosen.is_kept_in(place)))):
+        if _may_hold(place, goes_on=goes_on) and (not is_ensemble(place) or chosen.is_kept_in(place)):
             return place
-    raise RunError(f"{out}: holds something else than this ensemble; expected a new folder; choose another --out")
+    raise _taken(place)
+
+
+def _may_hold(place: Path, *, goes_on: bool) -> bool:
+    """Whether an ensemble may come to lie in a folder: a new one, or one of an ensemble if it may be the same."""
+    from thirtytwo.classifier import is_ensemble
+
+    if not place.exists():
+        return True
+    return goes_on and place.is_dir() and (is_ensemble(place) or not any(place.iterdir()))
+
+
+def _taken(place: Path) -> RunError:
+    return RunError(
+        f"{place}: exists already; expected a new folder, or, with --distil, that of the same ensemble; choose another "
+        "--out"
+    )
 
 
 @app.command("audit")
@@ -655,6 +738,8 @@ def audit_command(
         Path | None, typer.Option("--out", metavar="DIR", help="For what is found. Without it: audits/<name>.")
     ] = None,
     device: DeviceOption = "auto",
+    ray: RayOption = None,
+    gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
     """Search a data set for wrong labels, duplicates, leaks between its splits, and images that show nothing.
@@ -668,20 +753,15 @@ def audit_command(
     from thirtytwo.study import audit, findings, label_errors
 
     label_errors.check_installed()
+    _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
     with screen.download() as progress:
         source = find(spec, progress=progress).in_memory()
     settings = _recipe(recipe, None)
     folder = out or Path("audits") / source.name
     screen.audit_begins(source, recipe, networks, folder)
-    with screen.networks_under_way(networks) as show:
-
-        def watch(number: int, training: Training) -> None:
-            with _to_the_end(screen, training):
-                for event in training:
-                    show(number, event)
-
-        found = audit(source, settings, folder, folds=networks, seed=seed, device=device, watch=watch, busy=screen.busy)
+    with screen.networks_under_way(networks) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+        found = audit(source, settings, folder, folds=networks, seed=seed, device=device, pool=pool, busy=screen.busy)
     write_atomic(folder / "label_issues.csv", findings.table(findings.ISSUE_COLUMNS, found.issues))
     write_atomic(folder / "duplicates.csv", findings.table(findings.PAIR_COLUMNS, found.pairs))
     write_atomic(folder / "odd_images.csv", findings.table(findings.ODD_COLUMNS, found.odd))
@@ -691,13 +771,6 @@ def audit_command(
         _print_json({**found.to_json(), "page": str(page)})
     else:
         screen.audit(found, page)
-
-
-def _trials(words: str | None, overrides: list[str] | None, source: Source, out: Path, device: str) -> Trials:
-    """The trainings of a recipe; see `_recipe`."""
-    from thirtytwo.study import Trials
-
-    return Trials.of(_recipe(words, overrides), source, out, device)
 
 
 def _recipe(words: str | None, overrides: list[str] | None) -> Recipe:
@@ -718,32 +791,55 @@ def _told(trials: Trials) -> dict[str, Any]:
     return {**facts, "runs": str(trials.path)}
 
 
-def _watch(screen: Screen) -> Callable[[Training], None]:
-    """Shows a training of a study while it goes on, and lets it be interrupted."""
+def _check_cluster(ray: str | None, gpu_share: float) -> None:
+    """What --ray needs, before anything is downloaded."""
+    if ray is not None:
+        from thirtytwo.study import pool
 
-    def watch(training: Training) -> None:
-        for _ in _watched(screen, training):
-            pass
-
-    return watch
-
-
-def _watched(screen: Screen, training: Training) -> Generator[Step | Epoch]:
-    """The events of a study's training, shown as they are passed on."""
-    with _to_the_end(screen, training), screen.trial_under_way(training) as show:
-        for event in training:
-            show(event)
-            yield event
+        pool.imported()
+    elif gpu_share != 1:
+        raise InputError(
+            f"--gpu-share {gpu_share:g}: expected --ray as well; without it, there is one training at a time"
+        )
 
 
 @contextlib.contextmanager
-def _to_the_end(screen: Screen, training: Training) -> Iterator[None]:
-    """Let a study's training be interrupted, which ends the command."""
-    with _interruptible(training) as received:
-        yield
-    if training.interrupted:
-        screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
-        raise typer.Exit(128 + received[0])
+def _pool(screen: Screen, display: Watcher, ray: str | None, gpu_share: float, device: str) -> Iterator[Pool]:
+    """Where a study's trainings run: here, or on a Ray cluster; shown while they go on, and to be interrupted."""
+    from thirtytwo.study import Local, OnRay
+
+    if ray is None:
+        yield _Interruptible(Local(display), screen)
+        return
+    with OnRay(ray, device=device, gpu_share=gpu_share, watcher=display) as pool:
+        screen.cluster(ray, pool.room)
+        yield _Interruptible(pool, screen)
+
+
+class _Interruptible:
+    """A pool whose trainings Ctrl-C and a polite kill stop, with checkpoints; that ends the command."""
+
+    def __init__(self, pool: Pool, screen: Screen) -> None:
+        self._pool, self._screen = pool, screen
+
+    def run(self, tasks: Iterable[Task], judge: Judge | None = None) -> Generator[tuple[Task, Ended]]:
+        from thirtytwo.study import Interrupted
+
+        with _interruptible(self) as received:
+            try:
+                yield from self._pool.run(tasks, judge)
+            except Interrupted:
+                if not received:
+                    raise
+        if received:
+            self._screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
+            raise typer.Exit(128 + received[0])
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._pool.ask(function, *arguments)
+
+    def interrupt(self) -> None:
+        self._pool.interrupt()
 
 
 @contextlib.contextmanager
@@ -757,8 +853,8 @@ def _broken_off(screen: Screen, training: Training) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interruptible(training: Training) -> Iterator[list[int]]:
-    """Let Ctrl-C and a polite kill end the training after its step, with a checkpoint; a second one ends it at once.
+def _interruptible(training: Training | Pool) -> Iterator[list[int]]:
+    """Let Ctrl-C and a polite kill end training after a step, with a checkpoint; a second one ends it at once.
 
     Yields a list to which the signals that arrive are appended.
     """

@@ -24,6 +24,7 @@ from thirtytwo.report.wording import duration, plural, scaled
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
+    from thirtytwo.cli.studies import NetworksDisplay, TrialsDisplay
     from thirtytwo.recipe import Recipe
     from thirtytwo.run import Run
     from thirtytwo.study import Audit, Chosen, Comparison, Spread, Student, Trial, Trials, Tuned, TuningTrial
@@ -117,9 +118,7 @@ class Screen:
             self.say(f"left out: {plural(len(left_out.indices), 'training image')} named in {names}")
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
-        if (teacher := recipe.teacher).model:
-            how = f"{teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}"
-            self.say(f"taught by {teacher.model}: {how}")
+        self._teacher(recipe)
         if recipe.model.name not in ("custom", "timm"):  # others' networks need not be countable without weights
             images = facts["training_images"] + facts["validation_images"]
             work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
@@ -144,6 +143,12 @@ class Screen:
         table.add_row("total", "", "", f"{models.parameters(training.network):,}")
         self.console.print(table)
         self.say(f"run folder: {training.run.path}")
+
+    def _teacher(self, recipe: Recipe) -> None:
+        """Who teaches, if somebody does."""
+        if (teacher := recipe.teacher).model:
+            how = f"{teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}"
+            self.say(f"taught by {teacher.model}: {how}")
 
     @contextlib.contextmanager
     def training(self, training: Training) -> Iterator[TrainingDisplay]:
@@ -211,12 +216,19 @@ class Screen:
         """What is going to be trained."""
         self.warn(studies[0].source, studies[0].source.read_training().warnings)
         for letter, trials in zip("AB", studies, strict=False):
-            recipe, images = trials.recipe, len(trials.source.read_training())
-            which = f"{letter}: {recipe.name}" if len(studies) > 1 else recipe.name
-            self.say(
-                f"{which}: {plural(recipe.epochs, 'epoch')} of {trials.source.name}, {recipe.validation:.0%} of its "
-                f"{plural(images, 'training image')} held out to judge by; runs in {trials.path}"
-            )
+            self._trials_begin(trials, f"{letter}: " if len(studies) > 1 else "")
+
+    def student_begins(self, trials: Trials) -> None:
+        """What an ensemble is going to teach; of the data everything has been said."""
+        self._trials_begin(trials, "the student: ")
+
+    def _trials_begin(self, trials: Trials, which: str) -> None:
+        recipe, images = trials.recipe, len(trials.source.read_training())
+        self.say(
+            f"{which}{recipe.name}: {plural(recipe.epochs, 'epoch')} of {trials.source.name}, {recipe.validation:.0%} "
+            f"of its {plural(images, 'training image')} held out to judge by; runs in {trials.path}"
+        )
+        self._teacher(recipe)
 
     def trial(self, trial: Trial) -> None:
         """A training of a study."""
@@ -224,21 +236,21 @@ class Screen:
         self.say(f"seed {trial.seed}: {trial.accuracy:.2%}, loss {trial.loss:.4f} ({how})")
 
     @contextlib.contextmanager
-    def trial_under_way(self, training: Training) -> Iterator[Callable[[Step | Epoch], None]]:
-        """Yields what shows the events of a training in one line, which goes when it ends."""
+    def trials_under_way(self, trials: int) -> Iterator[TrialsDisplay]:
+        """Yields what shows the trainings of a study in lines that go when they end.
+
+        Args:
+            trials: how many there may be.
+        """
+        from thirtytwo.cli.studies import TrialsDisplay
+
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[state]}"))
-        hidden = not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=hidden) as progress:
-            words = f"{training.recipe.name}, seed {training.seed}"
-            task = progress.add_task(words, total=training.recipe.epochs, state="")
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+            yield TrialsDisplay(self, progress, trials)
 
-            def show(event: Step | Epoch) -> None:
-                if isinstance(event, Step):
-                    left = datetime.timedelta(seconds=round(event.seconds_left))
-                    done = event.epoch - 1 + event.step / event.steps
-                    progress.update(task, completed=done, state=f"acc {event.accuracy:.1%}  {left} left")
-
-            yield show
+    def cluster(self, address: str, room: int) -> None:
+        """What trainings run on."""
+        self.say(f"Ray cluster {address}: room for {plural(room, 'training')} at once")
 
     def tuning_begins(self, recipe: Recipe, source: Source, trials: int, folder: Path) -> None:
         """What is searched, and where."""
@@ -323,27 +335,13 @@ class Screen:
         )
 
     @contextlib.contextmanager
-    def networks_under_way(self, networks: int) -> Iterator[Callable[[int, Step | Epoch], None]]:
-        """Yields what shows the events of one network after another, counted from 0, in one bar for all of them."""
+    def networks_under_way(self, networks: int) -> Iterator[NetworksDisplay]:
+        """Yields what shows the trainings of an audit's networks in one bar for all of them."""
+        from thirtytwo.cli.studies import NetworksDisplay
+
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[state]}"))
-        hidden = not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=hidden) as progress:
-            task = progress.add_task("", total=networks, state="", visible=False)
-
-            def show(network: int, event: Step | Epoch) -> None:
-                words = f"network {network + 1} of {networks}"
-                if isinstance(event, Epoch):
-                    if hidden:
-                        self.say(f"{words}: epoch {event.epoch}, training accuracy {event.train_accuracy:.1%}")
-                    return
-                done = (event.epoch - 1 + event.step / event.steps) / event.epochs
-                # Of all networks, at the speed of this one.
-                ahead = event.seconds_left * (networks - network - done) / max(1 - done, 1e-3)
-                left = datetime.timedelta(seconds=round(ahead))
-                state = f"epoch {event.epoch}/{event.epochs}  acc {event.accuracy:.1%}  {left} left"
-                progress.update(task, completed=network + done, description=words, state=state, visible=True)
-
-            yield show
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+            yield NetworksDisplay(self, progress, networks)
 
     def audit(self, audit: Audit, page: Path) -> None:
         """What was found, in short."""

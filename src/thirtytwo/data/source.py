@@ -85,10 +85,32 @@ class Source:
         training = functools.cache(lambda: self._sealed_read("training"))
         return replace(self, reader=lambda split: training() if split == "training" else self._sealed_read(split))
 
+    def with_training(self, images: Images) -> Source:
+        """The same data with these as all of their training images, held in memory, and without test images.
+
+        Unlike one that reads files, it can be pickled, and so be sent to another machine.
+        """
+        return replace(self, reader=_TrainingOnly(images))
+
     def _sealed_read(self, split: Split) -> Images:
         """One split. Nobody but `data.sealed` may ask for the test split; a test holds it."""
         images = self._sealed_reader(split)
         return images if images.name == self.name else replace(images, name=self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class _TrainingOnly:
+    """Reads training images that are there, and has no others."""
+
+    images: Images
+
+    def __call__(self, split: Split) -> Images:
+        if split != "training":
+            raise DataError(
+                f"{self.images.name}: only its training images are here; expected nobody to ask a study's training for "
+                "others; score its model with the data themselves"
+            )
+        return self.images
 
 
 def find(

@@ -5,7 +5,9 @@ from thirtytwo.study.compare import Comparison, Pair, compare
 from thirtytwo.study.distil import Student, distil, students
 from thirtytwo.study.ensemble import Addition, Chosen, Gain, Member, ensemble
 from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview
+from thirtytwo.study.pool import Local, OnRay, Pool, Watcher
 from thirtytwo.study.spread import Spread
+from thirtytwo.study.task import Interrupted
 from thirtytwo.study.trials import Trial, Trials, repeat
 from thirtytwo.study.tune import Tuned, TuningTrial, tune
 
@@ -15,17 +17,22 @@ __all__ = [
     "Chosen",
     "Comparison",
     "Gain",
+    "Interrupted",
     "LabelIssue",
+    "Local",
     "Member",
     "OddImage",
+    "OnRay",
     "Overview",
     "Pair",
+    "Pool",
     "Spread",
     "Student",
     "Trial",
     "Trials",
     "Tuned",
     "TuningTrial",
+    "Watcher",
     "audit",
     "compare",
     "distil",

@@ -10,13 +10,13 @@ are asked about, never trained on, and the ledger counts it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,16 +32,14 @@ from thirtytwo.recipe import Recipe
 from thirtytwo.study import duplicates, label_errors
 from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview, Pair
 from thirtytwo.study.folds import Folds, together
-from thirtytwo.study.trials import digest
-from thirtytwo.train import Training
+from thirtytwo.study.pool import Local, Pool
+from thirtytwo.study.trials import digest, rounding
 
 FOLDS = 3
 """Networks. More of them see more images each, and take longer by more than that."""
 
 Busy = Callable[[str], AbstractContextManager[Callable[[float], None]]]
 """Is entered, with words, for what takes a while; what it yields is told which share of it is done."""
-Watch = Callable[[int, Training], None]
-"""Is given the number of a network, from 0, and its training to iterate over."""
 
 
 def audit(
@@ -52,7 +50,7 @@ def audit(
     folds: int = FOLDS,
     seed: int = 0,
     device: str = "auto",
-    watch: Watch | None = None,
+    pool: Pool | None = None,
     busy: Busy = lambda _: contextlib.nullcontext(lambda _: None),
 ) -> Audit:
     """Search a data set for what is wrong with it.
@@ -66,13 +64,13 @@ def audit(
         folds: number of networks, at least 2.
         seed: of the first; the others count up.
         device: ``auto``, ``cpu`` or ``cuda``.
-        watch: see `Watch`; None trains unseen.
+        pool: where the networks are trained; None is here, one after another. They are asked here.
         busy: see `Busy`; the default shows nothing.
 
     Raises:
         InputError: there are fewer than two networks, or fewer images than networks, or the recipe has a teacher.
         MissingExtra: cleanlab is not installed.
-        Interrupted: a training was asked to stop.
+        Interrupted: trainings were asked to stop.
     """
     label_errors.check_installed()  # before anything is trained
     training = source.read_training()
@@ -87,10 +85,11 @@ def audit(
             "that they have not seen, and a teacher has seen most of them; leave it out"
         )
     networks = Folds.of(recipe, source, out, folds, seed, device)
-    key = digest(networks.recipe, training, device, folds, seed)
+    pool = pool or Local()
+    key = digest(networks.recipe, training, pool.ask(rounding, networks.recipe.model, device), folds, seed)
     networks = replace(networks, path=out / f"networks-{key}")
-    for network in range(folds):
-        networks.train(network, None if watch is None else functools.partial(watch, network))
+    networks.train(pool)
+    trained_on = pool.ask(_described, device)
     facts = {"audit": str(out.resolve()), "recipe": recipe.name}
     opened = open_for_audit(source, key=f"audit-{key}", model=_fingerprint(networks), facts=facts)
     answers = []
@@ -133,9 +132,14 @@ def audit(
         pixels={(split, index): images[split].pixels[index] for split, index in named},
         labels={(split, index): images[split].classes[images[split].labels[index]] for split, index in named},
         same_picture=duplicates.SAME_PICTURE,
-        environment=environment.describe(environment.device(device)),
+        environment=trained_on,
         paths={(split, index): images[split].paths[index] for split, index in named if images[split].paths},
     )
+
+
+def _described(device: str) -> dict[str, Any]:
+    """What networks are trained on and with."""
+    return environment.describe(environment.device(device))
 
 
 def _fingerprint(networks: Folds) -> str:

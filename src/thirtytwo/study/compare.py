@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 from thirtytwo.errors import InputError
 from thirtytwo.study import sequential
+from thirtytwo.study.pool import Local, Pool, in_order
 from thirtytwo.study.spread import Spread
+from thirtytwo.study.task import Task
 from thirtytwo.study.trials import Trial, Trials
-from thirtytwo.train import Training
 
 LEVEL = 0.95
 SIZES = (0.001, 0.003, 0.01)
@@ -39,7 +41,7 @@ class Comparison:
 
     @property
     def differences(self) -> list[float]:
-        """One a pair, in the order in which they were trained."""
+        """One a pair, in the order of the seeds."""
         return [pair.difference for pair in self.pairs]
 
     @property
@@ -105,22 +107,24 @@ def compare(
     seeds: Sequence[int],
     *,
     stop_early: bool = True,
-    watch: Callable[[Training], None] | None = None,
+    pool: Pool | None = None,
 ) -> Iterator[Comparison]:
     """Train pair after pair; yields what is known after each.
 
     The pairs are judged by their validation accuracies with a test that may be looked at after every pair (see
     `sequential`): it stops as soon as a difference is beyond doubt. That the accuracies of one seed are paired takes
-    away what both share, such as which images are held out.
+    away what both share, such as which images are held out. Pairs are looked at in the order of the seeds, whichever of
+    them ends first: where the trainings run changes nothing about what is found.
 
     Args:
         first: of recipe A.
         second: of recipe B, on the same data.
         seeds: at most these.
         stop_early: end when the difference is settled.
-        watch: see `Trials.trial`.
+        pool: where they run; None is here, one after another.
 
     Raises:
+        Interrupted: they were asked to stop.
         InputError: they are not judged on the same images.
     """
     shares = first.recipe.validation, second.recipe.validation
@@ -130,11 +134,21 @@ def compare(
             "both to be judged on the same images; give them the same data and the same validation"
         )
     comparison = Comparison(())
-    for number, seed in enumerate(seeds):
-        # In turn, so that what drifts in a machine over hours troubles both alike.
-        one, other = (first, second) if number % 2 == 0 else (second, first)
-        trials = {id(one): one.trial(seed, watch), id(other): other.trial(seed, watch)}
-        comparison = Comparison((*comparison.pairs, Pair(trials[id(first)], trials[id(second)])))
-        yield comparison
-        if stop_early and comparison.is_settled:
-            return
+    pair: dict[int, Trial] = {}
+    with contextlib.closing(in_order(pool or Local(), _in_turn(first, second, seeds))) as done:
+        for task, ended in done:
+            ended.check()
+            pair[task.number] = (first, second)[task.number].ended(task.seed, ended.how == "trained")
+            if len(pair) < 2:
+                continue
+            comparison, pair = Comparison((*comparison.pairs, Pair(pair[0], pair[1]))), {}
+            yield comparison
+            if stop_early and comparison.is_settled:
+                return
+
+
+def _in_turn(first: Trials, second: Trials, seeds: Sequence[int]) -> Iterator[Task]:
+    """Pair after pair; in turn, so that what drifts in a machine over hours troubles both alike."""
+    for place, seed in enumerate(seeds):
+        for number in (0, 1) if place % 2 == 0 else (1, 0):
+            yield (first, second)[number].task(seed, number, f"{'AB'[number]} with seed {seed}")

@@ -1,13 +1,12 @@
 """One network in place of many: a recipe that is trained with an ensemble for its teacher, and judged beside it.
 
 It holds out the same validation images as the members have, so that all are judged by the same ones, which none has
-seen; see `thirtytwo.teacher`. The training is one of `trials`: stopped, and begun again, it goes on.
+seen; see `thirtytwo.teacher`. The training is one of `trials`: stopped, and asked for again, it goes on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from thirtytwo.classifier import Classifier
 from thirtytwo.data import Source
 from thirtytwo.errors import RecipeError
 from thirtytwo.recipe import Recipe
+from thirtytwo.study.pool import Pool
 from thirtytwo.study.trials import Trial, Trials
-from thirtytwo.train import Training
 
 PLACE = "distilled"
 """Folder beside the ensemble's model in which students are trained."""
@@ -58,7 +57,20 @@ class Student:
         }
 
 
-def students(recipe: Recipe, folder: Path, source: Source, device: str = "auto") -> Trials:
+def check_untaught(recipe: Recipe) -> None:
+    """That nobody else teaches it.
+
+    Raises:
+        RecipeError: the recipe has a teacher.
+    """
+    if recipe.teacher.model:
+        raise RecipeError(
+            f"recipe {recipe.name}: has the teacher {recipe.teacher.model}; expected none, since the ensemble is to "
+            "teach it; leave teacher.model out"
+        )
+
+
+def students(recipe: Recipe, folder: Path, source: Source, device: str = "auto", pool: Pool | None = None) -> Trials:
     """The trainings of a recipe that an ensemble teaches.
 
     Args:
@@ -66,38 +78,33 @@ def students(recipe: Recipe, folder: Path, source: Source, device: str = "auto")
         folder: of the ensemble.
         source: what its members were trained on.
         device: ``auto``, ``cpu`` or ``cuda``.
+        pool: where they are going to run; None is here.
 
     Raises:
         RecipeError: the recipe has a teacher.
         ModelError: the folder holds no model.
     """
-    if recipe.teacher.model:
-        raise RecipeError(
-            f"recipe {recipe.name}: has the teacher {recipe.teacher.model}; expected none, since the ensemble is to "
-            "teach it; leave teacher.model out"
-        )
+    check_untaught(recipe)
     words = [f"teacher.model={json.dumps(str(folder), ensure_ascii=False)}"]
     if not recipe.validation:
         words.append(f"validation={Classifier.load(folder).facts['validation_fraction']}")
-    return Trials.of(recipe.replace(*words), source, folder / PLACE, device)
+    return Trials.of(recipe.replace(*words), source, folder / PLACE, device, pool)
 
 
-def distil(
-    trials: Trials, teacher: Classifier, seed: int = 0, watch: Callable[[Training], None] | None = None
-) -> Student:
+def distil(trials: Trials, teacher: Classifier, seed: int = 0, pool: Pool | None = None) -> Student:
     """Train a student, or find it again, and ask it about the validation images.
 
     Args:
         trials: from `students`.
         teacher: the ensemble.
         seed: decides everything that is random.
-        watch: see `Trials.trial`.
+        pool: where it is trained; None is here. It is asked here.
 
     Raises:
         ModelError: the ensemble may not teach the recipe; see `thirtytwo.teacher`.
         Interrupted: the training was asked to stop.
     """
-    trial = trials.trial(seed, watch)
+    trial = trials.trial(seed, pool)
     student = Classifier.load(trial.run, device=teacher.device)
     training = trials.source.read_training()
     _, held_out = training.split(trials.recipe.validation)

@@ -9,10 +9,10 @@ the test images, and is a run folder of its own.
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -21,14 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thirtytwo import explain
+from thirtytwo import environment, explain
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source
 from thirtytwo.data.images import Split
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run, read_tensors, write_tensors
-from thirtytwo.study.trials import trained
-from thirtytwo.train import Training
+from thirtytwo.study.pool import Local, Pool
+from thirtytwo.study.task import Task
 
 
 @dataclass(frozen=True)
@@ -71,33 +71,32 @@ class Folds:
         """Folder of a network's training, counted from 0; begun or not."""
         return Run(self.path / f"network-{network + 1}")
 
-    def train(self, network: int, watch: Callable[[Training], None] | None = None) -> None:
-        """Train one: from the start, on from where it was, or not at all if that has been done.
+    def task(self, network: int) -> Task:
+        """The training of a network, counted from 0, to be done in a pool."""
+        return Task(
+            recipe=self.recipe,
+            source=self.source,
+            seed=self.seed + network,
+            path=self.run(network).path,
+            device=self.device,
+            number=network,
+            words=f"network {network + 1}",
+            scored=False,
+            unseen=self.parts[network],
+        )
+
+    def train(self, pool: Pool | None = None) -> None:
+        """Train all: from the start, on from where they were, or not at all if that has been done.
 
         Args:
-            network: counted from 0.
-            watch: is given the training to iterate over it; None trains unseen.
+            pool: where; None is here, one after another.
 
         Raises:
-            Interrupted: the training was asked to stop.
+            Interrupted: they were asked to stop.
         """
-        run = self.run(network)
-        if (run.path / "environment.json").exists() and run.result:
-            return
-        part, seed = self._without(network), self.seed + network
-        trained(run, self.recipe, part, seed=seed, device=self.device, watch=watch)
-        shutil.rmtree(run.checkpoint_path.parent, ignore_errors=True)
-
-    def _without(self, network: int) -> Source:
-        """The training images but for one part, as a data set without test images."""
-        images, unseen = self.source.read_training(), self.parts[network]
-        seen = images.take(np.setdiff1d(np.arange(len(images)), unseen))
-
-        def read(split: Split) -> Images:
-            assert split == "training", "nobody asks a network in training for test images"
-            return seen
-
-        return replace(self.source, reader=read)
+        with contextlib.closing((pool or Local()).run(map(self.task, range(self.number)))) as done:
+            for _, ended in done:
+                ended.check()
 
     def answers(self, test: Images) -> Iterator[Answers]:
         """What each network says, once all have been trained; what has been asked is not asked again."""
@@ -106,8 +105,8 @@ class Folds:
             file = self.path / f"network-{network + 1}.safetensors"
             if not file.exists():
                 started = time.perf_counter()
-                classifier = Classifier.load(self.run(network))
-                classifier.network.to(self.run(network).environment["device"])
+                # Here, wherever it was trained: the data are here.
+                classifier = Classifier.load(self.run(network), device=environment.device(self.device))
                 tensors = {
                     "training": classifier.probabilities(training.pixels[unseen]).cpu(),
                     "test": classifier.probabilities(test.pixels).cpu(),

@@ -9,22 +9,24 @@ nine tenths of them, since studies choose, and choose by validation images; the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
 from thirtytwo import environment, models, teacher
-from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source
-from thirtytwo.evaluate import evaluate
+from thirtytwo.errors import Diverged
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
-from thirtytwo.train import Training, resume, train
+from thirtytwo.settings import AnyModel
+from thirtytwo.study.pool import Local, Pool
+from thirtytwo.study.task import Task
 
 ROOT = Path("runs/study")
 """Where trials are kept if nobody says otherwise."""
@@ -48,14 +50,6 @@ class Trial:
     """Whether it was trained now, rather than found."""
 
 
-class Interrupted(Exception):
-    """Somebody asked the training under way to stop; it goes on where it was when the study is run again."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        super().__init__(str(run.path))
-
-
 @dataclass(frozen=True)
 class Trials:
     """All trainings of one recipe on one data set."""
@@ -71,7 +65,9 @@ class Trials:
     """Of all training images."""
 
     @classmethod
-    def of(cls, recipe: Recipe, source: Source, root: Path = ROOT, device: str = "auto") -> Trials:
+    def of(
+        cls, recipe: Recipe, source: Source, root: Path = ROOT, device: str = "auto", pool: Pool | None = None
+    ) -> Trials:
         """The trainings of a recipe.
 
         Args:
@@ -79,13 +75,17 @@ class Trials:
             source: the data.
             root: folder of all trials.
             device: ``auto``, ``cpu`` or ``cuda``.
+            pool: where they are going to run; None is here.
+
+        Raises:
+            ModelError: its teacher cannot be read, or is another one than the recipe says.
         """
         source = source.in_memory()
         images = source.read_training()
         if not recipe.validation:
             recipe = recipe.replace(f"validation={HELD_OUT}")
-        recipe = resolved(recipe, images, device)
-        folder = root / f"{recipe.name}-{digest(recipe, images, device)}"
+        recipe, where = resolved(recipe, images, device, pool or Local())
+        folder = root / f"{recipe.name}-{digest(recipe, images, where)}"
         return cls(recipe, source, folder, device, images.fingerprint)
 
     def run(self, seed: int) -> Run:
@@ -94,80 +94,59 @@ class Trials:
 
     def is_finished(self, seed: int) -> bool:
         """Whether a seed's training has ended and been scored."""
-        path = self.run(seed).path
-        return (path / "environment.json").exists() and "validation" in self.run(seed).result
+        return self.task(seed).is_finished
 
-    def trial(self, seed: int, watch: Callable[[Training], None] | None = None) -> Trial:
-        """The training with a seed: found, gone on with, or begun, and scored on the validation images.
+    def task(self, seed: int, number: int | None = None, words: str | None = None) -> Task:
+        """The training with a seed, to be done in a pool.
 
         Args:
             seed: decides everything that is random.
-            watch: is given the training to iterate over it, and so sees it happen; None trains unseen.
-
-        Raises:
-            Interrupted: the training was asked to stop.
+            number: by which a study knows it; None is the seed.
+            words: what people know it by; None tells the seed.
         """
-        run, new = self.run(seed), not self.is_finished(seed)
-        if new:
-            self._train(run, seed, watch)
+        return Task(
+            recipe=self.recipe,
+            source=self.source,
+            seed=seed,
+            path=self.run(seed).path,
+            device=self.device,
+            number=seed if number is None else number,
+            words=words or f"seed {seed}",
+        )
+
+    def ended(self, seed: int, new: bool) -> Trial:
+        """What came of a training that has ended.
+
+        Args:
+            seed: which.
+            new: whether it was trained now.
+        """
+        run = self.run(seed)
         result = run.result
         scores = result["validation"]
         return Trial(seed, run, scores["accuracy"], scores["loss"], result["train_seconds"], new)
 
-    def _train(self, run: Run, seed: int, watch: Callable[[Training], None] | None) -> None:
-        classifier = trained(run, self.recipe, self.source, seed=seed, device=self.device, watch=watch)
-        scored = evaluate(classifier, self.source, split="validation", validation=self.recipe.validation)
-        run.result = {**run.result, "validation": scored.summary()}
-        shutil.rmtree(run.checkpoint_path.parent, ignore_errors=True)  # of hundreds of runs; they have ended
+    def trial(self, seed: int, pool: Pool | None = None) -> Trial:
+        """The training with a seed: found, gone on with, or begun, and scored on the validation images.
+
+        Args:
+            seed: decides everything that is random.
+            pool: where it runs; None is here.
+
+        Raises:
+            Interrupted: it was asked to stop.
+        """
+        (trial,) = repeat(self, [seed], pool)
+        return trial
 
 
-def trained(
-    run: Run,
-    recipe: Recipe,
-    source: Source,
-    *,
-    seed: int,
-    device: str,
-    watch: Callable[[Training], None] | None = None,
-) -> Classifier:
-    """What training in a folder comes to: from the start, or on from where it was.
-
-    Args:
-        run: the folder, of a training that has begun or not.
-        recipe: if it has begun, this is the one.
-        source: the data.
-        seed: decides everything that is random.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        watch: see `Trials.trial`.
-
-    Raises:
-        Interrupted: the training was asked to stop.
-    """
-    if (run.path / "environment.json").exists():  # with which a folder becomes a run
-        training = resume(run, source, teacher=recipe.teacher.model or None)
-    else:
-        training = train(recipe, source, seed=seed, out=run.path, device=device)
-    if watch is not None:
-        watch(training)
-    else:
-        training.finish()
-    if training.interrupted or not run.result:
-        raise Interrupted(run)
-    return training.classifier
-
-
-def resolved(recipe: Recipe, images: Images, device: str) -> Recipe:
-    """A recipe as it is trained on these training images and this device, with the teacher's fingerprint in it."""
-    return teacher.identified(recipe.for_device(environment.device(device).type).for_images(len(images)))
-
-
-def digest(recipe: Recipe, images: Images, device: str, *more: int) -> str:
+def digest(recipe: Recipe, images: Images, where: Sequence[Any], *more: int) -> str:
     """10 digits that stand for how a recipe is trained, on which images and where; names do not count.
 
     Args:
         recipe: resolved for the images; see `resolved`.
         images: the training images.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        where: what `rounding` says there.
         more: numbers that make other trainings.
     """
     said = json.loads(recipe.model_dump_json())
@@ -176,22 +155,65 @@ def digest(recipe: Recipe, images: Images, device: str, *more: int) -> str:
         said["teacher"]["model"] = ""  # it is what it answers, wherever it lies
     elif not recipe.teacher.model:
         del said["teacher"]
-    chosen = environment.device(device)
-    facts = environment.describe(chosen)
-    # What rounds otherwise makes other trainings: they are not mixed.
-    where = [facts["device"], facts["device_name"], facts["threads"], facts["versions"]]
-    kernels = models.kernels(recipe.model, chosen, "float32")
-    told = json.dumps([tomli_w.dumps(said), images.fingerprint, where, kernels, *more])
+    told = json.dumps([tomli_w.dumps(said), images.fingerprint, *where, *more])
     return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 
-def repeat(trials: Trials, seeds: Sequence[int], watch: Callable[[Training], None] | None = None) -> Iterator[Trial]:
-    """Train with each seed in turn; those that have been trained are found again.
+def rounding(model: AnyModel, device: str) -> list[Any]:
+    """What of this machine decides how trainings round: what rounds otherwise makes other trainings, which do not mix.
+
+    Args:
+        model: what is trained.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+    chosen = environment.device(device)
+    facts = environment.describe(chosen)
+    where = [facts["device"], facts["device_name"], facts["threads"], facts["versions"]]
+    return [where, models.kernels(model, chosen, "float32")]
+
+
+def resolved(recipe: Recipe, images: Images, device: str, pool: Pool) -> tuple[Recipe, list[Any]]:
+    """A recipe as it is trained on these training images in a pool, and what `rounding` says there.
+
+    The recipe holds the fingerprint of its teacher, if it has one.
+
+    Raises:
+        ModelError: the teacher cannot be read, or is another one than the recipe says.
+    """
+    recipe, where = pool.ask(_resolved_there, recipe, len(images), device)
+    return teacher.identified(recipe), where  # here, where its file is
+
+
+def _resolved_there(recipe: Recipe, images: int, device: str) -> tuple[Recipe, list[Any]]:
+    """A recipe as this machine trains it on so many images, and what `rounding` says of it."""
+    recipe = recipe.for_device(environment.device(device).type).for_images(images)
+    return recipe, rounding(recipe.model, device)
+
+
+def repeat(
+    trials: Trials,
+    seeds: Sequence[int],
+    pool: Pool | None = None,
+    diverged: Callable[[int, Diverged], None] | None = None,
+) -> Iterator[Trial]:
+    """Train with each seed; those that have been trained are found again.
 
     Args:
         trials: of the recipe.
         seeds: which.
-        watch: see `Trials.trial`.
+        pool: where they run; None is here, one after another.
+        diverged: is told of a seed that ended in nothing; None raises it.
+
+    Returns:
+        Trials in the order in which they end: here, that of the seeds.
+
+    Raises:
+        Interrupted: they were asked to stop.
     """
-    for seed in seeds:
-        yield trials.trial(seed, watch)
+    with contextlib.closing((pool or Local()).run(trials.task(seed) for seed in seeds)) as done:
+        for task, ended in done:
+            if isinstance(ended.error, Diverged) and diverged is not None:
+                diverged(task.seed, ended.error)
+                continue
+            ended.check()
+            yield trials.ended(task.seed, ended.how == "trained")

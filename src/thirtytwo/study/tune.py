@@ -10,7 +10,8 @@ trials early that lag behind. What was tried is in its database, by default
     <out>/<recipe>-own.toml      what it is to be compared with
 
 so that the same command goes on where it was stopped, be it in the middle of a trial, and several processes can share
-one database.
+one database. Where several trials run at once, the next values are proposed when there is room for a trial, from what
+has ended by then: the values of a trial then depend on which of the others were quicker.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from thirtytwo import teacher
 from thirtytwo.data import Source
-from thirtytwo.errors import Diverged, MissingExtra, OutOfMemory, RecipeError, RunError
-from thirtytwo.events import Epoch, Step
+from thirtytwo.errors import Diverged, MissingExtra, OutOfMemory, RecipeError, RunInUse
+from thirtytwo.events import Epoch
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import write_atomic
 from thirtytwo.settings import Choice
-from thirtytwo.study.trials import Trials, digest
-from thirtytwo.train import Training
+from thirtytwo.study.pool import Local, Pool
+from thirtytwo.study.task import Ended, Task
+from thirtytwo.study.trials import Trials, digest, rounding
 
 if TYPE_CHECKING:
     import optuna
@@ -41,13 +43,7 @@ if TYPE_CHECKING:
 Sampler = Literal["tpe", "random"]
 Pruner = Literal["median", "halving", "none"]
 State = Literal["complete", "pruned", "failed"]
-Watch = Callable[[int, Training], Generator[Step | Epoch]]
-"""Is given the number of a trial and its training, and passes on the events; None passes them on unseen."""
 Values = dict[str, Any]
-
-
-class _Pruned(Exception):
-    """A trial that is not worth its time."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ def tune(
     pruner: Pruner = "median",
     storage: str | None = None,
     device: str = "auto",
-    watch: Watch | None = None,
+    pool: Pool | None = None,
     done: Callable[[TuningTrial], None] = lambda _: None,
 ) -> Tuned:
     """Search for better values.
@@ -127,13 +123,15 @@ def tune(
         pruner: what ends trials early, by their validation accuracy after each epoch.
         storage: any URL that Optuna takes; None is a file in `out`.
         device: ``auto``, ``cpu`` or ``cuda``.
-        watch: see `Watch`.
+        pool: where trials run; None is here, one after another.
         done: is given each trial that has ended.
 
     Raises:
         RecipeError: there is nothing to search for.
+        ModelError: the recipe's teacher cannot be read.
         MissingExtra: Optuna is not installed.
         Diverged: no trial came to an end.
+        Interrupted: trials were asked to stop.
     """
     optuna = imported()
     if not recipe.search:
@@ -141,12 +139,14 @@ def tune(
             f"recipe {recipe.name}: has no [search] section; expected the values that may vary, such as "
             '"optimizer.learning_rate" = { low = 1e-3, high = 1e-2, log = true }; write one into a copy of the recipe'
         )
-    source, base = source.in_memory(), teacher.identified(recipe.replace("search={}"))
+    source, pool = source.in_memory(), pool or Local()
+    base = teacher.identified(recipe.replace("search={}"))
     out.mkdir(parents=True, exist_ok=True)
     _check_space(recipe, base)
     space = json.dumps({key: value.model_dump(mode="json") for key, value in recipe.search.items()}, sort_keys=True)
     space_number = int(hashlib.sha256(space.encode()).hexdigest(), 16)
-    name = f"{recipe.name}-{digest(base, source.read_training(), device, seed, space_number)}"
+    where = pool.ask(rounding, base.model, device)
+    name = f"{recipe.name}-{digest(base, source.read_training(), where, seed, space_number)}"
     study = optuna.create_study(
         storage=storage or f"sqlite:///{out / 'study.db'}",
         study_name=name,
@@ -161,20 +161,100 @@ def tune(
         study.enqueue_trial(_own(recipe))
     running = optuna.trial.TrialState.RUNNING
     left_behind = [optuna.trial.Trial(study, each._trial_id) for each in study.get_trials(states=(running,))]
-    while True:
-        ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        if len(ended) >= trials:
-            break
-        goes_on = bool(left_behind)
-        trial = left_behind.pop(0) if goes_on else study.ask()
-        try:
-            _try(optuna, study, trial, recipe, base, source, out, seed, device, watch)
-        except RunError:
-            if not goes_on:
-                raise
-            continue  # another process is at it
-        done(_plain(optuna, study.get_trials()[trial.number]))
+    search = _Search(optuna, study, recipe, base, source, out, seed, device, pool, trials, done, left_behind)
+    while search.number_ended < trials:
+        search.go_on()
     return _found(optuna, study, recipe, base, out)
+
+
+@dataclass
+class _Search:
+    """A search while it goes on."""
+
+    api: Any
+    """Optuna."""
+    study: optuna.study.Study
+    recipe: Recipe
+    """The one with the values that may vary."""
+    base: Recipe
+    """The same without them."""
+    source: Source
+    out: Path
+    seed: int
+    device: str
+    pool: Pool
+    trials: int
+    """That there shall be in all."""
+    done: Callable[[TuningTrial], None]
+    left_behind: list[optuna.trial.Trial]
+    """By earlier processes, unless another one is still at them."""
+    taken_over: set[int] = field(default_factory=set)
+    """Those that were left behind, and tried."""
+    under_way: dict[int, optuna.trial.Trial] = field(default_factory=dict)
+    told: set[tuple[int, int]] = field(default_factory=set)
+    """Trials and the epochs that the study knows of."""
+
+    @property
+    def number_ended(self) -> int:
+        """Trials that have ended, here or in other processes."""
+        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+
+    def go_on(self) -> None:
+        """Do the trials that are missing, or fewer, where other processes are at some of them."""
+        with contextlib.closing(self.pool.run(self._tasks(), self._is_worth_it)) as ends:
+            for task, ended in ends:
+                self._tell(task, ended)
+
+    def _tasks(self) -> Iterator[Task]:
+        """Each with the values that are proposed when there is room for it; those that were left behind come first."""
+        while self.number_ended + len(self.under_way) < self.trials:
+            if self.left_behind:
+                trial = self.left_behind.pop(0)
+                self.taken_over.add(trial.number)
+            else:
+                trial = self.study.ask()
+            yield from self._task(trial)
+
+    def _task(self, trial: optuna.trial.Trial) -> Iterator[Task]:
+        """The training with the values of a trial; none if no recipe can have them."""
+        values = _suggested(trial, self.recipe)
+        self.told |= {(trial.number, step) for step in self.study.get_trials()[trial.number].intermediate_values}
+        try:
+            recipe = _with(self.base, values)
+            trainings = Trials.of(recipe, self.source, self.out / "trials", self.device, self.pool)
+        except RecipeError:
+            self._end(trial.number, trial, self.api.trial.TrialState.FAIL)
+            return
+        self.under_way[trial.number] = trial
+        yield trainings.task(self.seed, trial.number, f"trial {trial.number}")
+
+    def _is_worth_it(self, task: Task, epoch: Epoch) -> bool:
+        """Tell the study of an epoch, and ask whether the trial is to go on."""
+        trial, step = self.under_way[task.number], epoch.epoch - 1
+        if epoch.validation_accuracy is None:
+            return True
+        if (task.number, step) not in self.told:  # as it is when it has been trained again
+            self.told.add((task.number, step))
+            trial.report(epoch.validation_accuracy, step)
+        return epoch.epoch == task.recipe.epochs or not trial.should_prune()
+
+    def _tell(self, task: Task, ended: Ended) -> None:
+        trial = self.under_way.pop(task.number)
+        states = self.api.trial.TrialState
+        if ended.how in ("trained", "found"):
+            self._end(task.number, trial, states.COMPLETE, float(task.run.result["validation"]["accuracy"]))
+        elif ended.how == "given up":
+            shutil.rmtree(task.path.parent, ignore_errors=True)
+            self._end(task.number, trial, states.PRUNED)
+        elif isinstance(ended.error, Diverged | OutOfMemory | RecipeError):  # such as a network that they do not fit
+            shutil.rmtree(task.path.parent, ignore_errors=True)
+            self._end(task.number, trial, states.FAIL)
+        elif not (isinstance(ended.error, RunInUse) and task.number in self.taken_over):  # another process is at it
+            ended.check()
+
+    def _end(self, number: int, trial: optuna.trial.Trial, state: Any, accuracy: float | None = None) -> None:
+        self.study.tell(trial, accuracy, state=state, skip_if_finished=True)
+        self.done(_plain(self.api, self.study.get_trials()[number]))
 
 
 def imported() -> Any:
@@ -255,43 +335,6 @@ def _suggested(trial: optuna.trial.Trial, recipe: Recipe) -> Values:
 
 def _with(base: Recipe, values: Values) -> Recipe:
     return base.replace(*(f"{key}={json.dumps(value)}" for key, value in values.items()))
-
-
-def _try(
-    optuna: Any,
-    study: optuna.study.Study,
-    trial: optuna.trial.Trial,
-    recipe: Recipe,
-    base: Recipe,
-    source: Source,
-    out: Path,
-    seed: int,
-    device: str,
-    watch: Watch | None,
-) -> None:
-    """Train with the values of a trial, from the start or from where it was cut off, and tell the study."""
-
-    def look(training: Training) -> None:
-        # Closed, so that a training that is given up lets go of its folder.
-        with contextlib.closing(iter(training) if watch is None else watch(trial.number, training)) as events:
-            for event in events:
-                if isinstance(event, Epoch) and event.validation_accuracy is not None:
-                    trial.report(event.validation_accuracy, event.epoch - 1)
-                    if trial.should_prune() and event.epoch < training.recipe.epochs:
-                        raise _Pruned
-
-    values = _suggested(trial, recipe)
-    try:
-        trainings = Trials.of(_with(base, values), source, out / "trials", device)
-        try:
-            study.tell(trial, trainings.trial(seed, look).accuracy, skip_if_finished=True)
-        except (_Pruned, Diverged, OutOfMemory):
-            shutil.rmtree(trainings.path, ignore_errors=True)
-            raise
-    except _Pruned:
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED, skip_if_finished=True)
-    except (Diverged, OutOfMemory, RecipeError):  # such as a network that these values do not fit
-        study.tell(trial, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
 
 
 def _found(optuna: Any, study: optuna.study.Study, recipe: Recipe, base: Recipe, out: Path) -> Tuned:

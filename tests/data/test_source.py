@@ -290,22 +290,26 @@ def test_cifar100_has_fine_and_coarse_labels(
     assert len(images.classes) == classes
 
 
-def test_fewer_training_images_are_always_the_same_and_as_many_of_each_class(
-    home: Path, find: Find, layouts: Sequence[Layout], make: Make
-) -> None:
-    make(home / "work", named(layouts, "cifar-100-binary"))
-    whole, test = find("cifar100:labels=coarse").read_training(), sealed.read_unscored(find("cifar100"))
-    found = find(f"cifar100: training={len(whole) // 2} , labels=coarse")
-    assert found.spec == f"cifar100:labels=coarse,training={len(whole) // 2}"
+def test_fewer_training_images_are_always_the_same_and_as_many_of_each_class() -> None:
+    whole = source.find("shapes:training=200,test=20")
+    found = source._fewer(whole, 100)
     images = found.read_training()
-    assert found.name == images.name == f"cifar100-coarse-{len(whole) // 2}"
-    halves = np.array(whole.per_class) / 2
+    assert found.name == images.name == "shapes-100"
+    halves = np.array(whole.read_training().per_class) / 2
     assert (np.abs(np.array(images.per_class) - halves) <= 1).all()
-    assert images.fingerprint == find(found.spec).read_training().fingerprint
-    assert {image.tobytes() for image in images.pixels} <= {image.tobytes() for image in whole.pixels}
-    assert sealed.read_unscored(found).pixels.tobytes() == test.pixels.tobytes()
-    with pytest.raises(DataError, match="expected fewer"):
-        find(f"cifar100:training={len(whole) + 10}").read_training()
+    assert images.fingerprint == source._fewer(whole, 100).read_training().fingerprint
+    assert {pixels.tobytes() for pixels in images.pixels} < {
+        pixels.tobytes() for pixels in whole.read_training().pixels
+    }
+    assert (sealed.read_unscored(found).pixels == sealed.read_unscored(whole).pixels).all()
+
+
+def test_fewer_of_cifar_are_a_spec_of_its_own(home: Path, find: Find, layouts: Sequence[Layout], make: Make) -> None:
+    make(home / "work", named(layouts, "cifar-100-binary"))
+    found = find("cifar100: training=10 , labels=coarse")
+    assert (found.spec, found.name) == ("cifar100:labels=coarse,training=10", "cifar100-coarse-10")
+    with pytest.raises(DataError, match="expected fewer"):  # it is a small copy
+        found.read_training()
 
 
 @pytest.mark.parametrize(

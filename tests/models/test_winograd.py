@@ -88,7 +88,7 @@ def test_pooled_it_is_max_pooling_of_itself(side: int, batch: int, height: int, 
         found.append([y.detach(), *torch.autograd.grad(y, (x, w), gradient)])
     assert torch.equal(found[0][0], found[1][0])
     for one, other in zip(*found, strict=True):
-        assert (one - other).norm() <= 1e-5 * other.norm()
+        assert (one - other).norm() <= 5e-5 * other.norm()  # sums of another order
 
 
 @compiled

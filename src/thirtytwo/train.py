@@ -210,7 +210,8 @@ class Training:
     def interrupt(self) -> None:
         """Ask the training to write a checkpoint and end after the step under way; safe in a signal handler.
 
-        Iterating again goes on.
+        Several processes that train together end after the same step, about a tenth of a second later, whichever of
+        them was asked. Iterating again goes on.
         """
         self._stop = True
 

@@ -119,7 +119,7 @@ class Screen:
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         self._teacher(recipe)
-        if recipe.model.name != "custom":
+        if recipe.model.name not in ("custom", "timm"):  # others' networks need not be countable without weights
             images = facts["training_images"] + facts["validation_images"]
             work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
             self.say(f"to compute: {scaled(work.flops, 'FLOP')}")
@@ -317,7 +317,7 @@ class Screen:
         trial = student.trial
         self.console.print(
             f"[bold]the student: {trial.accuracy:.2%}[/bold] of the same {chosen.images:,} images, of which its "
-            f"teacher names {chosen.accuracy:.2%} rightly; they agree about {student.agreement:.2%}"
+            f"teacher names {chosen.accuracy:.2%} rightly; they agree about {student.agreement:.2%} of them"
         )
         self.say(
             f"its answers take {student.work:.0%} of the work; {duration(trial.seconds)} of training"

@@ -283,9 +283,9 @@ def rounds(names: Sequence[str], chosen: Sequence[float], others: Sequence[float
         chosen: accuracy after each round, on the images by which it was chosen.
         others: the same on other images; None if there are none.
     """
-    lines = [Line("images that chose it", "training", chosen)]
-    if others is not None:
-        lines.append(Line("other images", "validation", others))
+    # Dashes over the line, so that both are seen where they are the same.
+    lines = [] if others is None else [Line("other images", "validation", others)]
+    lines.append(Line("images that chose it", "training", chosen))
     values = [value for line in lines for value in line.values if value is not None]
     ticks = _ticks(min(values), max(values), 5)
     plot = _Plot(52, 430, 46, 206, 1, max(len(names), 2), ticks[0], ticks[-1])

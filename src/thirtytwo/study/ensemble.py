@@ -6,7 +6,7 @@ How often a model was added is its weight. All of that is decided on the validat
 
 What was chosen by some images looks better on them than it is. So what an ensemble gains is told by images that have
 chosen nothing: the validation part is divided into two halves, on either half an ensemble and the best single model are
-chosen, and both answer for the other half.
+chosen, how sure they are is fitted to it, and both answer for the other half.
 """
 
 from __future__ import annotations
@@ -271,13 +271,15 @@ def _on_other_images(
         here, there = answers[:, chosen_by], answers[:, asked]
         added = order(here, labels[chosen_by])
         counts = _counts(added, len(answers))
-        temperature, _ = _calibrated(_mean(here, counts), labels[chosen_by])
-        together[asked] = (_logarithms(_mean(there, counts)) / temperature).softmax(1)
         ranks = [
             (metrics.accuracy(answer, labels[chosen_by]), -metrics.cross_entropy(answer, labels[chosen_by]))
             for answer in here
         ]
-        alone[asked] = there[ranks.index(max(ranks))]
+        best = ranks.index(max(ranks))
+        # How sure they are is fitted to the half that has chosen them, too.
+        for place, each in ((together, _mean(answers, counts)), (alone, answers[best])):
+            temperature, _ = _calibrated(each[chosen_by], labels[chosen_by])
+            place[asked] = (_logarithms(each[asked]) / temperature).softmax(1)
         for number in range(rounds):
             said[number, asked] = _mean(there, _counts(added[: number + 1], len(answers))).argmax(1)
     right, rival = together.argmax(1) == labels, alone.argmax(1) == labels

@@ -229,6 +229,12 @@ def ray_pool(shared: OnRay) -> OnRay:
     return shared
 
 
+def make_room(where: OnRay) -> None:
+    """For another pool."""
+    for worker in list(where._workers):
+        where._dismiss(worker)
+
+
 def at(where: OnRay, task: Task) -> Any:
     """The worker that is at a task."""
     return next(worker for worker in where._workers if worker.job is not None and worker.job.task is task)
@@ -389,18 +395,18 @@ def test_a_training_that_kills_its_processes_ends_the_study(ray_pool: OnRay, mon
 
 @pytest.mark.slow
 def test_machines_of_another_kind_are_not_used(cluster: Any, shared: OnRay) -> None:
+    make_room(shared)
     seen = Seen()
     with OnRay(cluster.address, watcher=seen) as other:
         other._kind = {"device": "cpu", "device_name": "another one", "threads": 1, "versions": {}}
         with pytest.raises(ClusterError, match="none of its machines can be used"):
             other.ask(len, "text")
-    assert "is of another kind" in seen.told[0]
+    assert any("is of another kind" in words for words in seen.told)
 
 
 @pytest.mark.slow
 def test_the_program_trains_on_a_cluster_and_ctrl_c_costs_nothing(cluster: Any, shared: OnRay, alone: Path) -> None:
-    for worker in list(shared._workers):
-        shared._dismiss(worker)  # their room is needed
+    make_room(shared)
     words = ["repeat", "classic", "--data", SPEC, *(word for each in WORDS for word in ("--set", each)), "--runs", "20"]
     command = [sys.executable, "-m", "thirtytwo", *words, "--set", "epochs=3", "--ray", cluster.address]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -212,7 +212,7 @@ class OnRay:
         self._watcher = watcher or Watcher()
         self._threads = torch.get_num_threads()
         self._demand: dict[str, float] = {}  # of a training
-        self._connected = self._stop = self._is_alone = False
+        self._connected = self._stop = self._is_waiting = False
         self._workers: list[_Worker] = []
         self._kind: dict[str, Any] = {}  # of the machines that are used
         self._left_out: dict[str, str] = {}  # machines that are not, and why
@@ -406,17 +406,23 @@ class OnRay:
             if machine is None or free[machine] < 1:
                 break
             self._workers.append(self._start(machine))
-        if self._workers or any(machine.room for machine in self._machines):
-            self._is_alone = False
-        elif self._left_out:
+        if any(worker.is_useful for worker in self._workers):
+            self._is_waiting = False
+            return
+        has_room = bool(self._workers) or any(machine.room for machine in self._machines)
+        if not has_room and self._left_out:
             reasons = "; ".join(self._left_out.values())
             raise ClusterError(
                 f"Ray cluster {self._address}: none of its machines can be used: {reasons}; expected the same versions "
                 "as here on machines of one kind; install them there"
             )
-        elif not self._is_alone:
-            self._is_alone = True
-            self._watcher.tells("no machine of the cluster is left; waiting for one to join it")
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._watcher.tells(
+                "nothing has begun on the cluster so far, which may be busy with other work; waiting"
+                if has_room
+                else "no machine of the cluster is left; waiting for one to join it"
+            )
 
     def _start(self, machine: _Machine) -> _Worker:
         strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(machine.identity, soft=False)

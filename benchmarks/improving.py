@@ -83,7 +83,7 @@ OTHERS = "members"
 """Folder of an ensemble's other members."""
 
 
-# What there is ---------------------------------------------------------------------------------------------------------
+# What there is -------------------------------------------------------------------------------------------------------
 
 
 def trained(root: Path) -> tuple[dict[int, Run], list[int]]:
@@ -121,7 +121,7 @@ def taught(folder: Path) -> tuple[dict[int, Run], list[int]]:
     return dict(sorted(ended.items())), sorted(unfinished)
 
 
-# What it comes to ------------------------------------------------------------------------------------------------------
+# What it comes to ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def told(step: Mapping[str, Any]) -> str:
     return f"{text} (95% interval {100 * low:+.2f} to {100 * high:+.2f}, n = {gain['n']})"
 
 
-# What is done ----------------------------------------------------------------------------------------------------------
+# What is done --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

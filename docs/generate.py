@@ -4,8 +4,8 @@
 
 - docs/commands.md from the program's own ``--help``,
 - docs/settings.md from the docstrings of the settings classes,
-- the tables between markers in README.md, docs/honesty.md and docs/improving.md, and the first lines of each recipe, from
-  measured.json.
+- the tables between markers in README.md, docs/honesty.md and docs/improving.md, and the first lines of each recipe,
+  from measured.json.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ from thirtytwo import recipe as recipes
 DATA = "cifar10:training=5000"
 RUNS = 5
 MEMBERS = 3
-"""Networks that answer as one."""
+"""Networks that an ensemble is chosen from."""
 APART = 1000
 """Between the seeds of an ensemble's members; the first one is the seed's own network."""
 PLACE = Path("docs") / "improving"

@@ -227,8 +227,8 @@ def improving_table() -> str:
             *lines,
             "",
             f"On the {entry['validation_images']:,} validation images of `{entry['data']}`, after training on the "
-            f"other {entry['training_images']:,}. An ensemble has {entry['members']} members, and its training time is "
-            f"that of all of them. {where(entry)}; commit `{commit(entry)}`; `{entry['command']}`.",
+            f"other {entry['training_images']:,}. An ensemble is chosen from {entry['members']} networks, and its training "
+            f"time is that of all of them. {where(entry)}; commit `{commit(entry)}`; `{entry['command']}`.",
         ]
     )
 

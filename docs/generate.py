@@ -5,7 +5,8 @@
 - docs/commands.md from the program's own ``--help``,
 - docs/settings.md from the docstrings of the settings classes,
 - docs/models.md from the recipes and what their networks have to compute,
-- the tables between markers in README.md and docs/honesty.md, and the first lines of each recipe, from measured.json.
+- the tables between markers in README.md, docs/honesty.md and docs/improving.md, and the first lines of each recipe,
+  from measured.json.
 """
 
 from __future__ import annotations
@@ -234,6 +235,66 @@ def audit_table() -> str:
     return "\n".join(lines)
 
 
+LADDER = {path.stem: path for path in (ROOT / "docs" / "improving").glob("*.toml")}
+"""The recipes of docs/improving.md, by step."""
+LADDER_DATA = "cifar10-5000"
+
+
+def improving_table() -> str:
+    """What each step of the ladder gains; what was measured when its recipe had other settings is not told."""
+    entries = [entry for entry in planner.measured() if entry["kind"] == "improvement"]
+    # A trial of the benchmark, with other data or one setting for all recipes, says nothing here.
+    entries = [entry for entry in entries if entry["data"] == LADDER_DATA and not entry["set"]]
+    if not entries:
+        return "Not yet measured."
+    entry = max(reversed(entries), key=lambda entry: (len(current_steps(entry)), entry["n"]))
+    current = current_steps(entry)
+    lines = [
+        "| step | validation accuracy (mean ± s.d.) | n | gain in points (95% interval) | against | training time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for step in entry["steps"]:
+        name, rival, accuracy = step["name"], step["against"], step["accuracy"]
+        if name not in current:
+            lines.append(f"| [{name}](#{name}) | not yet measured | | | | |")
+            continue
+        is_compared = step["gain"] is not None and (rival in current or rival not in LADDER)
+        lines.append(
+            f"| [{name}](#{name}) | {spread(accuracy, percent)} | {accuracy['n']} "
+            f"| {points(step['gain']) if is_compared else ''} | {rival if is_compared else ''} "
+            f"| {step['train_seconds']['mean']:,.0f} s |"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"On the {entry['validation_images']:,} validation images of `{entry['data']}`, after training on the "
+            f"other {entry['training_images']:,}. An ensemble is chosen from {entry['members']} networks, and its training "
+            f"time is that of all of them. {where(entry)}; commit `{commit(entry)}`; `{entry['command']}`.",
+        ]
+    )
+
+
+def current_steps(entry: dict[str, Any]) -> set[str]:
+    """Names of the steps that were measured with their recipes as they are now."""
+    images = entry["training_images"] + entry["validation_images"]
+    settings = {
+        name: recipes.load(path).for_device(entry["device"]).for_images(images).digest for name, path in LADDER.items()
+    }
+    return {
+        step["name"] for step in entry["steps"] if step["accuracy"] and step["settings"] == settings.get(step["recipe"])
+    }
+
+
+def points(gain: dict[str, Any]) -> str:
+    """A mean difference of accuracies in points, with its interval if there is one."""
+    text = f"**{100 * gain['mean']:+.2f}**"
+    if gain["interval"] is None:
+        return f"{text} (one pair)"
+    low, high = gain["interval"]
+    return f"{text} ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
 def recipe_header(name: str) -> str:
     """The first lines of a recipe file: its measured result."""
     entry = newest("training", name)
@@ -388,8 +449,10 @@ def outputs() -> dict[Path, str]:
     for name, content in (("recipes", recipe_table()), ("race", race_sentence()), ("speed", speed_table())):
         readme = between(readme, name, content)
     honesty = (ROOT / "docs" / "honesty.md").read_text(encoding="utf-8")
+    improving = (ROOT / "docs" / "improving.md").read_text(encoding="utf-8")
     files = {
         ROOT / "docs" / "honesty.md": between(between(honesty, "audit", audit_table()), "compare", simulation_table()),
+        ROOT / "docs" / "improving.md": between(improving, "improving", improving_table()),
         ROOT / "docs" / "commands.md": commands(),
         ROOT / "docs" / "settings.md": settings(),
         ROOT / "docs" / "models.md": models_page(),

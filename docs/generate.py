@@ -269,8 +269,8 @@ def improving_table() -> str:
             *lines,
             "",
             f"On the {entry['validation_images']:,} validation images of `{entry['data']}`, after training on the "
-            f"other {entry['training_images']:,}. An ensemble is chosen from {entry['members']} networks, and its training "
-            f"time is that of all of them. {where(entry)}; commit `{commit(entry)}`; `{entry['command']}`.",
+            f"other {entry['training_images']:,}. An ensemble is chosen from {entry['members']} networks, and its "
+            f"training time is that of all of them. {where(entry)}; commit `{commit(entry)}`; `{entry['command']}`.",
         ]
     )
 

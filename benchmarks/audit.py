@@ -38,6 +38,7 @@ import runs
 import series
 from measured import Refused
 from thirtytwo import find
+from thirtytwo.recipe import DEFAULT
 
 JUDGED = measured.REPOSITORY / "tests" / "study" / "judged_pairs.csv"
 FIRST = 100
@@ -159,7 +160,8 @@ def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
     judged = read_judged()
     entry = {
         "kind": "audit",
-        "recipe": said["recipe"],
+        "recipe": DEFAULT,
+        "networks": said["recipe"],
         "series": f"audit-{said['commit'][:7]}",
         **{key: said[key] for key in ("commit", "machine", "device", "versions")},
         "date": said["date"][:10],

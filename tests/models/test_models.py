@@ -37,7 +37,8 @@ def test_an_image_is_scored_the_same_alone_and_in_company(settings: AnyModel) ->
     network = models.build(settings, 10).eval()
     images = torch.rand((5, 3, 32, 32))
     with torch.no_grad():
-        assert torch.allclose(network(images)[2:3], network(images[2:3]), atol=1e-5)
+        alone, together = network(images[2:3]), network(images)[2:3]
+    assert (alone - together).norm() < 1e-4 * alone.norm()  # scores of fresh weights can be large
 
 
 @pytest.mark.parametrize("settings", EVERY)

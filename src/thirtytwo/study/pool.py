@@ -216,6 +216,7 @@ class OnRay:
         self._workers: list[_Worker] = []
         self._kind: dict[str, Any] = {}  # of the machines that are used
         self._left_out: dict[str, str] = {}  # machines that are not, and why
+        self._spared: dict[str, float] = {}  # machines where a worker could not begin, and until when none is begun
         self._machines: list[_Machine] = []
         self._looked = -LOOK_SECONDS
         self._shipped: dict[tuple[Any, ...], Any] = {}  # data sets and teachers in the cluster's memory
@@ -398,13 +399,16 @@ class OnRay:
         self._look()
         while sum(worker.is_useful for worker in self._workers) < number:
             taken = Counter(worker.machine.identity for worker in self._workers)
-            free = {machine: machine.room - taken[machine.identity] for machine in self._machines}
-            if self._workers:
-                machine = max(free, key=free.__getitem__, default=None)
-            else:  # it decides which kind is used: that of this machine if there is room here
-                machine = next((machine for machine in free if machine.room), None)
-            if machine is None or free[machine] < 1:
+            free = {
+                machine: machine.room - taken[machine.identity]
+                for machine in self._machines
+                if machine.room > taken[machine.identity]
+                and self._spared.get(machine.identity, 0.0) <= time.monotonic()
+            }
+            if not free:
                 break
+            # The first one decides which kind is used: that of this machine if there is room here.
+            machine = max(free, key=free.__getitem__) if self._workers else next(iter(free))
             self._workers.append(self._start(machine))
         if any(worker.is_useful for worker in self._workers):
             self._is_waiting = False
@@ -503,9 +507,10 @@ class OnRay:
         try:
             found, error = self._ray.get(worker.hello)
         except self._ray.exceptions.RayError as lost:
-            if any(node["NodeID"] == worker.machine.identity and node["Alive"] for node in self._ray.nodes()):
+            if worker.machine.identity in self._spared:
                 self._leave_out(worker, f"cannot begin: {_last_line(lost)}")
-            else:
+            else:  # the machine may have died, which the cluster does not know at once
+                self._spared[worker.machine.identity] = time.monotonic() + BUSY_SECONDS
                 self._dismiss(worker)
             return
         if error is not None:

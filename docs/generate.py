@@ -171,8 +171,8 @@ def simulation_table() -> str:
     deviation = 100 * entry["deviation_of_differences"]
     lines = [
         f"In {entry['n']:,} studies of at most {entry['pairs']} pairs that were drawn, with the spread that "
-        f"`{entry['recipe']}` was measured to have (pairs differ by ± {deviation:.2f} points; "
-        f"`{entry['command']}`):",
+        f"`{entry['recipe']}` was measured to have (pairs differ by ± {deviation:.2f} points; {where(entry)}; commit "
+        f"`{commit(entry)}`; `{entry['command']}`):",
         "",
         "| true difference | found by `compare` | pairs, mean | found by a t test that is looked at as often |",
         "|---|---|---|---|",
@@ -199,10 +199,10 @@ def audit_table() -> str:
         return "Not yet measured on CIFAR-10."
     named, issues = entry["named"], entry["named"]["label_issues"]
     lines = [
-        f"On CIFAR-10 all of it took {entry['seconds'] / 60:.0f} minutes ({where(entry)}; commit `{commit(entry)}`; "
-        f"`{entry['command']}`). Named were {issues.get('training', 0):,} training and {issues.get('test', 0):,} test "
-        f"images for their labels, {named['pairs']:,} pairs that show the same picture, and, with these, "
-        f"{named['leaked_test_images']:,} test images of which there is a training image.",
+        f"On CIFAR-10 all of it took {entry['seconds'] / 60:.0f} minutes (n = 1; {where(entry)}; commit "
+        f"`{commit(entry)}`; `{entry['command']}`). Named were {issues.get('training', 0):,} training and "
+        f"{issues.get('test', 0):,} test images for their labels, {named['pairs']:,} pairs that show the same picture, "
+        f"and, with these, {named['leaked_test_images']:,} test images of which there is a training image.",
         "",
         "| judged by | what | of what is named, right (precision) | of what there is, named (recall) |",
         "|---|---|---|---|",

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.test_ranks import check_company_of_none
 from tests.test_train import rows, same, source, weights
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier, Ensemble
 from thirtytwo.data import Images
 from thirtytwo.data.shapes import draw
-from thirtytwo.ranks import STORE, Ranks, joined
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
 from thirtytwo.train import Training, resume, train
@@ -130,16 +130,7 @@ def test_the_classic_network_trains_with_dropout(images: Images) -> None:
 def test_steps_with_a_message_in_them_are_recorded_and_end_with_the_same_bits(
     kernels: str, images: Images, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    alone = train(settings(kernels), source(images))
-    alone.finish()
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", STORE: str(tmp_path / "store")}.items():
-        monkeypatch.setenv(name, value)
-    with joined("cuda") as ranks:
-        assert ranks == Ranks(0, 1, 1, together=True)
-        joint = train(settings(kernels), source(images), ranks=ranks)
-        joint.finish()
-    assert same(weights(alone), weights(joint))
-    assert rows(alone) == rows(joint)
+    check_company_of_none(settings(kernels), images, "cuda", monkeypatch, tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two accelerators")

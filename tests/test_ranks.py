@@ -34,6 +34,7 @@ from thirtytwo.data import Images, augmenter, mixer
 from thirtytwo.data.loader import Loader, Standardise
 from thirtytwo.errors import DeviceError, RecipeError
 from thirtytwo.ranks import Ranks, joined
+from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run, read_tensors
 from thirtytwo.train import resume, train
 
@@ -211,20 +212,27 @@ def test_ranks_together_make_the_images_that_one_process_makes(words: list[str],
                     assert torch.allclose(torch.cat(found), expected, atol=1e-5), name
 
 
+def check_company_of_none(
+    recipe: Recipe, images: Images, device: str, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """That one rank, which talks to itself, ends with the bits of one process."""
+    alone = train(recipe, source(images), device=device)
+    alone.finish()
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", ranks_module.STORE: str(folder / "store")}.items():
+        monkeypatch.setenv(name, value)
+    with joined(device) as ranks:
+        assert ranks == Ranks(0, 1, 1, together=True)
+        joint = train(recipe, source(images), device=device, ranks=ranks)
+        joint.finish()
+    assert same(weights(alone), weights(joint))
+    assert rows(alone) == rows(joint)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_rank_without_company_ends_with_the_bits_of_one_process(
     variant: str, small_images: Images, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    alone = train(settings_of(variant), source(small_images))
-    alone.finish()
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", ranks_module.STORE: str(tmp_path / "store")}.items():
-        monkeypatch.setenv(name, value)
-    with joined("cpu") as ranks:
-        assert ranks == Ranks(0, 1, 1, together=True)
-        joint = train(settings_of(variant), source(small_images), ranks=ranks)
-        joint.finish()
-    assert same(weights(alone), weights(joint))
-    assert rows(alone) == rows(joint)
+    check_company_of_none(settings_of(variant), small_images, "cpu", monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("name", SAME)

@@ -122,12 +122,8 @@ def test_what_the_caller_draws_between_steps_changes_nothing(small_images: Image
     assert same(weights(quiet), weights(noisy))
 
 
-@pytest.mark.parametrize("last", [1, 4, 5, 8, 20])
-def test_an_interrupted_training_resumes_to_the_same_bits(small_images: Images, last: int) -> None:
-    # Five steps make an epoch, four epochs the training.
-    whole = train(small(), source(small_images))
-    whole.finish()
-    part = train(small(), source(small_images))
+def interrupted_after(part: Training, last: int) -> None:
+    """Train until so many steps have been taken."""
     steps = 0
 
     def interrupt(*_: object) -> None:
@@ -139,6 +135,15 @@ def test_an_interrupted_training_resumes_to_the_same_bits(small_images: Images, 
     part.network.register_forward_hook(interrupt)
     part.finish()
     assert part.interrupted
+
+
+@pytest.mark.parametrize("last", [1, 4, 5, 8, 20])
+def test_an_interrupted_training_resumes_to_the_same_bits(small_images: Images, last: int) -> None:
+    # Five steps make an epoch, four epochs the training.
+    whole = train(small(), source(small_images))
+    whole.finish()
+    part = train(small(), source(small_images))
+    interrupted_after(part, last)
     assert not part.run.model_path.exists()
     again = resume(part.run, source(small_images))
     again.finish()
@@ -610,17 +615,7 @@ def test_slow_weights_survive_an_interruption_to_the_bit(small_images: Images, l
     words = ("lookahead.steps=2", "optimizer.name=sgd", "averaging.epochs=0.5")
     whole, part = (train(small(*words), source(small_images)) for _ in range(2))
     whole.finish()
-    steps = 0
-
-    def interrupt(*_: object) -> None:
-        nonlocal steps
-        steps += part.network.training
-        if steps == last:
-            part.interrupt()
-
-    part.network.register_forward_hook(interrupt)
-    part.finish()
-    assert part.interrupted
+    interrupted_after(part, last)
     again = resume(part.run, source(small_images))
     again.finish()
     assert same(weights(whole), weights(again))

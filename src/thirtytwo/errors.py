@@ -25,6 +25,8 @@ Messages follow one pattern: what was found, what was expected, what to do about
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class ThirtytwoError(Exception):
     """Root of the tree: catch this to catch everything the package raises on purpose."""
@@ -80,6 +82,21 @@ class ClusterError(InputError):
 
 class MissingExtra(InputError):
     """An optional dependency is missing; the message holds the pip command that installs it."""
+
+    @classmethod
+    def of(cls, need: str, extra: str, error: ImportError, where: str = "") -> Self:
+        """The error for an import that failed.
+
+        Args:
+            need: who needs what, such as ``tuning needs optuna``.
+            extra: what installs it.
+            error: of the import.
+            where: what else has to be said of installing it.
+        """
+        return cls(
+            f"{need}, which cannot be imported ({error}); expected the extra `{extra}`; "
+            f"pip install 'thirtytwo[{extra}]' installs it{where}"
+        )
 
 
 class DownloadError(ThirtytwoError):

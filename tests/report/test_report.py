@@ -240,14 +240,19 @@ def test_ten_thousand_test_images_make_less_than_five_megabytes(tmp_path: Path) 
 # The page by itself --------------------------------------------------------------------------------------------------
 
 
-def test_the_page_refers_to_nothing_outside_itself(html: Page) -> None:
-    identifiers = {attributes["id"] for _, attributes in html.elements if "id" in attributes}
-    for tag, attributes in html.elements:
+def check_it_stands_alone(page: Page) -> None:
+    """That a page refers to nothing outside itself, and to nothing that is not in it."""
+    identifiers = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    for tag, attributes in page.elements:
         assert attributes.get("src", "data:").startswith("data:"), tag
         target = attributes.get("href", "data:,")
         assert target == "data:," or target.removeprefix("#") in identifiers, tag
         assert not {"srcset", "action", "formaction", "poster", "data", "xlink:href"} & set(attributes), tag
-    assert not re.search(r"https?://|url\((?!data:image/)|@import|\bfetch\(", html.html)
+    assert not re.search(r"https?://|url\((?!data:image/)|@import|\bfetch\(", page.html)
+
+
+def test_the_page_refers_to_nothing_outside_itself(html: Page) -> None:
+    check_it_stands_alone(html)
 
 
 def test_the_browser_is_told_to_load_nothing(html: Page) -> None:

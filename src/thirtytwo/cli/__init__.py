@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from thirtytwo import __version__
+from thirtytwo.cli.signals import caught
 from thirtytwo.errors import Diverged, ImageError, InputError, OutOfMemory, RunError, ThirtytwoError
 
 if TYPE_CHECKING:
@@ -852,26 +854,17 @@ def _broken_off(screen: Screen, training: Training) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-@contextlib.contextmanager
-def _interruptible(training: Training | Pool) -> Iterator[list[int]]:
+def _interruptible(training: Training | Pool) -> AbstractContextManager[list[int]]:
     """Let Ctrl-C and a polite kill end training after a step, with a checkpoint; a second one ends it at once.
 
     Yields a list to which the signals that arrive are appended.
     """
-    received: list[int] = []
 
-    def ask(number: int, _: Any) -> None:
-        received.append(number)
+    def ask(number: int) -> None:
         training.interrupt()
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, ask) for number in numbers]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    return caught(ask)
 
 
 def _screen(as_json: bool, *, silent: bool = False) -> Screen:

@@ -15,10 +15,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from thirtytwo.cli.signals import caught
 from thirtytwo.errors import InputError, RankLost, ThirtytwoError
 
 GRACE_SECONDS = 10.0
@@ -108,7 +109,12 @@ def run(processes: int) -> int:
         environment.setdefault("OMP_NUM_THREADS", str(max(cores() // processes, 1)))
         command = [sys.executable, "-m", "thirtytwo", *sys.argv[1:]]
         started: list[subprocess.Popen[bytes]] = []
-        with _forwarded(started) as asked:
+
+        def hand_on(number: int) -> None:
+            for process in started:
+                process.send_signal(number)
+
+        with caught(hand_on) as asked:
             for number in range(processes):
                 own: dict[str, Any] = {}
                 if number:
@@ -125,25 +131,6 @@ def run(processes: int) -> int:
             os.close(theirs)
             killed = _wait(started, asked)
         return _verdict(started, said, killed, asked)
-
-
-@contextlib.contextmanager
-def _forwarded(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """Hand Ctrl-C and a polite kill on to all processes; yields a list to which those that arrive are appended."""
-    asked: list[int] = []
-
-    def forward(number: int, _: Any) -> None:
-        asked.append(number)
-        for process in processes:
-            process.send_signal(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, forward) for number in numbers]
-    try:
-        yield asked
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> set[int]:

@@ -17,25 +17,20 @@ from thirtytwo.errors import ModelError, RecipeError
 from thirtytwo.models import classic, convmixer, pointwise, pyramidnet, resnet, speed, timm, transformer, winograd
 from thirtytwo.settings import (
     AnyModel,
-    ClassicModel,
-    ConvMixerModel,
     CustomModel,
-    PyramidNetModel,
-    ResNetModel,
+    Settings,
     SpeedModel,
-    TimmModel,
-    TransformerModel,
 )
 
 
-def _classic(settings: ClassicModel, classes: int, size: tuple[int, int]) -> nn.Module:
-    return classic.build(
-        stages=settings.stages,
-        hidden_units=settings.hidden_units,
-        dropout=settings.dropout,
-        classes=classes,
-        size=size,
-    )
+def _by_its_settings(build: Callable[..., nn.Module]) -> Callable[[Any, int, tuple[int, int]], nn.Module]:
+    """What makes a network, from a function whose arguments are called as its settings are."""
+
+    def make(settings: Settings, classes: int, size: tuple[int, int]) -> nn.Module:
+        fields = {name: value for name, value in settings if name != "name"}
+        return build(**fields, classes=classes, size=size)
+
+    return make
 
 
 def _speed(settings: SpeedModel, classes: int, size: tuple[int, int]) -> nn.Module:
@@ -51,71 +46,14 @@ def _speed(settings: SpeedModel, classes: int, size: tuple[int, int]) -> nn.Modu
     )
 
 
-def _resnet(settings: ResNetModel, classes: int, size: tuple[int, int]) -> nn.Module:
-    return resnet.build(
-        stem=settings.stem,
-        widths=settings.widths,
-        blocks=settings.blocks,
-        preactivation=settings.preactivation,
-        bottleneck=settings.bottleneck,
-        cardinality=settings.cardinality,
-        dropout=settings.dropout,
-        stochastic_depth=settings.stochastic_depth,
-        classes=classes,
-        size=size,
-    )
-
-
-def _pyramidnet(settings: PyramidNetModel, classes: int, size: tuple[int, int]) -> nn.Module:
-    return pyramidnet.build(
-        stem=settings.stem,
-        widening=settings.widening,
-        blocks=settings.blocks,
-        bottleneck=settings.bottleneck,
-        shakedrop=settings.shakedrop,
-        shakedrop_chance=settings.shakedrop_chance,
-        shakedrop_level=settings.shakedrop_level,
-        classes=classes,
-        size=size,
-    )
-
-
-def _convmixer(settings: ConvMixerModel, classes: int, size: tuple[int, int]) -> nn.Module:
-    return convmixer.build(
-        width=settings.width,
-        depth=settings.depth,
-        kernel=settings.kernel,
-        patch=settings.patch,
-        classes=classes,
-        size=size,
-    )
-
-
-def _transformer(settings: TransformerModel, classes: int, size: tuple[int, int]) -> nn.Module:
-    return transformer.build(
-        width=settings.width,
-        depth=settings.depth,
-        heads=settings.heads,
-        tokenizer=settings.tokenizer,
-        dropout=settings.dropout,
-        stochastic_depth=settings.stochastic_depth,
-        classes=classes,
-        size=size,
-    )
-
-
-def _timm(settings: TimmModel, classes: int, size: tuple[int, int]) -> nn.Module:
-    return timm.build(model=settings.model, classes=classes, size=size)
-
-
 MODELS: dict[str, Callable[[Any, int, tuple[int, int]], nn.Module]] = {
-    "classic": _classic,
+    "classic": _by_its_settings(classic.build),
     "speed": _speed,
-    "resnet": _resnet,
-    "pyramidnet": _pyramidnet,
-    "convmixer": _convmixer,
-    "transformer": _transformer,
-    "timm": _timm,
+    "resnet": _by_its_settings(resnet.build),
+    "pyramidnet": _by_its_settings(pyramidnet.build),
+    "convmixer": _by_its_settings(convmixer.build),
+    "transformer": _by_its_settings(transformer.build),
+    "timm": _by_its_settings(timm.build),
 }
 
 

@@ -240,10 +240,4 @@ def _provenance(found: Audit) -> Iterator[tuple[str, str]]:
     yield "Networks", f"{found.folds}, {found.recipe}; each trained without its share of the training images"
     yield "Time", wording.duration(found.seconds) + ", interruptions left out"
     yield "Test set opened", f"{wording.ordinal(found.test_opening)} time, by this user on this machine"
-    facts = found.environment
-    yield "Command", facts["command"]
-    yield "Machine", f"{facts['machine']}; {facts['device_name']} ({facts['device']})"
-    yield "Versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    if facts["commit"]:
-        yield "Commit", facts["commit"].replace("+", ", with uncommitted changes")
-    yield "Finished", facts["date"].replace("T", " ").replace("+00:00", " UTC")
+    yield from wording.circumstances(found.environment, "Finished")

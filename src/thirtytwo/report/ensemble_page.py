@@ -160,16 +160,11 @@ def _student(student: Student, found: Chosen) -> dict[str, Any]:
 
 def _provenance(found: Chosen) -> Iterator[tuple[str, str]]:
     """What was asked, and of what."""
-    facts, ensemble = found.environment, found.ensemble
+    ensemble = found.ensemble
     share = wording.percent(float(ensemble.facts["validation_fraction"]), 0)
     yield "Data", f"{found.data}; {share} of its training images, {found.images:,}, held out by every model"
     yield "Data's fingerprint", str(ensemble.facts["fingerprint"])
     yield "Models asked", ", ".join(member.name for member in found.members)
     yield "Temperature", f"{ensemble.temperature:.3f}, of the mean of probabilities that each member has calibrated"
     yield "Fingerprint", ensemble.fingerprint
-    yield "Command", facts["command"]
-    yield "Machine", f"{facts['machine']}; {facts['device_name']} ({facts['device']})"
-    yield "Versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    if facts["commit"]:
-        yield "Commit", facts["commit"].replace("+", ", with uncommitted changes")
-    yield "Chosen", facts["date"].replace("T", " ").replace("+00:00", " UTC")
+    yield from wording.circumstances(found.environment, "Chosen")

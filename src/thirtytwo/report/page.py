@@ -268,11 +268,10 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
         if result.peak_memory_bytes:  # 0 where the system does not tell
             yield "Peak memory", f"{result.peak_memory_bytes / 2**20:,.0f} MiB"
         yield "From start to trained", wording.duration(result.cold_seconds) + ", start of the program included"
-    yield "Versions", ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    yield "Versions", wording.versions(facts.versions)
     if facts.commit:
-        changed = ", with uncommitted changes" if facts.commit.endswith("+") else ""
-        yield "Commit", facts.commit.rstrip("+") + changed
-    yield "Started", facts.date.replace("T", " ").replace("+00:00", " UTC")
+        yield "Commit", wording.commit(facts.commit)
+    yield "Started", wording.moment(facts.date)
     yield "Run", facts.run_id
 
 

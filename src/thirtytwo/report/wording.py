@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 NORMAL_95 = 1.959963984540054
 """Quantile of the standard normal distribution that leaves 2.5% on either side."""
@@ -68,3 +70,33 @@ def wilson(hits: int, number: int) -> tuple[float, float]:
     centre = (rate + square / (2 * number)) / (1 + square / number)
     reach = NORMAL_95 / (1 + square / number) * math.sqrt(rate * (1 - rate) / number + square / (4 * number**2))
     return max(centre - reach, 0.0), min(centre + reach, 1.0)
+
+
+def versions(found: Mapping[str, str]) -> str:
+    """``python 3.11.7, torch 2.13.0``."""
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def commit(found: str) -> str:
+    """A commit; a ``+`` after it stands for changes that were not committed."""
+    return found.removesuffix("+") + (", with uncommitted changes" if found.endswith("+") else "")
+
+
+def moment(date: str) -> str:
+    """2026-11-27T21:05:46+00:00 -> ``2026-11-27 21:05:46 UTC``."""
+    return date.replace("T", " ").replace("+00:00", " UTC")
+
+
+def circumstances(facts: Mapping[str, Any], ended: str) -> Iterator[tuple[str, str]]:
+    """What a study ran on and with, line by line.
+
+    Args:
+        facts: see `environment.describe`.
+        ended: what its date is called.
+    """
+    yield "Command", facts["command"]
+    yield "Machine", f"{facts['machine']}; {facts['device_name']} ({facts['device']})"
+    yield "Versions", versions(facts["versions"])
+    if facts["commit"]:
+        yield "Commit", commit(facts["commit"])
+    yield ended, moment(facts["date"])

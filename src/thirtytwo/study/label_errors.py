@@ -69,7 +69,4 @@ def check_installed() -> None:
     try:
         import cleanlab.filter  # noqa: F401
     except ImportError as error:
-        raise MissingExtra(
-            f"label errors are found with cleanlab, which cannot be imported ({error}); expected the extra `audit`; "
-            "pip install 'thirtytwo[audit]' installs it"
-        ) from None
+        raise MissingExtra.of("label errors are found with cleanlab", "audit", error) from None

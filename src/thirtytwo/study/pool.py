@@ -179,10 +179,8 @@ def imported() -> Any:
         import ray.exceptions
         import ray.util.scheduling_strategies
     except ImportError as error:
-        raise MissingExtra(
-            f"several machines are reached with ray, which cannot be imported ({error}); expected the extra `cluster`; "
-            "pip install 'thirtytwo[cluster]' installs it, here and on each of them"
-        ) from None
+        need, where = "several machines are reached with ray", ", here and on each of them"
+        raise MissingExtra.of(need, "cluster", error, where) from None
     return ray
 
 

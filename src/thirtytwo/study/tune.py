@@ -266,10 +266,7 @@ def imported() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise MissingExtra(
-            f"tuning needs optuna, which cannot be imported ({error}); expected the extra `tune`; "
-            "pip install 'thirtytwo[tune]' installs it"
-        ) from None
+        raise MissingExtra.of("tuning needs optuna", "tune", error) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

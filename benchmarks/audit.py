@@ -163,7 +163,7 @@ def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
         "recipe": DEFAULT,
         "networks": said["recipe"],
         "series": f"audit-{said['commit'][:7]}",
-        **{key: said[key] for key in ("commit", "machine", "device", "versions")},
+        **{key: said[key] for key in ("commit", "machine", "device", "device_name", "versions")},
         "date": said["date"][:10],
         "command": _typed(arguments, source.spec, source.name),
         "data": said["data"],

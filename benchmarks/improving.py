@@ -88,15 +88,16 @@ OTHERS = "members"
 
 def trained(root: Path) -> tuple[dict[int, Run], list[int]]:
     """The runs in a folder of trials: those that ended, by seed, and the seeds of those that began and did not."""
-    begun = {int(path.parent.name): Run(path.parent) for path in root.glob("*/*/environment.json")}
-    ended = {seed: run for seed, run in sorted(begun.items()) if "validation" in run.result}
+    folders = runs.by_seed(path.parent for path in root.glob("*/*/environment.json"))
+    begun = {seed: Run(path) for seed, path in folders.items()}
+    ended = {seed: run for seed, run in begun.items() if "validation" in run.result}
     return ended, sorted(begun.keys() - ended.keys())
 
 
 def answered(folder: Path) -> dict[int, dict[str, Any]]:
     """What `thirtytwo ensemble` has told of each seed's ensemble."""
-    found = {int(path.parent.name): series.read(path) for path in (folder / ENSEMBLE).glob("*/result.json")}
-    return dict(sorted(found.items()))
+    folders = runs.by_seed(path.parent for path in (folder / ENSEMBLE).glob("*/result.json"))
+    return {seed: series.read(path / "result.json") for seed, path in folders.items()}
 
 
 def members(folder: Path, seed: int) -> list[Run]:

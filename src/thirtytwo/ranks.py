@@ -5,9 +5,10 @@ each batch, and takes the step that the sum of all gradients says. So all ranks 
 decide the same.
 
 torch's DistributedDataParallel is not used. It sends gradients in many messages while the backward pass is still under
-way (Li et al. 2020, arXiv 2006.15704), which pays for hundreds of megabytes. Ours are 8 to 40 MB, whose many messages
-would mostly wait for each other's latency; one flat message also carries what else ranks have to share (losses of
-images, right answers, running averages), needs no wrapper around the network, and can be recorded with the step.
+way (Li et al. 2020, arXiv 2006.15704), which pays for hundreds of megabytes. Those of the fast recipes are a tenth of
+that, and their many messages would mostly wait for each other's latency; one flat message also carries what else ranks
+have to share (losses of images, right answers, running averages), needs no wrapper around the network, and can be
+recorded with the step.
 """
 
 from __future__ import annotations

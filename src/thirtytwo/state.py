@@ -31,10 +31,10 @@ class Progress:
     seen: int = 0
     """Images of the epoch under way."""
     flops: float = 0.0
-    """Floating-point operations of all steps, forward and backward."""
+    """Floating-point operations of all steps, forward and backward, and of what else has to do with training."""
     finished: bool = False
     train_seconds: float = 0.0
-    """Spent on steps."""
+    """Spent on steps, and on what else has to do with training."""
     epoch_seconds: float = 0.0
     """Spent on steps of the epoch under way."""
     elapsed_seconds: float = 0.0
@@ -151,9 +151,9 @@ class State:
 
     def checksums(self) -> dict[str, int]:
         """One of each tensor, over its bits: those of equal tensors are equal, and those of others hardly ever."""
-        names, tensors = list(self.tensors), list(self.tensors.values())
-        sums = [_sum_of_bits(tensor) for tensor in tensors]  # where they lie: a GPU is waited for once
-        return dict(zip(names, torch.stack(sums).tolist(), strict=True))
+        tensors = self.tensors
+        sums = [_sum_of_bits(tensor) for tensor in tensors.values()]  # where they lie: a GPU is waited for once
+        return dict(zip(tensors, torch.stack(sums).tolist(), strict=True))
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, atomically; see `run.write_tensors`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -164,27 +164,23 @@ class Stepper:
             if self._kind(batch, size) not in self._programs:
                 self._program(self._loader.draw(0, 0, torch.arange(batch, device=self._device)), size)
 
-    def renew_averages(self, batches: Iterable[Draws], size: Size) -> None:
-        """Compute the network's running averages of batch normalisation anew; see `models.renew_averages`.
+    def renew_averages(self, batches: Iterable[Draws]) -> None:
+        """Compute the network's running averages of batch normalisation anew, from batches of the loader, in full size.
 
-        Args:
-            batches: from the loader.
-            size: of the images that the network is to see.
+        See `models.renew_averages`.
         """
 
         def inputs() -> Iterator[Tensor]:
             for draws in batches:
                 here = Draws(*(each.to(self._device) for each in draws))
                 with torch.autocast(self._device.type, enabled=False):  # as in a step
-                    images = self._loader.batch(here, size).inputs
+                    images = self._loader.batch(here).inputs
                 yield images
 
         with _deterministic(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             models.renew_averages(self._state.network, inputs())
-        if self._ranks.together:  # each has seen its part of every batch
-            averages = models.averages(self._state.network)
-            for average, total in zip(averages, self._ranks.summed(averages), strict=True):
-                average.copy_(total / self._ranks.size)
+        if self._ranks.together and (averages := models.averages(self._state.network)):
+            self._keep_means(averages, self._ranks.summed(averages))
 
     def _program(self, draws: Draws, size: Size) -> Program:
         """A step of this kind, for these draws, which lie in their places now; recorded if it has not been."""
@@ -234,16 +230,7 @@ class Stepper:
         state = self._state
 
         def changing() -> dict[str, Tensor]:
-            losses = {} if state.losses is None else {"losses": state.losses}
-            return {
-                **{f"network.{name}": tensor for name, tensor in state.network.state_dict().items()},
-                **{f"mean.{name}": tensor for name, tensor in state.mean.items()},
-                **{f"slow.{name}": tensor for name, tensor in state.slow.items()},
-                **{f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(state.optimizers).items()},
-                "tally.sums": self.tally.sums,
-                "tally.failed": self.tally.failed,
-                **losses,
-            }
+            return state.tensors | {"tally.sums": self.tally.sums, "tally.failed": self.tally.failed}
 
         before = {name: tensor.clone() for name, tensor in changing().items()}
         try:
@@ -297,13 +284,15 @@ class Stepper:
         judged = torch.zeros((2, images), device=self._device)
         judged[0, begin:end], judged[1, begin:end] = losses, correct
         averages = models.averages(self._state.network)
-        *means, whole, judged = self._add_up([*averages, objective, judged])
-        # Each rank normalises by its own images, as one process would smaller batches; what is kept for later answers
-        # is the mean over ranks.
-        for average, mean in zip(averages, means, strict=True):
-            average.copy_(mean / self._ranks.size)
+        *sums, whole, judged = self._add_up([*averages, objective, judged])
+        self._keep_means(averages, sums)
         losses, correct = judged
         return whole, losses, correct
+
+    def _keep_means(self, averages: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
+        """Let running averages be the means over ranks, each of which has normalised by its part of every batch."""
+        for average, total in zip(averages, sums, strict=True):
+            average.copy_(total / self._ranks.size)
 
     @torch.no_grad()
     def _add_up(self, more: list[Tensor]) -> list[Tensor]:

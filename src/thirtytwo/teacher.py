@@ -36,7 +36,7 @@ def load(recipe: Recipe, device: torch.device, place: str | Path | None = None) 
         found = Classifier.load(place, device=device)
     except InputError as error:
         raise ModelError(f"teacher.model: {error}") from None
-    if settings.fingerprint not in ("", found.fingerprint):
+    if settings.fingerprint and settings.fingerprint != found.fingerprint:
         raise ModelError(
             f"teacher.model: {place} has the fingerprint {found.fingerprint[:12]}, expected "
             f"{settings.fingerprint[:12]}, which the recipe names; put that model back, or train anew with "
@@ -75,7 +75,8 @@ def named(recipe: Recipe, teacher: Classifier | None) -> Recipe:
         return recipe
     model = recipe.teacher.model
     place = model if model == PRETRAINED else str(Path(model).resolve())
-    known = recipe.teacher.model_copy(update={"model": place, "fingerprint": teacher.fingerprint})
+    fingerprint = recipe.teacher.fingerprint or teacher.fingerprint  # are equal, see `load`
+    known = recipe.teacher.model_copy(update={"model": place, "fingerprint": fingerprint})
     return recipe.model_copy(update={"teacher": known})
 
 

@@ -71,7 +71,6 @@ class Training:
         self.interrupted = False
         self._facts = facts
         self._stop = False  # whether this process has been asked to
-        self._stops = False  # whether all have settled on it
         self._earlier_seconds: float | None = None  # in processes before this one, once it is known
         self._device = torch.device(facts["device"])
         environment.begin_counting_memory(self._device)
@@ -291,8 +290,7 @@ class Training:
         stepper = self._stepper()
         clock = _Clock(progress.elapsed_seconds)
         while not progress.finished:
-            yield from self._steps(stepper, clock)
-            if self._stops:
+            if (yield from self._steps(stepper, clock)):
                 progress.elapsed_seconds = clock.seconds
                 self._checkpoint()
                 self.interrupted = True
@@ -349,8 +347,8 @@ class Training:
         stepper.prepare(kinds())
         return stepper
 
-    def _steps(self, stepper: Stepper, clock: _Clock) -> Iterator[Step]:
-        """The steps of the epoch under way, from where it is."""
+    def _steps(self, stepper: Stepper, clock: _Clock) -> Generator[Step, None, bool]:
+        """The steps of the epoch under way, from where it is; returns whether all ranks are to stop."""
         progress, loader, is_first = self._state.progress, self._loader, self._ranks.is_first
         self.network.train()
         stepper.tally.begin(progress)
@@ -394,7 +392,7 @@ class Training:
                 self._checkpoint()
                 paused += time.perf_counter() - pause
         settle()
-        self._stops = self._ranks.is_wished(stops or self._stop)
+        return self._ranks.is_wished(stops or self._stop)
 
     def _factor(self, step: int) -> float:
         """What the schedule says of a step of the epoch under way."""
@@ -505,10 +503,11 @@ class Training:
             batches = enumerate(self._loader.plan(epochs))
             draws = (self._loader.draw(epochs, step, chosen) for step, chosen in batches)
             with state.averaged(), models.without_averages(self.network), self._chance(epochs, 0):
-                stepper.renew_averages(draws, self._size)
+                stepper.renew_averages(draws)
                 state.keep_mean()
             forward = models.flops_per_image(self.network, self._size, backward=False)
             state.progress.flops += self._loader.images * forward
+        self._settle(stepper.tally)  # waits for the device
         state.progress.train_seconds += time.perf_counter() - started
 
     def _judge(self, clock: _Clock) -> Epoch:

@@ -297,6 +297,10 @@ def test_fewer_training_images_are_always_the_same_and_as_many_of_each_class() -
     assert found.name == images.name == "shapes-100"
     halves = np.array(whole.read_training().per_class) / 2
     assert (np.abs(np.array(images.per_class) - halves) <= 1).all()
+    for number in (10, 15, 99, 101):
+        some = source._fewer(whole, number).read_training()
+        assert len(some) == number
+        assert max(some.per_class) - min(some.per_class) <= 1
     assert images.fingerprint == source._fewer(whole, 100).read_training().fingerprint
     assert {pixels.tobytes() for pixels in images.pixels} < {
         pixels.tobytes() for pixels in whole.read_training().pixels

@@ -622,6 +622,7 @@ def ensemble_command(
     with the ensemble for a teacher, in DIR/distilled. Stopped, the same command goes on. The test set is not opened.
     """
     from thirtytwo import Classifier, environment, report
+    from thirtytwo.classifier import is_ensemble
     from thirtytwo.data import find
     from thirtytwo.run import Run, write_atomic
     from thirtytwo.study import Trials, ensemble, repeat, students
@@ -668,7 +669,7 @@ def ensemble_command(
     with screen.busy("asking them about the validation images"):
         chosen = ensemble(members, list(map(str, paths)), source)
     folder = _folder_of(chosen, out, goes_on=pupil is not None)
-    if not chosen.is_kept_in(folder):
+    if not is_ensemble(folder):
         folder.mkdir(parents=True, exist_ok=True)
         chosen.ensemble.save(Run(folder).model_path)
 

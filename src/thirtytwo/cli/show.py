@@ -122,7 +122,8 @@ class Screen:
         if recipe.model.name not in ("custom", "timm"):  # others' networks need not be countable without weights
             images = facts["training_images"] + facts["validation_images"]
             work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
-            self.say(f"to compute: {scaled(work.flops, 'FLOP')}")
+            beside = ", beside what its teacher answers" if recipe.teacher.model else ""
+            self.say(f"to compute: {scaled(work.flops, 'FLOP')}{beside}")
         if (ranks := training.ranks) != training.ranks_before:
             self.say(
                 f"was trained by {plural(training.ranks_before, 'process', 'processes')} until now, by {ranks} from "
@@ -320,7 +321,7 @@ class Screen:
             f"teacher names {chosen.accuracy:.2%} rightly; they agree about {student.agreement:.2%} of them"
         )
         self.say(
-            f"its answers take {student.work:.0%} of the work; {duration(trial.seconds)} of training"
+            f"its answers take {student.work:.0%} of the work, view by view; {duration(trial.seconds)} of training"
             f"{'' if trial.new else ', done before'}"
         )
         self.say(f"The test set, once, and a report: thirtytwo train --resume {shlex.quote(str(trial.run.path))}")

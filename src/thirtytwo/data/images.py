@@ -118,6 +118,23 @@ class Images:
         ranks[np.lexsort((order, self.labels))] = np.arange(len(self))  # class after class: each is dealt out in turn
         return [np.flatnonzero(ranks % number == part) for part in range(number)]
 
+    def fewer(self, number: int, seed: int = 0) -> NDArray[np.int64]:
+        """So many of them, as many of each class as there are, or as the others have, but for one image.
+
+        Args:
+            number: at most as many as there are.
+            seed: the same seed and labels give the same ones on every machine.
+
+        Returns:
+            Their indices, ascending.
+        """
+        order = hashed(np.arange(len(self), dtype=np.uint64), seed)
+        turn = np.empty(len(self), dtype=np.int64)  # of an image among those of its class
+        for label in range(len(self.classes)):
+            members = np.flatnonzero(self.labels == label)
+            turn[members[np.argsort(order[members], kind="stable")]] = np.arange(len(members))
+        return np.sort(np.lexsort((self.labels, turn))[:number])
+
 
 def hashed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """SplitMix64 (Steele et al. 2014): pseudo-random numbers that no library version can change."""

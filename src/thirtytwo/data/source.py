@@ -358,7 +358,7 @@ def _fewer(source: Source, number: int) -> Source:
                 "for all of them"
             )
         # Not by the seed that divides validation images from the others: these are as much of a mix.
-        return images.take(images.split(number / len(images), seed=1)[1])
+        return images.take(images.fewer(number, seed=1))
 
     return replace(source, name=f"{source.name}-{number}", reader=read)
 

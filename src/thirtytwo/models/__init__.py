@@ -183,8 +183,7 @@ def renew_averages(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
         network: in training mode; layers that are not keep theirs.
         batches: float32 (batch, 3, height, width) each, where the network's weights lie.
     """
-    modules = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    layers = [(layer, layer.momentum) for layer in modules if layer.training]
+    layers = [(layer, layer.momentum) for layer in _batch_norms(network) if layer.training]
     try:
         for number, images in enumerate(batches, start=1):
             for layer, _ in layers:
@@ -238,7 +237,7 @@ def averages(network: nn.Module) -> list[torch.Tensor]:
     return [buffer for buffer in buffers if buffer.is_floating_point()]
 
 
-def _batch_norms(network: nn.Module) -> list[nn.Module]:
+def _batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 

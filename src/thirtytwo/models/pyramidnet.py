@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import avg_pool2d, pad, relu
 
 from thirtytwo.errors import RecipeError
+from thirtytwo.models.resnet import convolutions
 
 EXPANSION = 4
 """How many times as many channels as its 3 × 3 convolution has come out of a bottleneck."""
@@ -109,18 +110,7 @@ class _Block(nn.Module):
         self.stride, self.outputs = stride, width * (EXPANSION if bottleneck else 1)
         sides = (1, 3, 1) if bottleneck else (3, 3)
         widths = (inputs, *[width] * (len(sides) - 1), self.outputs)
-        halving = sides.index(3)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(
-                widths[number],
-                widths[number + 1],
-                side,
-                stride=stride if number == halving else 1,
-                padding=side // 2,
-                bias=False,
-            )
-            for number, side in enumerate(sides)
-        )
+        self.convolutions = convolutions(widths, sides, stride)
         self.normalisations = nn.ModuleList(nn.BatchNorm2d(channels) for channels in widths)  # one more at the end
         self.shake = shake
 

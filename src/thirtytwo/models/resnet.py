@@ -119,6 +119,30 @@ class _Common:
     dropout: float
 
 
+def convolutions(widths: Sequence[int], sides: Sequence[int], stride: int, groups: int = 1) -> nn.ModuleList:
+    """Those of a block, which keep height and width but for the first one of 3 × 3.
+
+    Args:
+        widths: channels before the first one, between two, and after the last one.
+        sides: of kernels, 1 or 3, one fewer.
+        stride: of the first 3 × 3 one; a 1 × 1 one that halves would not look at three of four places.
+        groups: of 3 × 3 ones.
+    """
+    halving = sides.index(3)
+    return nn.ModuleList(
+        nn.Conv2d(
+            widths[number],
+            widths[number + 1],
+            side,
+            stride=stride if number == halving else 1,
+            padding=side // 2,
+            groups=groups if side == 3 else 1,
+            bias=False,
+        )
+        for number, side in enumerate(sides)
+    )
+
+
 class _Block(nn.Module):
     """(batch, inputs, h, w) -> (batch, outputs, h / stride, w / stride).
 
@@ -130,19 +154,7 @@ class _Block(nn.Module):
         inner = inner_width(outputs, common.bottleneck) if common.bottleneck else outputs
         sides = (1, 3, 1) if common.bottleneck else (3, 3)
         self.widths = (inputs, *[inner] * (len(sides) - 1), outputs)
-        halving = sides.index(3)  # a 1 × 1 convolution that halves would not look at three of four places
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(
-                self.widths[number],
-                self.widths[number + 1],
-                side,
-                stride=stride if number == halving else 1,
-                padding=side // 2,
-                groups=common.cardinality if side == 3 else 1,
-                bias=False,
-            )
-            for number, side in enumerate(sides)
-        )
+        self.convolutions = convolutions(self.widths, sides, stride, common.cardinality)
         self.dropout = nn.Dropout(common.dropout)
         self.depth = StochasticDepth(drop)
         is_new_shape = stride != 1 or inputs != outputs

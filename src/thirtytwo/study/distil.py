@@ -38,7 +38,7 @@ class Student:
     """Share of the validation images on which it names the class that its teacher names."""
     parameters: int
     work: float
-    """Floating-point operations that an answer of it takes, as a share of what one of its teacher takes."""
+    """Floating-point operations that it takes for one view of an image, as a share of what its teacher takes."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -169,7 +169,10 @@ class Audit:
             "accuracy": dict(self.accuracy),
             "test_opening": self.test_opening,
             "seconds": self.seconds,
-            **{key: self.environment[key] for key in ("machine", "device", "versions", "commit", "command", "date")},
+            **{
+                key: self.environment[key]
+                for key in ("machine", "device", "device_name", "versions", "commit", "command", "date")
+            },
         }
 
 

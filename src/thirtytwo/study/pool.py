@@ -435,7 +435,7 @@ class OnRay:
             scheduling_strategy=strategy,
         )(Remote)
         actor = remote.remote(sys.argv, self._threads)
-        return _Worker(actor, machine, actor.describe.remote(self._device))
+        return _Worker(actor, machine, actor.call.remote(_kind_of_machine, self._device))
 
     def _dismiss(self, worker: _Worker) -> None:
         self._workers.remove(worker)
@@ -651,10 +651,6 @@ class Remote:
         self._training: Training | None = None
         self._stopped: set[int] = set()
         self._answers: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
-
-    def describe(self, device: str) -> tuple[dict[str, Any], ThirtytwoError | None]:
-        """What of this machine decides how trainings round."""
-        return self.call(_kind_of_machine, device)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, ThirtytwoError | None]:
         """What a function returns here, or the error that it raises on purpose."""

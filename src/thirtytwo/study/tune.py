@@ -223,7 +223,7 @@ class _Search:
             recipe = _with(self.base, values)
             trainings = Trials.of(recipe, self.source, self.out / "trials", self.device, self.pool)
         except RecipeError:
-            self._end(trial.number, trial, self.api.trial.TrialState.FAIL)
+            self._end(trial, self.api.trial.TrialState.FAIL)
             return
         self.under_way[trial.number] = trial
         yield trainings.task(self.seed, trial.number, f"trial {trial.number}")
@@ -242,19 +242,19 @@ class _Search:
         trial = self.under_way.pop(task.number)
         states = self.api.trial.TrialState
         if ended.how in ("trained", "found"):
-            self._end(task.number, trial, states.COMPLETE, float(task.run.result["validation"]["accuracy"]))
+            self._end(trial, states.COMPLETE, float(task.run.result["validation"]["accuracy"]))
         elif ended.how == "given up":
             shutil.rmtree(task.path.parent, ignore_errors=True)
-            self._end(task.number, trial, states.PRUNED)
+            self._end(trial, states.PRUNED)
         elif isinstance(ended.error, Diverged | OutOfMemory | RecipeError):  # such as a network that they do not fit
             shutil.rmtree(task.path.parent, ignore_errors=True)
-            self._end(task.number, trial, states.FAIL)
+            self._end(trial, states.FAIL)
         elif not (isinstance(ended.error, RunInUse) and task.number in self.taken_over):  # another process is at it
             ended.check()
 
-    def _end(self, number: int, trial: optuna.trial.Trial, state: Any, accuracy: float | None = None) -> None:
+    def _end(self, trial: optuna.trial.Trial, state: Any, accuracy: float | None = None) -> None:
         self.study.tell(trial, accuracy, state=state, skip_if_finished=True)
-        self.done(_plain(self.api, self.study.get_trials()[number]))
+        self.done(_plain(self.api, self.study.get_trials()[trial.number]))
 
 
 def imported() -> Any:

@@ -153,9 +153,7 @@ def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
     """The entry of kind ``audit``."""
     sources = series.clone(series.commit_to_measure(False), lock)
     source = find(arguments.data)
-    # -P: a folder called thirtytwo where the user happens to be is not imported.
-    program = [sys.executable, "-P", "-m", "thirtytwo", "audit", source.spec, "--out", str(arguments.out), "--json"]
-    said = json.loads(series.call(program, lock, series.variables_for(sources)))
+    said = json.loads(series.thirtytwo(["audit", source.spec, "--out", str(arguments.out)], sources, lock))
     pairs = named(said["duplicates"])
     judged = read_judged()
     entry = {

@@ -179,7 +179,9 @@ def race(spec: str | None, seeds: Sequence[int], dirty: bool, lock: int) -> int:
     source = find(spec)
     images = open_training(source)
     folder = series.begin(
-        series.identify(commit, sources, recipe=RECIPE, images=images, device="cpu", rival=TENSORFLOW, lock=lock)
+        series.identify(
+            commit, sources, settings=[recipes.load(RECIPE)], images=images, device="cpu", rival=TENSORFLOW, lock=lock
+        )
     )
     store_images(folder, images)
     del images  # 150 MB that the trainings may need

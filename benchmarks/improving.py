@@ -30,7 +30,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -301,9 +301,7 @@ class Bench:
         return self.sources / PLACE / f"{name}.toml"
 
     def _call(self, *words: str) -> None:
-        # -P: a folder called thirtytwo where the user happens to be is not imported.
-        program = [sys.executable, "-P", "-m", "thirtytwo", *words, "--device", self.device, "--json"]
-        series.call(program, self.lock, series.variables_for(self.sources))
+        series.thirtytwo([*words, "--device", self.device], self.sources, self.lock)
 
 
 def wanted(steps: Sequence[str]) -> list[str]:
@@ -323,10 +321,8 @@ def wanted(steps: Sequence[str]) -> list[str]:
 def begin(sources: Path, arguments: argparse.Namespace, spec: str, commit: str, lock: int) -> Path:
     """The folder of the series."""
     ladder = [recipes.load(sources / PLACE / f"{name}.toml", arguments.overrides) for name in RECIPES]
-    first = str(sources / PLACE / f"{RECIPES[0]}.toml")
     images, device = open_training(spec), arguments.device
-    which = series.identify(commit, sources, recipe=first, images=images, device=device, rival="", lock=lock)
-    which = replace(which, recipe=measured.digest("\n".join(recipe.to_toml() for recipe in ladder)))
+    which = series.identify(commit, sources, settings=ladder, images=images, device=device, rival="", lock=lock)
     folder = series.begin(which, series.WORK)
     series.write(folder / "series.json", {**series.read(folder / "series.json"), "set": arguments.overrides})
     return folder

@@ -122,7 +122,9 @@ def measure(arguments: argparse.Namespace, lock: int) -> int:
     images = open_training(source)
     rival = f"{ORIGINAL} {measured.digest(script.read_text(encoding='utf-8'))}, {arguments.images} images"
     folder = series.begin(
-        series.identify(commit, sources, recipe=RECIPE, images=images, device="cpu", rival=rival, lock=lock)
+        series.identify(
+            commit, sources, settings=[recipes.load(RECIPE)], images=images, device="cpu", rival=rival, lock=lock
+        )
     )
     stored = store_images(folder, images, arguments.images)
     half = ["--half"] if environment.has_bfloat16(torch.device("cpu")) else []

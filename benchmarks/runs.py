@@ -100,9 +100,7 @@ def train(folder: Path, recipe: str, seed: int, *, sources: Path, spec: str, dev
         return
     else:
         words = ["--resume", str(out)]
-    # -P: a folder called thirtytwo where the user happens to be is not imported.
-    program = [sys.executable, "-P", "-m", "thirtytwo", "train", *words, "--data", spec, "--corrupted", "0", "--json"]
-    series.call(program, lock, series.variables_for(sources))
+    series.thirtytwo(["train", *words, "--data", spec, "--corrupted", "0"], sources, lock)
 
 
 def train_apart(

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 import measured
 from measured import REPOSITORY, Refused
 from thirtytwo import Images, environment
-from thirtytwo import recipe as recipes
 from thirtytwo.errors import ThirtytwoError
+from thirtytwo.recipe import Recipe
 from thirtytwo.run import remove_leftovers, write_atomic
 
 WORK = REPOSITORY / "benchmarks" / ".work"
@@ -50,7 +50,7 @@ class Series:
     sources: str
     """Names the content that was run: the commit, and a digest of the changes to it."""
     recipe: str
-    """Digest of the recipe, comments left out."""
+    """Digest of the recipe, or of all of them, comments left out."""
     data: str
     """Fingerprint of the training images."""
     machine: str
@@ -272,10 +272,28 @@ def variables_for(sources: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def identify(commit: str, sources: Path, *, recipe: str, images: Images, device: str, rival: str, lock: int) -> Series:
+def thirtytwo(words: Sequence[str], sources: Path, lock: int) -> str:
+    """What a command of thirtytwo, from a clone, prints with ``--json``; see `call`."""
+    # -P: a folder called thirtytwo where the user happens to be is not imported.
+    program = [sys.executable, "-P", "-m", "thirtytwo", *words, "--json"]
+    return call(program, lock, variables_for(sources))
+
+
+def identify(
+    commit: str, sources: Path, *, settings: Sequence[Recipe], images: Images, device: str, rival: str, lock: int
+) -> Series:
     """The series that runs of these sources belong to.
 
     The clone is asked what its runs will record, before hours are spent on runs that record something else.
+
+    Args:
+        commit: that was cloned.
+        sources: the clone.
+        settings: the recipes that are trained.
+        images: the training images.
+        device: as ``--device`` takes it.
+        rival: the competitor's package, with its version.
+        lock: what `alone` yielded.
 
     Raises:
         Refused: they would record another commit.
@@ -290,7 +308,7 @@ def identify(commit: str, sources: Path, *, recipe: str, images: Images, device:
     return Series(
         commit=facts["commit"],
         sources=sources.name,
-        recipe=measured.digest(recipes.load(recipe).to_toml()),
+        recipe=measured.digest("\n".join(recipe.to_toml() for recipe in settings)),
         data=images.fingerprint,
         machine=facts["machine"],
         device=facts["device"],

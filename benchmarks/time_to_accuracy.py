@@ -138,7 +138,9 @@ def measure(arguments: argparse.Namespace, lock: int) -> int:
     folders = {}
     for recipe in order(arguments.recipe, arguments.against, 0):
         device = arguments.device
-        which = series.identify(commit, sources, recipe=recipe, images=images, device=device, rival="", lock=lock)
+        which = series.identify(
+            commit, sources, settings=[recipes.load(recipe)], images=images, device=device, rival="", lock=lock
+        )
         folders[recipe] = series.begin(which)
     del images  # 150 MB that the trainings may need
     jobs = [

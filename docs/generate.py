@@ -165,7 +165,7 @@ def speed_row(name: str, title: str, series: list[dict[str, Any]]) -> str:
 
 def simulation_table() -> str:
     """What `compare` finds in studies that were drawn, of differences that are known."""
-    entry = next((entry for entry in reversed(planner.measured()) if entry["kind"] == "simulation"), None)
+    entry = latest("simulation")
     if entry is None:
         return "Not yet simulated."
     deviation = 100 * entry["deviation_of_differences"]
@@ -185,6 +185,62 @@ def simulation_table() -> str:
     return "\n".join(lines)
 
 
+def latest(kind: str) -> dict[str, Any] | None:
+    """What was measured last of a kind, if anything."""
+    return next((entry for entry in reversed(planner.measured()) if entry["kind"] == kind), None)
+
+
+def judged(entry: dict[str, Any], first: str, second: str) -> str:
+    """What `compare` says of two recipes."""
+    low, high = entry["interval"] or (-1, 1)
+    verdict = {"A": f"{first} is better", "B": f"{second} is better", None: "neither is shown to be better"}
+    return (
+        f"{first} {spread(entry['first'], percent)}, {second} {spread(entry['second'], percent)} of "
+        f"{entry['validation_images']:,} validation images, after training on {entry['training_images']:,}; "
+        f"difference **{100 * entry['difference']:+.2f}** points ({100 * low:+.2f} to {100 * high:+.2f}), "
+        f"p = {entry['p_value']:.2g}, after n = {entry['n']} pairs: {verdict[entry['better']]}"
+    )
+
+
+def difference_sentence() -> str:
+    """What `compare` found in real trainings."""
+    entry = latest("difference")
+    if entry is None:
+        return "With real trainings: not yet measured."
+    return (
+        f"With real trainings, of A `{entry['a']}` and B `{entry['b']}` on `{entry['data']}`: "
+        f"{judged(entry, 'A', 'B')} ({where(entry)}; commit `{commit(entry)}`; `{entry['command']}`)."
+    )
+
+
+def tuning_table() -> str:
+    """What a search for better values found, and whether it is better on other images."""
+    entry = latest("tuning")
+    if entry is None:
+        return "What such a search gains: not yet measured."
+    states = ", ".join(f"{number} {state}" for state, number in sorted(entry["states"].items()))
+    lines = [
+        f"What such a search gains: {entry['trials']} trials of `{entry['recipe']}` on `{entry['search_data']}` "
+        f"({states}) found values that name {percent(entry['best']['accuracy'])} of its validation images, where the "
+        f"recipe's own name {percent(entry['own']['accuracy'])}. On other images, `{entry['data']}`, and with other "
+        f"seeds: "
+        f"{judged(entry, 'own', 'found')} ({where(entry)}; commit `{commit(entry)}`; `{entry['command']}`).",
+        "",
+        "| value | own | found | share of the differences in accuracy that it explains |",
+        "|---|---|---|---|",
+    ]
+    own, found, shares = entry["own"]["values"], entry["best"]["values"], entry["importances"]
+    for key in sorted(found, key=lambda key: -shares.get(key, 0)):
+        share = f"{shares[key]:.0%}" if key in shares else ""
+        lines.append(f"| `{key}` | {shown(own[key])} | {shown(found[key])} | {share} |")
+    return "\n".join(lines)
+
+
+def shown(value: Any) -> str:
+    """A setting, with three digits where they are many."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 JUDGED = {
     "compared": "pairs that are compared pixel by pixel",
     "nearest": "test images, each with its nearest training image",
@@ -194,7 +250,7 @@ JUDGED = {
 
 def audit_table() -> str:
     """What the audit of CIFAR-10 found, and how much of it is so."""
-    entry = next((entry for entry in reversed(planner.measured()) if entry["kind"] == "audit"), None)
+    entry = latest("audit")
     if entry is None:
         return "Not yet measured on CIFAR-10."
     named, issues = entry["named"], entry["named"]["label_issues"]
@@ -449,10 +505,15 @@ def outputs() -> dict[Path, str]:
     for name, content in (("recipes", recipe_table()), ("race", race_sentence()), ("speed", speed_table())):
         readme = between(readme, name, content)
     honesty = (ROOT / "docs" / "honesty.md").read_text(encoding="utf-8")
+    tables = (("audit", audit_table()), ("compare", simulation_table()), ("difference", difference_sentence()))
+    for name, content in tables:
+        honesty = between(honesty, name, content)
     improving = (ROOT / "docs" / "improving.md").read_text(encoding="utf-8")
+    for name, content in (("improving", improving_table()), ("tuning", tuning_table())):
+        improving = between(improving, name, content)
     files = {
-        ROOT / "docs" / "honesty.md": between(between(honesty, "audit", audit_table()), "compare", simulation_table()),
-        ROOT / "docs" / "improving.md": between(improving, "improving", improving_table()),
+        ROOT / "docs" / "honesty.md": honesty,
+        ROOT / "docs" / "improving.md": improving,
         ROOT / "docs" / "commands.md": commands(),
         ROOT / "docs" / "settings.md": settings(),
         ROOT / "docs" / "models.md": models_page(),

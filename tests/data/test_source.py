@@ -292,27 +292,44 @@ def test_cifar100_has_fine_and_coarse_labels(
 
 def test_fewer_training_images_are_always_the_same_and_as_many_of_each_class() -> None:
     whole = source.find("shapes:training=200,test=20")
-    found = source._fewer(whole, 100)
+    found = source._fewer(whole, 100, 0)
     images = found.read_training()
     assert found.name == images.name == "shapes-100"
     halves = np.array(whole.read_training().per_class) / 2
     assert (np.abs(np.array(images.per_class) - halves) <= 1).all()
     for number in (10, 15, 99, 101):
-        some = source._fewer(whole, number).read_training()
+        some = source._fewer(whole, number, 0).read_training()
         assert len(some) == number
         assert max(some.per_class) - min(some.per_class) <= 1
-    assert images.fingerprint == source._fewer(whole, 100).read_training().fingerprint
+    assert images.fingerprint == source._fewer(whole, 100, 0).read_training().fingerprint
     assert {pixels.tobytes() for pixels in images.pixels} < {
         pixels.tobytes() for pixels in whole.read_training().pixels
     }
     assert (sealed.read_unscored(found).pixels == sealed.read_unscored(whole).pixels).all()
 
 
+def test_what_is_skipped_and_what_is_taken_make_up_the_whole() -> None:
+    whole = source.find("shapes:training=200,test=20")
+    first, second, rest = (source._fewer(whole, *which) for which in ((80, 0), (80, 80), (None, 160)))
+    assert (second.name, rest.name) == ("shapes-80-skip-80", "shapes-skip-160")
+    parts = [part.read_training() for part in (first, second, rest)]
+    assert [len(part) for part in parts] == [80, 80, 40]
+    assert all(max(part.per_class) - min(part.per_class) <= 1 for part in parts[:2])
+    pixels = [image.tobytes() for part in parts for image in part.pixels]
+    assert sorted(pixels) == sorted(image.tobytes() for image in whole.read_training().pixels)
+    assert source._fewer(whole, None, 0) is whole
+    for number, skip in ((200, 0), (101, 100), (None, 200), (10, 1000)):
+        with pytest.raises(DataError, match="expected training and skip to be fewer"):
+            source._fewer(whole, number, skip).read_training()
+
+
 def test_fewer_of_cifar_are_a_spec_of_its_own(home: Path, find: Find, layouts: Sequence[Layout], make: Make) -> None:
     make(home / "work", named(layouts, "cifar-100-binary"))
     found = find("cifar100: training=10 , labels=coarse")
     assert (found.spec, found.name) == ("cifar100:labels=coarse,training=10", "cifar100-coarse-10")
-    with pytest.raises(DataError, match="expected fewer"):  # it is a small copy
+    assert find("cifar100:training=10,labels=coarse,skip=0").spec == found.spec
+    assert find("cifar100:training=10,skip=5").spec == "cifar100:skip=5,training=10"
+    with pytest.raises(DataError, match="to be fewer together"):  # it is a small copy
         found.read_training()
 
 
@@ -328,6 +345,7 @@ def test_fewer_of_cifar_are_a_spec_of_its_own(home: Path, find: Find, layouts: S
         (" ", ["nothing", "cifar10, cifar100, shapes or a path"]),
         ("cifar10:labels=coarse", ["no such option 'labels'", "expected one of training"]),
         ("cifar10:training=5", ["training is '5' (expected a whole number from 10"]),
+        ("cifar10:skip=-1", ["skip is '-1' (expected a whole number from 0"]),
         ("cifar100:labels=rough", ["labels is 'rough' (expected fine or coarse)"]),
         ("cifar100:label=coarse", ["no such option 'label'", "did you mean labels?"]),
         ("shapes:trainig=5", ["did you mean training?"]),

@@ -118,12 +118,13 @@ class Images:
         ranks[np.lexsort((order, self.labels))] = np.arange(len(self))  # class after class: each is dealt out in turn
         return [np.flatnonzero(ranks % number == part) for part in range(number)]
 
-    def fewer(self, number: int, seed: int = 0) -> NDArray[np.int64]:
+    def fewer(self, number: int, seed: int = 0, skip: int = 0) -> NDArray[np.int64]:
         """So many of them, as many of each class as there are, or as the others have, but for one image.
 
         Args:
-            number: at most as many as there are.
+            number: at most as many as there are, less `skip`.
             seed: the same seed and labels give the same ones on every machine.
+            skip: take others than these so many.
 
         Returns:
             Their indices, ascending.
@@ -133,7 +134,7 @@ class Images:
         for label in range(len(self.classes)):
             members = np.flatnonzero(self.labels == label)
             turn[members[np.argsort(order[members], kind="stable")]] = np.arange(len(members))
-        return np.sort(np.lexsort((self.labels, turn))[:number])
+        return np.sort(np.lexsort((self.labels, turn))[skip : skip + number])
 
 
 def hashed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:

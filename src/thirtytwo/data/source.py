@@ -3,7 +3,8 @@
 A SPEC is one of
 
 - ``cifar10``; ``cifar100``, with 100 classes, or ``cifar100:labels=coarse``, with 20; with ``training=5000``, such as
-  ``cifar10:training=5000``, so many of the training images, always the same, as many of each class;
+  ``cifar10:training=5000``, so many of the training images, always the same, as many of each class; with ``skip=5000``
+  others than these so many, to see whether what was found with the first ones is so;
 - ``shapes``, drawn by the package, or with any of the options in
   ``shapes:training=20000,test=2000,seed=1,label_errors=0.05,duplicates=0.02``;
 - a path: a folder with one folder per class, or one with official CIFAR files.
@@ -54,7 +55,7 @@ class Source:
     """Finds the same data again: an absolute path, or a name with the options that are not at their default."""
     name: str
     """What results call it: cifar10, cifar100, cifar100-coarse, shapes, or the folder's name; of fewer training images
-    such as cifar10-5000."""
+    such as cifar10-5000, or cifar10-5000-skip-5000."""
     location: str
     """Where it lies, for people."""
     notice: str
@@ -276,12 +277,10 @@ class _Search:
         if name not in NAMES:
             return self._at_path(spec)
         options = _options(spec, text, _CIFAR100 if name == "cifar100" else _CIFAR10)
-        labels: official.LabelKind = options.get("labels", "fine")
-        chosen = ",".join(
-            f"{key}={options[key]}" for key in sorted(options) if (key, options[key]) != ("labels", "fine")
-        )
-        found = _cifar(f"{name}:{chosen}" if chosen else name, self._copy(name), labels)
-        return _fewer(found, options["training"]) if "training" in options else found
+        options = {key: options[key] for key in sorted(options) if options[key] not in ("fine", 0)}  # as ever
+        chosen = ",".join(f"{key}={value}" for key, value in options.items())
+        found = _cifar(f"{name}:{chosen}" if chosen else name, self._copy(name), options.get("labels", "fine"))
+        return _fewer(found, options.get("training"), options.get("skip", 0))
 
     def _at_path(self, spec: str) -> Source:
         path = _existing(spec)
@@ -345,22 +344,32 @@ def _cifar(spec: str, copy: cifar.Copy, labels: official.LabelKind) -> Source:
     )
 
 
-def _fewer(source: Source, number: int) -> Source:
-    """A source with so many of its training images, always the same, as many of each class."""
+def _fewer(source: Source, number: int | None, skip: int) -> Source:
+    """A source with so many of its training images, always the same, as many of each class.
+
+    Args:
+        source: with all of them.
+        number: None is all but those that are skipped.
+        skip: others than these so many.
+    """
+    if number is None and not skip:
+        return source
 
     def read(split: Split) -> Images:
         images = source._sealed_read(split)
         if split == "test":
             return images
-        if number >= len(images):
+        wanted = max(len(images) - skip, 0) if number is None else number
+        if not 0 < wanted < len(images) or wanted + skip > len(images):
             raise DataError(
-                f"{source.spec}: {len(images):,} training images; expected fewer in training={number}; leave it out "
-                "for all of them"
+                f"{source.spec}: {len(images):,} training images; expected training and skip to be fewer together; "
+                "choose smaller numbers, or neither for all of them"
             )
         # Not by the seed that divides validation images from the others: these are as much of a mix.
-        return images.take(images.fewer(number, seed=1))
+        return images.take(images.fewer(wanted, seed=1, skip=skip))
 
-    return replace(source, name=f"{source.name}-{number}", reader=read)
+    parts = [source.name, *([str(number)] if number else []), *([f"skip-{skip}"] if skip else [])]
+    return replace(source, name="-".join(parts), reader=read)
 
 
 def _places() -> list[Path]:
@@ -435,7 +444,13 @@ def _share(text: str) -> float:
     return share
 
 
-_CIFAR10: Mapping[str, Callable[[str], Any]] = {"training": _count}
+def _skipped(text: str) -> int:
+    if not text.isdecimal() or int(text) > 10_000_000:
+        raise ValueError("a whole number from 0 to 10000000")
+    return int(text)
+
+
+_CIFAR10: Mapping[str, Callable[[str], Any]] = {"training": _count, "skip": _skipped}
 _CIFAR100: Mapping[str, Callable[[str], Any]] = {"labels": _labels, **_CIFAR10}
 """Options of ``cifar10`` and ``cifar100``."""
 

@@ -1,0 +1,104 @@
+"""Benchmarks that end in a comparison: real trainings on drawn shapes, what is recorded of them, what pages tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docs import generate
+
+import comparison
+import measured
+import series
+import tuning
+from comparison import DATA, PAIRS
+from measured import REPOSITORY
+from thirtytwo import environment, planner
+from thirtytwo import recipe as recipes
+
+Measure = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Measure:
+    """Measure with this checkout as it is; returns the entry."""
+    path, commit = tmp_path / "measured.json", environment.commit()
+    monkeypatch.setattr(series, "WORK", tmp_path / "work")
+    monkeypatch.setattr(series, "commit_to_measure", lambda _: commit)
+    monkeypatch.setattr(series, "clone", lambda *_: REPOSITORY)
+    add = measured.add
+    monkeypatch.setattr(measured, "add", lambda entry: add(entry, path))
+
+    def measured_now(program: Any, *words: str) -> dict[str, Any]:
+        script = Path(program.__file__).name
+        monkeypatch.setattr("sys.argv", [script, *words, "--device", "cpu"])
+        assert program.main() == 0
+        assert json.loads(capsys.readouterr().out)
+        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        monkeypatch.setattr(planner, "measured", lambda: tuple(entries))
+        return entries[-1]
+
+    return measured_now
+
+
+def test_a_comparison_is_recorded_with_all_that_it_stands_on(measure: Measure) -> None:
+    """And once recorded it is found again, not trained."""
+    words = ["docs/improving/plain.toml", "docs/improving/plain.toml loss.label_smoothing=0.1"]
+    words += ["--data", "shapes:training=60,test=20", "--set", "epochs=1", "--runs", "2", "--first-seed", "4"]
+    entry = measure(comparison, *words)
+    assert (entry["kind"], entry["a"], entry["b"], entry["set"]) == ("difference", words[0], words[1], ["epochs=1"])
+    assert (entry["n"], entry["seeds"]) == (2, [4, 5])
+    assert (entry["training_images"], entry["validation_images"]) == (30, 30)
+    differences = [two - one for one, two in zip(entry["first"]["values"], entry["second"]["values"], strict=True)]
+    assert entry["values"] == pytest.approx(differences)
+    assert entry["difference"] == pytest.approx(sum(differences) / 2)
+    assert "python benchmarks/comparison.py docs/improving/plain.toml" in entry["command"]
+    trained = {path: path.stat().st_mtime_ns for path in series.WORK.rglob("result.json")}
+    assert len(trained) == 4
+    assert measure(comparison, *words) == entry
+    assert {path: path.stat().st_mtime_ns for path in series.WORK.rglob("result.json")} == trained
+    told = generate.difference_sentence()
+    assert f"A {generate.percent(entry['first']['mean'])}" in told
+    assert "after n = 2 pairs" in told
+    assert entry["commit"][:12] in told
+
+
+def test_what_a_search_has_found_is_judged_on_other_images_and_with_other_seeds(measure: Measure) -> None:
+    words = ["classic", "--trials", "3", "--set", "epochs=1", "--set", "validation=0.5", "--runs", "1"]
+    words += ["--search-data", "shapes:training=60,test=20", "--data", "shapes:training=80,test=20,seed=7"]
+    entry = measure(tuning, *words)
+    assert (entry["kind"], entry["recipe"], entry["trials"]) == ("tuning", "classic", 3)
+    assert sum(entry["states"].values()) == 3
+    assert entry["validation_images"] == 40  # of those that the search has not seen
+    assert entry["seeds"] == [1]
+    assert entry["own"]["number"] == 0
+    assert entry["own"]["values"].keys() == entry["best"]["values"].keys() == recipes.load("classic").search.keys()
+    assert entry["best"]["accuracy"] >= entry["own"]["accuracy"]
+    assert len(entry["first"]["values"]) == len(entry["second"]["values"]) == entry["n"] == 1
+    rows = generate.tuning_table().splitlines()
+    assert "3 trials of `classic`" in rows[0]
+    assert "neither is shown to be better" in rows[0]
+    assert len(rows) == 4 + len(entry["own"]["values"])
+
+
+def test_what_was_not_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "measured", lambda: ())
+    assert "not yet measured" in generate.difference_sentence()
+    assert "not yet measured" in generate.tuning_table()
+
+
+def test_the_images_of_a_search_are_not_those_that_judge_it() -> None:
+    assert f"{tuning.SEARCH_DATA},skip=5000" == tuning.DATA
+    assert (DATA, PAIRS) == (tuning.SEARCH_DATA, 20)
+
+
+def test_a_better_one_is_named(measure: Measure) -> None:
+    spread = {"mean": 0.5, "standard_deviation": None, "n": 1, "interval": None, "values": [0.5]}
+    entry = {"first": spread, "second": spread, "validation_images": 9, "training_images": 9, "difference": 0.02}
+    entry |= {"interval": [0.01, 0.03], "p_value": 0.001, "n": 6, "better": "B"}
+    assert "**+2.00** points (+1.00 to +3.00), p = 0.001, after n = 6 pairs: found is better" in generate.judged(
+        entry, "own", "found"
+    )

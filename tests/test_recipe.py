@@ -140,6 +140,14 @@ def test_selection_without_validation_images_is_refused(words: list[str]) -> Non
         recipes.load("classic", words)
 
 
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_a_rate_falls_for_a_while_before_it_stays(kind: str) -> None:
+    words = [f"schedule.name={kind}", "fewer_images.exponent=0.0", "epochs=4"]
+    assert recipes.load("classic", [*words, "schedule.final_epochs=3.5"]).epochs == 4
+    with pytest.raises(RecipeError, match=r"final_epochs is 4, of epochs = 4, .* set schedule.final_epochs lower"):
+        recipes.load("classic", [*words, "schedule.final_epochs=4"])
+
+
 @pytest.mark.parametrize("epochs", ["0", "0.5", "1.5"])
 def test_a_mean_of_ends_of_epochs_is_over_a_whole_number_of_them(epochs: str) -> None:
     with pytest.raises(RecipeError, match=r"averaging.epochs is .* expected a whole number from 1 on; set both"):

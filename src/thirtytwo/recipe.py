@@ -33,9 +33,11 @@ from thirtytwo.settings import (
     Calibration,
     Choice,
     Constant,
+    Cosine,
     EarlyStopping,
     FewerImages,
     Fraction,
+    Linear,
     Lookahead,
     Loss,
     NotNegative,
@@ -172,6 +174,15 @@ class Recipe(Settings):
         if self.validation == 0 and self.schedule.name == "plateau":
             raise ValueError(
                 "validation is 0, but schedule plateau watches the validation loss; choose another schedule"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_rate_falls_before_it_stays(self) -> Self:
+        if isinstance(self.schedule, Cosine | Linear) and self.epochs <= self.schedule.final_epochs:
+            raise ValueError(
+                f"schedule.final_epochs is {self.schedule.final_epochs:g}, of epochs = {self.epochs}, so that the rate "
+                "would be the final one from the first step on; set schedule.final_epochs lower, or epochs higher"
             )
         return self
 

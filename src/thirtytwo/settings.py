@@ -357,8 +357,8 @@ class Augmentation(Settings):
     policy_strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.3
     """How strong they are, and those of AugMix; TrivialAugment draws that, too."""
     erasing_probability: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Paint over a rectangle of 2 to 33% of an image with `pixels.mean`, with this probability (Zhong et al. 2020,
-    arXiv 1708.04896)."""
+    """Paint over a rectangle of 2 to 33% of an image with `pixels.mean`, with this probability (after Zhong et
+    al. 2020, arXiv 1708.04896)."""
     mixup_alpha: NotNegative = 0.0
     """Images are blended with another one, labels too, in shares drawn from Beta(alpha, alpha) (Zhang et al. 2018,
     arXiv 1710.09412); 0 blends none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+import audit
 from thirtytwo import load_data
 from thirtytwo.data import Images
 from thirtytwo.data import find as find_data
@@ -31,7 +31,6 @@ def features(number: int, seed: int = 0) -> Tensor:
     return torch.nn.functional.normalize(rows)
 
 
-JUDGED = Path(__file__).with_name("judged_pairs.csv")
 DRAWN = draw(40, seed=3).images.pixels
 
 
@@ -141,20 +140,14 @@ def test_distances_are_kept_for_the_same_search_only(tmp_path: Path, monkeypatch
 
 
 def test_pairs_of_cifar_that_were_looked_at_are_told_apart(cifar10: Path) -> None:
-    lines = JUDGED.read_text(encoding="utf-8").splitlines()
-    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
-    source = find_data(str(cifar10))
+    judged = audit.read_judged()
     (_, _), (test, _) = load_data(str(cifar10))
-    training = source.read_training().pixels
-    shown = [np.stack([training[int(row["index_a"])], test[int(row["index_b"])]]) for row in rows]
+    training = find_data(str(cifar10)).read_training().pixels
+    places = [dict(one.pair) for one in judged]
+    shown = [np.stack([training[place["training"]], test[place["test"]]]) for place in places]
     pixels = torch.from_numpy(np.concatenate(shown)).movedim(-1, 1)
-    named = compared(pixels, torch.arange(2 * len(rows)).reshape(-1, 2)) < SAME_PICTURE
-    weights = torch.tensor([float(row["weight"]) for row in rows])
-    for drawn in ("compared", "nearest"):
-        is_same, is_other = (
-            torch.tensor([row["drawn"] == drawn and row["verdict"] == verdict for row in rows])
-            for verdict in ("same", "different")
-        )
-        right, wrong = (float(weights[named & part].sum()) for part in (is_same, is_other))
-        assert right / (right + wrong) > 0.8  # precision
-        assert right / float(weights[is_same].sum()) > 0.8  # recall
+    is_named = compared(pixels, torch.arange(2 * len(judged)).reshape(-1, 2)) < SAME_PICTURE
+    named = {one.pair for one, yes in zip(judged, is_named, strict=True) if yes}
+    results = audit.by_own_eyes(named, judged)
+    assert results.keys() == {"compared", "nearest"}
+    assert all(min(found["precision"], found["recall"]) > 0.8 for found in results.values())

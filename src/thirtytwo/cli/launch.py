@@ -107,7 +107,9 @@ def run(processes: int) -> int:
             _LIFELINE: "1",
         }
         environment.setdefault("OMP_NUM_THREADS", str(max(cores() // processes, 1)))
-        command = [sys.executable, "-m", "thirtytwo", *sys.argv[1:]]
+        # -P, unless we have it from there: a folder called thirtytwo where the user happens to be is not imported.
+        apart = [] if str(Path.cwd()) in sys.path else ["-P"]
+        command = [sys.executable, *apart, "-m", "thirtytwo", *sys.argv[1:]]
         started: list[subprocess.Popen[bytes]] = []
 
         def hand_on(number: int) -> None:

@@ -137,7 +137,7 @@ def cut_out(images: Tensor, side: int, fill: tuple[float, float, float], places:
 
 
 def erased(images: Tensor, probability: float, fill: tuple[float, float, float], draws: Tensor) -> Tensor:
-    """Paint a rectangle over some images (random erasing, Zhong et al. 2020, arXiv 1708.04896), wholly inside of them.
+    """Paint a rectangle over some images (random erasing, after Zhong et al. 2020, arXiv 1708.04896), wholly inside.
 
     Args:
         images: float (batch, 3, height, width).

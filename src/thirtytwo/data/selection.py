@@ -3,7 +3,7 @@
 What a network has understood teaches it little more. Images are ranked by the loss they had when a step last saw them,
 which costs nothing (online batch selection, Loshchilov & Hutter 2015, arXiv 1511.06343), and the easiest are left out.
 A network that trains on the hardest half of each batch, as a small one beside it ranks them, brought cifar10-airbench
-to 96% with less than half of the arithmetic (airbench96_faster, Jordan 2024). One that is left out keeps its loss while
+to 96% with less arithmetic (airbench96_faster, Jordan 2024). One that is left out keeps its loss while
 those of the others fall, so in time it comes back.
 """
 

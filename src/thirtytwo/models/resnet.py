@@ -194,8 +194,8 @@ class _Preactivation(_Block):
 
 
 class StochasticDepth(nn.Module):
-    """In training, leaves a branch out for some images, and strengthens it for the others (Huang et al. 2016, arXiv
-    1603.09382), so that its mean stays what it is.
+    """In training, leaves a branch out for some images, and strengthens it for the others, so that its mean stays what
+    it is (after Huang et al. 2016, arXiv 1603.09382, who leave it out for whole batches and weaken it afterwards).
 
     Attributes:
         probability: of leaving it out.

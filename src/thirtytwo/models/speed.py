@@ -4,7 +4,7 @@ After cifar10-airbench (K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single 
 descends from hlb-CIFAR10 (T. Balsam 2023) and "How to train your ResNet" (D. Page 2019). What makes it learn fast:
 
 - the first layer is not learned but computed: 2 × 2 patches of training images, whitened (Page 2019);
-- a convolution begins by handing its input on, as a residual network would (dirac initialisation, Jordan 2024);
+- a convolution begins by handing its input on, as a residual network would (dirac initialisation, Balsam 2023);
 - batch normalisation learns a bias only, with running averages that follow quickly;
 - scores are scaled down by the width of the last layer.
 """

@@ -65,9 +65,9 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, on weights that are kept at a fixed norm.
 
     A kernel (outputs, inputs, height, width) counts as a matrix (outputs, inputs · height · width). Before every update
-    it is scaled to the Frobenius norm √outputs, so that its rows have norm 1 on average, as cifar10-airbench (K. Jordan
-    2024, arXiv 2404.00498) does: with batch normalisation behind it the scale of a kernel does not matter, and a fixed
-    one keeps the learning rate's meaning.
+    it is scaled to the Frobenius norm √outputs, so that its rows have norm 1 on average, as airbench94_muon.py of
+    github.com/KellerJordan/cifar10-airbench (2024) does: with batch normalisation behind it the scale of a kernel does
+    not matter, and a fixed one keeps the learning rate's meaning.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ import torch
 from thirtytwo import environment, models
 from thirtytwo import teacher as teachers
 from thirtytwo.data import Exclusion, Source
-from thirtytwo.errors import ClusterError, MissingExtra, RunError, ThirtytwoError, WorkerLost
+from thirtytwo.errors import ClusterError, MissingExtra, RunInUse, ThirtytwoError, WorkerLost
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import storing, write_atomic
@@ -536,8 +536,8 @@ class OnRay:
             stream = worker.actor.work.options(num_returns="streaming").remote(
                 self._jobs, facts, self._ship(task.source), self._ship_teacher(task.recipe), files, is_judged, patience
             )
-        except self._ray.exceptions.RayError as error:
-            self._lose(worker, error)
+        except self._ray.exceptions.RayError:
+            self._dismiss(worker)
             return False
         worker.job = _Job(task, self._jobs, stream)
         self._watcher.begins(task)
@@ -708,7 +708,7 @@ class Remote:
                         ended = event
                 self._training = None
                 assert ended is not None
-                if not isinstance(ended.error, RunError) or time.monotonic() > until:
+                if not isinstance(ended.error, RunInUse) or time.monotonic() > until:
                     break
                 time.sleep(0.5)
             result = None if files is None else packed(place)

@@ -3,9 +3,9 @@
 The differences are taken as normal with unknown mean and standard deviation. The evidence against a mean of 0 is the
 ratio of two likelihoods: of means that are drawn, in units of the standard deviation, from a normal distribution, and
 of 0; both with the scale-free prior for the standard deviation. Where the mean is 0, it ever exceeds 1 / α with a
-probability of at most α (Lai 1976; Hendriksen, de Heide & Grünwald 2021, arXiv 1807.09077; Wang & Ramdas 2024, arXiv
-2310.03722), so that one may stop as soon as it does. That is what a fixed number of runs does not allow: who looks
-after every run and stops at p < 0.05 finds differences where there are none, in the end always.
+probability of at most α (after Lai 1976; Hendriksen, de Heide & Grünwald 2021, arXiv 1807.09077; Wang & Ramdas 2024,
+arXiv 2310.03722), so that one may stop as soon as it does. That is what a fixed number of runs does not allow: who
+looks after every run and stops at p < 0.05 finds differences where there are none, in the end always.
 """
 
 from __future__ import annotations

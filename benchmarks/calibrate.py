@@ -44,14 +44,17 @@ def twin(recipe: str, spec: str | None, seed: int, out: Path) -> Training:
     return training
 
 
-def section(training: Training) -> str:
+def section(training: Training, recipe: str) -> str:
     """The recipe's section, as a finished twin has it."""
     classifier = training.finish()
+    settings = recipes.load(recipe).for_device(training.device).for_images(training.data["images"])
     return (
         "[calibration]\n"
-        f"coverage = {training.recipe.calibration.coverage:g}\n"
+        f"coverage = {settings.calibration.coverage:g}\n"
         f"temperature = {classifier.temperature:.3f}\n"
-        f"unknown_below = {classifier.unknown_below:.3f}"
+        f"unknown_below = {classifier.unknown_below:.3f}\n"
+        f'data = "{training.data["name"]}"\n'
+        f'settings = "{settings.digest}"'
     )
 
 
@@ -70,7 +73,7 @@ def main() -> int:
             for event in training:
                 if isinstance(event, Epoch):
                     print(f"epoch {event.epoch}: validation loss {event.validation_loss:.4f}", file=sys.stderr)
-            print(section(training))
+            print(section(training, arguments.recipe))
         return 0
 
     return series.command(work)

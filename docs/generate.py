@@ -70,8 +70,9 @@ DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 def recipe_table() -> str:
     """What was measured of each recipe on each kind of device, over all series, or what it will have to compute."""
     lines = [
-        "| recipe | on | test accuracy (mean ± s.d.) | n | training time | parameters | FLOPs | machine | commit |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| recipe | on | test accuracy (mean ± s.d.) | n | calibration error | training time | parameters | FLOPs "
+        "| machine | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in recipes.names():
         rows: dict[str, str] = {}
@@ -85,7 +86,7 @@ def recipe_table() -> str:
             seconds = [spread(pooled(some, "train_seconds"), in_seconds) for some in machines.values()]
             rows[device] = (
                 f"| `{name}` | {title} | {spread(accuracy, percent)} | {accuracy['n']} "
-                f"| {'; '.join(seconds)} "
+                f"| {calibration_error(series)} | {'; '.join(seconds)} "
                 f"| {series[-1]['parameters']:,} | {series[-1]['flops'] / 1e12:,.0f} × 10¹² "
                 f"| {places(series)} |"
             )
@@ -96,10 +97,18 @@ def recipe_table() -> str:
     return "\n".join(lines)
 
 
+def calibration_error(series: list[dict[str, Any]]) -> str:
+    """Mean expected calibration error of all runs of some series; nothing where it was not recorded."""
+    recorded = [entry for entry in series if "ece" in entry]
+    return f"{pooled(recorded, 'ece')['mean']:.3f}" if recorded else ""
+
+
 def unmeasured_row(name: str, device: str, title: str) -> str:
     """A row of `recipe_table` for a recipe that was not measured there: what is known without."""
     work = planner.work(recipes.load(name).for_device(device))
-    return f"| `{name}` | {title} | not yet measured | | | {work.parameters:,} | {work.flops / 1e12:,.0f} × 10¹² | | |"
+    return (
+        f"| `{name}` | {title} | not yet measured | | | | {work.parameters:,} | {work.flops / 1e12:,.0f} × 10¹² | | |"
+    )
 
 
 def race_sentence() -> str:

@@ -195,9 +195,9 @@ def test_corrupted_images_are_of_each_class_and_open_nothing(trained: Run, sourc
     assert under_corruption(classifier, images, number=10_000)["images"] == 40
 
 
-@pytest.mark.parametrize(("asked", "scored"), [(0, None), (1000, 10)])
-def test_how_many_are_corrupted_is_the_callers_choice_up_to_a_fifth(
-    asked: int, scored: int | None, trained: Run
+@pytest.mark.parametrize(("asked", "scored"), [(0, None), (None, 10), (20, 20), (1000, 40)])
+def test_how_many_are_corrupted_is_the_callers_choice_and_a_fifth_without_one(
+    asked: int | None, scored: int | None, trained: Run
 ) -> None:
     result = evaluate_run(trained, corrupted_images=asked)
     assert result.get("corrupted", {}).get("images") == scored

@@ -81,7 +81,8 @@ def test_what_was_measured_of_what_a_gpu_does_otherwise_is_found_for_gpus_only(m
 def test_everything_measured_says_what_it_is() -> None:
     for found in planner.measured():
         assert found["n"] >= 1
-        assert found["recipe"] in recipes.names()
+        if found["kind"] not in ("improvement", "difference", "tuning"):  # of any recipe, or of several
+            assert found["recipe"] in recipes.names()
         assert len(str(found["commit"]).removesuffix("+")) == 40
 
 

@@ -29,7 +29,7 @@ SHOWN_AT_RANDOM = 25
 """Test images in a report's random sample."""
 SHOWN_PER_CLASS = 10
 """Training images of each class in a report."""
-MOST_MISTAKES_SHOWN = 2_000
+MOST_MISTAKES_SHOWN = 5_000
 """Misclassified test images whose pixels are kept for the report, most confident first."""
 
 CORRUPTED = 1_000
@@ -204,7 +204,7 @@ def evaluate_run(
     data: Source | str | None = None,
     classifier: Classifier | None = None,
     *,
-    corrupted_images: int = CORRUPTED,
+    corrupted_images: int | None = None,
 ) -> dict[str, Any]:
     """Score a finished training on its validation part and, once, on the test set, and complete its folder.
 
@@ -214,8 +214,8 @@ def evaluate_run(
         run: a run whose training has ended.
         data: where its data is; None finds what it was trained on.
         classifier: the run's, if it is at hand (or cannot be loaded without its owner's network).
-        corrupted_images: about how many test images are scored corrupted, too: at most a fifth of them, but one of
-            each class; see `under_corruption`; 0 is none.
+        corrupted_images: about how many test images are scored corrupted, too, one of each class at least; see
+            `under_corruption`. None is `CORRUPTED`, or a fifth of them if that is less; 0 is none.
 
     Returns:
         The complete result.
@@ -248,11 +248,12 @@ def evaluate_run(
         scored.append(_open_and_score(classifier, source, key=run.environment["run_id"], facts=recorded))
         calibration = {"temperature": classifier.temperature, "unknown_below": classifier.unknown_below}
         _store(run, scored, _examples(training.take(kept), seed), seed, calibration)
-        if corrupted_images:
-            images = scored[-1].images
+        images = scored[-1].images
+        if corrupted_images is None:
             # Each is scored in thirty ways: with few of them, that would take longer than the training.
-            some = min(corrupted_images, max(len(images) // 5, 1))
-            result["corrupted"] = under_corruption(classifier, images, some)
+            corrupted_images = min(CORRUPTED, max(len(images) // 5, 1))
+        if corrupted_images:
+            result["corrupted"] = under_corruption(classifier, images, corrupted_images)
         result["test_opening"] = scored[-1].opening
         result["calibration"] = calibration
         result["scoring_seconds"] = scored[-1].seconds

@@ -259,6 +259,10 @@ class Recipe(Settings):
         said = _chosen(self.model_copy(update=idle))
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
+    def is_calibrated_for(self, data: str) -> bool:
+        """Whether the calibration that a resolved recipe carries was fitted on data of this name, with its settings."""
+        return (self.calibration.data, self.calibration.settings) == (data, self.digest)
+
     def to_toml(self) -> str:
         """The complete recipe as TOML; `parse` reads it back to an equal value."""
         return tomli_w.dumps(json.loads(self.model_dump_json()))

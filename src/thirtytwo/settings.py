@@ -492,6 +492,11 @@ class Calibration(Settings):
     2017)."""
     unknown_below: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """Without validation images: the probability that `coverage` stands for."""
+    data: str = ""
+    """Name of the data that temperature and probability were fitted on; on others they are a guess."""
+    settings: str = ""
+    """Digest of the recipe, as it is trained on these data, that they were fitted for; with other settings they are a
+    guess."""
 
 
 class FewerImages(Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -24,12 +25,17 @@ def recipe(tmp_path: Path) -> str:
 
 def test_the_section_is_what_the_twin_found_on_a_tenth_of_the_images(recipe: str, tmp_path: Path) -> None:
     training = calibrate.twin(recipe, SPEC, 7, tmp_path / "twin")
-    section = tomllib.loads(calibrate.section(training))["calibration"]
+    section = tomllib.loads(calibrate.section(training, recipe))["calibration"]
     assert training.data["validation_images"] == 20
     assert section["temperature"] == pytest.approx(training.classifier.temperature, abs=1e-3)
     assert section["unknown_below"] == pytest.approx(training.classifier.unknown_below, abs=1e-3)
-    carried = recipes.load(recipe, [f"calibration.{key}={value}" for key, value in section.items()])
+    carried = recipes.load(recipe, [f"calibration.{key}={json.dumps(value)}" for key, value in section.items()])
     assert carried.calibration.temperature == section["temperature"]
+    resolved = carried.for_device("cpu").for_images(200)
+    assert resolved.is_calibrated_for("shapes")
+    assert not resolved.is_calibrated_for("cifar10")
+    assert not resolved.replace("loss.label_smoothing=0.05").is_calibrated_for("shapes")
+    assert resolved.replace("calibration.temperature=2").is_calibrated_for("shapes")  # which trains nothing else
 
 
 def test_a_twin_that_was_stopped_goes_on_and_another_one_is_refused(recipe: str, tmp_path: Path) -> None:
@@ -38,7 +44,7 @@ def test_a_twin_that_was_stopped_goes_on_and_another_one_is_refused(recipe: str,
         begun.interrupt()
     again = calibrate.twin(recipe, SPEC, 7, tmp_path / "twin")
     whole = calibrate.twin(recipe, SPEC, 7, tmp_path / "whole")
-    assert calibrate.section(again) == calibrate.section(whole)
+    assert calibrate.section(again, recipe) == calibrate.section(whole, recipe)
     with pytest.raises(Refused, match="holds another training"):
         calibrate.twin(recipe, SPEC, 8, tmp_path / "twin")
 

@@ -292,7 +292,7 @@ def test_the_numbers_are_those_of_the_result(run: Run, html: Page) -> None:
     right = round(test["accuracy"] * test["images"])
     for words in (
         f"{test['accuracy']:.1%}",
-        f"Of 300 images it had never seen, the network named {right} correctly.",
+        f"Of 300 images that it was not trained on, the network named {right} correctly.",
         f"{test['loss']:.3f}",
         f"{test['top5']:.1%}",
         f"{test['macro_f1']:.3f}",

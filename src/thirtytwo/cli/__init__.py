@@ -51,15 +51,7 @@ DataOption = Annotated[
         help="cifar10, cifar100, shapes, or a path. Without it: $THIRTYTWO_DATA, then cifar10.",
     ),
 ]
-CorruptedOption = Annotated[
-    int,
-    typer.Option(
-        "--corrupted",
-        metavar="N",
-        help="Score N of the images made worse, too: noise, blur, JPEG, brightness, contrast, shifts.",
-        min=0,
-    ),
-]
+CORRUPTED_HELP = "Score N of the images made worse, too: noise, blur, JPEG, brightness, contrast, shifts."
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
@@ -158,7 +150,15 @@ def train_command(
             "one stays. May be given more than once.",
         ),
     ] = None,
-    corrupted: CorruptedOption = 1000,
+    corrupted: Annotated[
+        int | None,
+        typer.Option(
+            "--corrupted",
+            metavar="N",
+            help=f"{CORRUPTED_HELP} Without it: 1000, or a fifth of them if that is less.",
+            min=0,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a classifier; then open the test set once and report.
@@ -258,7 +258,7 @@ def evaluate_command(
             "those with a copy among the training images. May be given more than once.",
         ),
     ] = None,
-    corrupted: CorruptedOption = 0,
+    corrupted: Annotated[int, typer.Option("--corrupted", metavar="N", help=CORRUPTED_HELP, min=0)] = 0,
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:

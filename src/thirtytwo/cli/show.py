@@ -135,6 +135,8 @@ class Screen:
             self.say(f"computed by {training.kernels}, which takes longer")
         if known := planner.expected(recipe, facts["name"], facts["images"], training.device):
             self.say(f"expected, as measured: {_measured(known)}")
+        if not facts["validation_images"]:
+            self._calibration(recipe, facts["name"])
         table = Table("layer", "kind", "output", "parameters", box=None, pad_edge=False)
         table.columns[3].justify = "right"
         for layer in models.summary(training.network, training.classifier.size):
@@ -144,6 +146,19 @@ class Screen:
         table.add_row("total", "", "", f"{models.parameters(training.network):,}")
         self.console.print(table)
         self.say(f"run folder: {training.run.path}")
+
+    def _calibration(self, recipe: Recipe, data: str) -> None:
+        """That nothing will be known of how sure answers may be, if it is so; there are no validation images."""
+        carried = recipe.calibration
+        if recipe.is_calibrated_for(data):
+            return
+        if carried.temperature == 1 and not carried.unknown_below:
+            state = "its answers will not be calibrated"
+        elif carried.data == data:
+            state = "how sure its answers are was fitted for other settings"
+        else:
+            state = f"how sure its answers are was fitted on {carried.data or 'other images'}"
+        self.say(f"{state}; --set validation=0.1 holds images out to fit it on these")
 
     def _teacher(self, recipe: Recipe) -> None:
         """Who teaches, if somebody does."""

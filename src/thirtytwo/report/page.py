@@ -30,7 +30,9 @@ PAIRS_SHOWN = 8
 """Most frequent confusions told in words."""
 
 MOST_GALLERY_BYTES = 3_500_000
-"""Characters of the sheet with the images that can be browsed; CIFAR-10's take about 2,500 each."""
+"""Characters of the sheet with the images that can be browsed; CIFAR-10's take about 2,300 each, reduced ones 600."""
+MOST_LOSSLESS = 1_400
+"""Images of the gallery up to which they are shown to the bit; more of them lose what no eye sees."""
 GALLERY_COLUMNS = 40
 """Images in a row of the sheet that holds them."""
 GALLERY_SIDE = 48
@@ -201,7 +203,7 @@ def _gallery(judged: Judged) -> dict[str, Any] | None:
 
 
 def _sheet(answers: Sequence[Answer], size: tuple[int, int]) -> str:
-    """Images of (width, height) side by side, as the data address of one file, losslessly."""
+    """Images of (width, height) side by side, as the data address of one file."""
     width, height = size
     sheet = Image.new("RGB", (GALLERY_COLUMNS * width, math.ceil(len(answers) / GALLERY_COLUMNS) * height))
     for place, answer in enumerate(answers):
@@ -210,7 +212,8 @@ def _sheet(answers: Sequence[Answer], size: tuple[int, int]) -> str:
             image = image.resize(size, Image.Resampling.LANCZOS)
         sheet.paste(image, (place % GALLERY_COLUMNS * width, place // GALLERY_COLUMNS * height))
     content = io.BytesIO()
-    sheet.save(content, "WEBP", lossless=True, quality=70, method=4)
+    is_lossless = len(answers) <= MOST_LOSSLESS
+    sheet.save(content, "WEBP", lossless=is_lossless, quality=70 if is_lossless else 90, method=4)
     return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 

@@ -85,6 +85,7 @@ def main() -> int:
                 "data": "drawn",
                 "n": arguments.studies,
                 "deviation_of_differences": deviation,
+                "spread_n": training["accuracy"]["n"],  # that deviation is itself a guess, from so many runs
                 "pairs": arguments.pairs,
                 "rows": rows,
             }

@@ -30,7 +30,7 @@ from thirtytwo import recipe as recipes
 DATA = "cifar10:training=5000"
 PAIRS = 20
 
-TOLD = ("difference", "interval", "p_value", "better", "n", "values", "seeds", "first", "second")
+TOLD = ("difference", "interval", "p_value", "better", "n", "values", "seeds", "diverged_seeds", "first", "second")
 """What an entry keeps of what `compare` says."""
 
 

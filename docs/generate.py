@@ -178,10 +178,11 @@ def simulation_table() -> str:
     if entry is None:
         return "Not yet simulated."
     deviation = 100 * entry["deviation_of_differences"]
+    runs = f" (n = {entry['spread_n']})" if "spread_n" in entry else ""
     lines = [
         f"In {entry['n']:,} studies of at most {entry['pairs']} pairs that were drawn, with the spread that "
-        f"`{entry['recipe']}` was measured to have (pairs differ by ± {deviation:.2f} points; {where(entry)}; commit "
-        f"`{commit(entry)}`; `{entry['command']}`):",
+        f"`{entry['recipe']}` was measured to have{runs}: pairs differ by ± {deviation:.2f} points ({where(entry)}; "
+        f"commit `{commit(entry)}`; `{entry['command']}`).",
         "",
         "| true difference | found by `compare` | pairs, mean | found by a t test that is looked at as often |",
         "|---|---|---|---|",
@@ -203,11 +204,13 @@ def judged(entry: dict[str, Any], first: str, second: str) -> str:
     """What `compare` says of two recipes."""
     low, high = entry["interval"] or (-1, 1)
     verdict = {"A": f"{first} is better", "B": f"{second} is better", None: "neither is shown to be better"}
+    lost = zip((first, second), entry.get("diverged_seeds", {}).values(), strict=False)
+    without = [f"; without seeds {', '.join(map(str, seeds))}, where {name} diverged" for name, seeds in lost if seeds]
     return (
         f"{first} {spread(entry['first'], percent)}, {second} {spread(entry['second'], percent)} of "
         f"{entry['validation_images']:,} validation images, after training on {entry['training_images']:,}; "
         f"difference **{100 * entry['difference']:+.2f}** points ({100 * low:+.2f} to {100 * high:+.2f}), "
-        f"p = {entry['p_value']:.2g}, after n = {entry['n']} pairs: {verdict[entry['better']]}"
+        f"p = {entry['p_value']:.2g}, after n = {entry['n']} pairs: {verdict[entry['better']]}{''.join(without)}"
     )
 
 

@@ -207,6 +207,27 @@ def test_compare_tells_whether_a_difference_is_real(program: Program) -> None:
     assert program("compare", "classic", "'classic", *words).code == 2
 
 
+def test_compare_goes_on_after_a_seed_that_diverges_and_tells_whose_it_was(program: Program) -> None:
+    small = ["--data", SHAPES, *SMALL, "--set", "epochs=1"]
+    words = ["compare", "classic", "classic model.dropout=0.5", *small, "--runs"]
+    begun = Path(program(*words, "1", "--json").json["b"]["runs"]) / "1"
+    wild = ["--set", "optimizer.learning_rate=1e30", "--set", "validation=0.1", "--seed", "1"]
+    assert program("train", "classic", *small, *wild, "--out", begun).code == 1
+    answer = program(*words, "3", "--json", "--difference", "0.5")
+    assert answer.code == 0, answer.err
+    assert answer.json["pairs_needed"].keys() == {"0.005"}
+    assert (answer.json["seeds"], answer.json["diverged_seeds"]) == ([0, 2], {"A": [], "B": [1]})
+    assert "seed 1: no pair, B diverged:" in answer.err
+    again = program(*words, "3")
+    assert again.code == 0
+    assert "where neither diverged: difference" in again.out
+    assert "B diverged with 1 of 3 seeds (1)" in again.out
+    never = program("compare", "classic", "classic optimizer.learning_rate=1e30", *small, "--runs", "2")
+    assert never.code == 1
+    assert "B diverged with 2 of 2 seeds (0, 1); expected a seed with which neither does" in never.err
+    assert program(*words, "1", "--difference", "0").code == 2
+
+
 def test_tune_writes_a_recipe_and_a_page(program: Program, tmp_path: Path) -> None:
     words = ["tune", "classic", "--data", SHAPES, *SMALL, "--set", "epochs=1", "--trials", "2", "--out", tmp_path / "t"]
     answer = program(*words, "--json")

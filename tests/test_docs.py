@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -20,6 +22,9 @@ from PIL import Image
 
 from thirtytwo import planner
 from thirtytwo import recipe as recipes
+from thirtytwo.cli import compare_command
+from thirtytwo.run import Run
+from thirtytwo.study import Comparison, Pair, Trial
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
@@ -156,6 +161,14 @@ def test_an_environment_is_made_anew_if_and_only_if_it_does_not_work(tmp_path: P
 def test_generated_documentation_is_up_to_date() -> None:
     done = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_compare_trains_as_many_pairs_as_its_simulation_was_made_with_and_the_documentation_says() -> None:
+    pairs = inspect.signature(compare_command).parameters["runs"].default
+    assert f"at the latest after {pairs} pairs (`--runs`)" in text_of("docs/honesty.md")
+    simulated = generate.latest("simulation")
+    assert simulated is not None
+    assert simulated["pairs"] == pairs
 
 
 def measured(kind: str, **more: Any) -> dict[str, Any]:
@@ -321,6 +334,35 @@ def test_the_notebook_about_comparisons_tells_its_story(tmp_path: Path) -> None:
     assert "A: " in printed
     assert "differences [0.0, 0.0], p = 1" in printed
     assert "opening 3" not in printed
+    assert printed.count("no interval yet") == 2
+    assert re.search(r"by the draw of the \d+ validation images, .* off by \d+\.\d points more at most", printed)
+    assert not re.search(r"\b(None|inf|nan)\b", printed)
+
+
+@pytest.mark.parametrize(
+    ("differences", "says"),
+    [
+        ([0.01, 0.01], "how many pairs would settle it, 2 that differ alike do not tell"),
+        ([0.02, -0.03, 0.01], r"0\.3 points would take about [\d,]+ pairs, which is a rough guess"),
+        ([0.2, -0.3, 0.1], "0.3 points would take more than 10,000 pairs, which is a rough guess"),
+        ([-0.011, -0.009, -0.010, -0.012, -0.010, -0.011], "A is better\n"),
+    ],
+)
+def test_the_notebook_about_comparisons_has_words_for_whatever_is_found(
+    capsys: pytest.CaptureFixture[str], differences: list[float], says: str
+) -> None:
+    (cell,) = (
+        cell
+        for cell in nbformat.read(ROOT / "notebooks" / "honest_comparison.ipynb", as_version=4).cells
+        if "found.is_settled" in cell.source
+    )
+    ends = [[Trial(0, Run(Path()), 0.5 + one, 1.0, 1.0, True, 500) for one in (0, more)] for more in differences]
+    found = Comparison(tuple(Pair(*both) for both in ends))
+    given = {"compare": lambda *_: [found], "Trials": SimpleNamespace(of=lambda *_: None), "np": np, "pairs": 9}
+    exec(cell.source, {**given, "trials": None, "b": None, "source": None})
+    printed = capsys.readouterr().out
+    assert re.search(says, printed)
+    assert not re.search(r"\b(None|inf|nan)\b", printed)
 
 
 def test_the_notebook_is_short_unless_asked_and_says_so_first() -> None:

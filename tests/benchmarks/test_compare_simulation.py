@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from docs import generate
 
 import compare_simulation
+import measured
+from thirtytwo import planner
 
 STUDIES = 400
 
@@ -31,3 +36,18 @@ def test_larger_differences_are_found_more_often_and_sooner(found: dict[float, d
 def test_the_same_seed_draws_the_same_studies() -> None:
     once, again = (compare_simulation.simulate(0.001, 0.002, pairs=10, studies=50) for _ in range(2))
     assert once == again
+
+
+def test_a_simulation_says_how_many_runs_its_spread_stands_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries: list[dict[str, Any]] = []
+    training = {"series": "a", "accuracy": {"n": 3, "mean": 0.9, "standard_deviation": 0.002}}
+    monkeypatch.setattr(planner, "newest", lambda *_: training)
+    monkeypatch.setattr(measured, "add", entries.append)
+    monkeypatch.setattr("sys.argv", ["compare_simulation.py", "--pairs", "3", "--studies", "5"])
+    assert compare_simulation.main() == 0
+    (entry,) = entries
+    assert entry["spread_n"] == 3
+    monkeypatch.setattr(planner, "measured", lambda: (entry | {"commit": "0123456789abcdef"},))
+    assert "`fast94` was measured to have (n = 3): pairs differ by ± 0.28 points" in generate.simulation_table()
+    del entry["spread_n"]  # as older entries are
+    assert "`fast94` was measured to have: pairs differ by ± 0.28 points" in generate.simulation_table()

@@ -50,7 +50,7 @@ def test_a_comparison_is_recorded_with_all_that_it_stands_on(measure: Measure) -
     words += ["--data", "shapes:training=60,test=20", "--set", "epochs=1", "--runs", "2", "--first-seed", "4"]
     entry = measure(comparison, *words)
     assert (entry["kind"], entry["a"], entry["b"], entry["set"]) == ("difference", words[0], words[1], ["epochs=1"])
-    assert (entry["n"], entry["seeds"]) == (2, [4, 5])
+    assert (entry["n"], entry["seeds"], entry["diverged_seeds"]) == (2, [4, 5], {"A": [], "B": []})
     assert (entry["training_images"], entry["validation_images"]) == (30, 30)
     differences = [two - one for one, two in zip(entry["first"]["values"], entry["second"]["values"], strict=True)]
     assert entry["values"] == pytest.approx(differences)
@@ -102,3 +102,5 @@ def test_a_better_one_is_named(measure: Measure) -> None:
     assert "**+2.00** points (+1.00 to +3.00), p = 0.001, after n = 6 pairs: found is better" in generate.judged(
         entry, "own", "found"
     )
+    entry["diverged_seeds"] = {"A": [], "B": [3, 5]}
+    assert generate.judged(entry, "own", "found").endswith("found is better; without seeds 3, 5, where found diverged")

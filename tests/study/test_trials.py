@@ -12,9 +12,9 @@ from thirtytwo.errors import Diverged, InputError
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
-from thirtytwo.study import Interrupted, Local, Spread, Trials, Watcher, compare, repeat
+from thirtytwo.study import Interrupted, Local, Pair, Spread, Trials, Unpaired, Watcher, compare, repeat
 from thirtytwo.study.task import Task
-from thirtytwo.train import resume
+from thirtytwo.train import resume, train
 
 DATA = "shapes:training=400,test=100"
 
@@ -119,6 +119,21 @@ def test_a_seed_that_diverges_costs_no_other_one() -> None:
     assert list(told) == [0, 1]
     with pytest.raises(Diverged):
         list(repeat(wild, [0]))
+
+
+def test_a_seed_that_diverges_makes_no_pair_and_the_next_one_is_begun() -> None:
+    calm, wild = trials(), trials("model.dropout=0.4")
+    train(small("optimizer.learning_rate=1e30"), find(DATA), seed=1, out=wild.run(1).path)  # goes on, and diverges
+    *_, found = compare(calm, wild, range(3))
+    assert [type(outcome) for outcome in found.outcomes] == [Pair, Unpaired, Pair]
+    assert found.diverged == ([], [1])
+    assert calm.is_finished(1)  # whether A diverges, too, is found out
+    *_, turned = compare(wild, calm, range(3))
+    assert turned.diverged == ([1], [])
+    assert turned.differences == [-one for one in found.differences]
+    *_, nothing = compare(wild, wild, [1])
+    assert (nothing.pairs, nothing.diverged) == ((), ([1], [1]))
+    assert not nothing.is_settled
 
 
 def test_spread() -> None:

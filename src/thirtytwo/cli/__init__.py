@@ -445,7 +445,7 @@ def repeat_command(
         raise Diverged(f"all of {runs} trainings diverged; expected some that do not; lower the learning rate")
     done.sort(key=lambda trial: trial.seed)  # on a cluster, they end in another order
     spread = Spread.of([trial.accuracy for trial in done])
-    figure = report.write_spread(trials.path, {trials.recipe.name: spread})
+    figure = report.write_spread(trials.path, trials.recipe.name, spread)
     if as_json:
         seeds = [trial.seed for trial in done]
         facts = {"seeds": seeds, "diverged_seeds": sorted(diverged), **spread.to_json(), "figure": str(figure)}
@@ -458,13 +458,24 @@ def repeat_command(
 def compare_command(
     first: Annotated[str, typer.Argument(metavar="A", help="A recipe; changes may follow: 'fast94 epochs=20'.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    runs: RunsOption = 10,
+    runs: RunsOption = 30,
     first_seed: SeedOption = 0,
     data: DataOption = None,
     overrides: SetOption = None,
     all_runs: Annotated[
         bool, typer.Option("--all", help="Train all pairs, even when the answer is clear before.")
     ] = False,
+    difference: Annotated[
+        float | None,
+        typer.Option(
+            "--difference",
+            metavar="POINTS",
+            help="Tell how many more pairs would settle a difference of so many percentage points; otherwise that is "
+            "told of 0.1, 0.3 and 1.",
+            min=0.01,
+            max=100,
+        ),
+    ] = None,
     out: StudyOption = Path("runs/study"),
     device: DeviceOption = "auto",
     ray: RayOption = None,
@@ -474,11 +485,13 @@ def compare_command(
     """Is B better than A? Trainings in pairs, of the same seed, until it is clear or there have been N pairs.
 
     Judged by validation accuracy, with a test that stays valid though it looks after every pair; the test set is not
-    opened. --set changes both recipes.
+    opened. A seed with which a training diverges makes no pair, and is told. --set changes both recipes.
     """
     from thirtytwo import report
     from thirtytwo.data import find
+    from thirtytwo.report import wording
     from thirtytwo.study import Comparison, Trials, compare
+    from thirtytwo.study.compare import SIZES
 
     _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
@@ -492,12 +505,16 @@ def compare_command(
             screen.say("These are the same recipe: every pair will be a draw.")
         screen.study_begins([one, other])
         for found in compare(one, other, range(first_seed, first_seed + runs), stop_early=not all_runs, pool=pool):
-            screen.pair(found)
-    figure = report.write_spread(other.path, {"A": found.first, "B": found.second}, f"against-{one.path.name}")
+            screen.outcome(found)
+    if not found.pairs:
+        lost = wording.diverged(found.diverged, runs)
+        raise Diverged(f"{lost}; expected a seed with which neither does; lower the learning rate")
+    figure = report.write_comparison(other.path, found, f"against-{one.path.name}")
     if as_json:
-        _print_json({"a": _told(one), "b": _told(other), **found.to_json(), "figure": str(figure)})
+        sizes = SIZES if difference is None else (difference / 100,)
+        _print_json({"a": _told(one), "b": _told(other), **found.to_json(sizes), "figure": str(figure)})
     else:
-        screen.comparison(found, figure)
+        screen.comparison(found, figure, difference)
 
 
 class SamplerName(StrEnum):

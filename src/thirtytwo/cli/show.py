@@ -20,7 +20,7 @@ from thirtytwo import models, planner
 from thirtytwo.cli.launch import cores
 from thirtytwo.data import Images, Source
 from thirtytwo.events import Epoch, Step
-from thirtytwo.report.wording import duration, plural, scaled
+from thirtytwo.report.wording import diverged, duration, plural, scaled
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
@@ -403,32 +403,73 @@ class Screen:
             self.say(f"standard deviation {spread.standard_deviation:.2%}; {interval}")
         self.say(f"Plot: {figure}")
 
-    def pair(self, comparison: Comparison) -> None:
-        """The latest pair of a comparison, and what all of them say."""
-        pair = comparison.pairs[-1]
+    def outcome(self, comparison: Comparison) -> None:
+        """What came of the latest seed of a comparison, and what all of them say."""
+        from thirtytwo.study import Unpaired
+
+        latest = comparison.outcomes[-1]
+        if isinstance(latest, Unpaired):
+            for letter, error in (("A", latest.first), ("B", latest.second)):
+                if error is not None:
+                    self.say(f"seed {latest.seed}: no pair, {letter} diverged: {error}")
+            return
         self.say(
-            f"seed {pair.first.seed}: A {pair.first.accuracy:.2%}, B {pair.second.accuracy:.2%}, "
-            f"difference {100 * pair.difference:+.2f} points; p = {comparison.p_value:.3g}"
+            f"seed {latest.seed}: A {latest.first.accuracy:.2%}, B {latest.second.accuracy:.2%}, "
+            f"difference {100 * latest.difference:+.2f} points; p = {comparison.p_value:.3g}"
         )
 
-    def comparison(self, comparison: Comparison, figure: Path) -> None:
-        """The answer."""
+    def comparison(self, comparison: Comparison, figure: Path, difference: float | None = None) -> None:
+        """The answer.
+
+        Args:
+            comparison: a pair at least.
+            figure: its plot.
+            difference: in percentage points, of which is told what would settle it.
+        """
         from thirtytwo.study.compare import SIZES
 
         mean = 100 * fmean(comparison.differences)
         low, high = comparison.interval
         reach = f", 95% interval {100 * low:+.2f} to {100 * high:+.2f}" if low > float("-inf") else ""
         verdict = {None: "Nothing is settled", "A": "A is better than B", "B": "B is better than A"}[comparison.better]
+        lost = diverged(comparison.diverged, len(comparison.outcomes))
+        where = ", where neither diverged" if lost else ""
         self.console.print(
-            f"[bold]{verdict}[/bold]: difference {mean:+.2f} points{reach}, p = {comparison.p_value:.3g}, "
-            f"n = {plural(len(comparison.pairs), 'pair')}"
+            f"[bold]{verdict}{where}[/bold]: difference {mean:+.2f} points{reach}, "
+            f"p = {comparison.p_value:.3g}, n = {plural(len(comparison.pairs), 'pair')}"
         )
-        if not comparison.is_settled:
-            for size in SIZES:
-                if (needed := comparison.needed(size)) is not None:
-                    pairs = plural(needed, "pair")
-                    self.say(f"a true difference of {100 * size:g} points would show after about {pairs}")
+        if lost:
+            self.console.print(f"[bold]{lost}[/bold], which the difference leaves out")
+        if difference is not None:
+            self._needed(comparison, [difference / 100])
+        elif not comparison.is_settled:
+            self._needed(comparison, SIZES)
+        self.say(
+            f"This speaks of seeds, not of the draw of the {plural(comparison.images, 'validation image')} that all "
+            f"pairs share, which adds ± {100 * comparison.margin_of_images:.2f} points (95%) at most"
+        )
         self.say(f"Plot: {figure}")
+
+    def _needed(self, comparison: Comparison, sizes: Sequence[float]) -> None:
+        """How many more pairs would settle differences of these sizes."""
+        from thirtytwo.study.compare import FEW_PAIRS
+        from thirtytwo.study.sequential import MOST_PAIRS
+
+        there = len(comparison.pairs)
+        for size in sizes:
+            if (needed := comparison.needed(size)) is None:
+                which = "a single one does" if there == 1 else f"{there:,} that all differ alike do"
+                self.say(f"how many more pairs would settle a difference, {which} not tell")
+                return
+            points = f"a true difference of {100 * size:g} point{'' if size == 0.01 else 's'}"
+            if needed.more is None:
+                self.say(f"{points} would take more than {MOST_PAIRS:,} pairs to show")
+            elif needed.more:
+                self.say(f"{points} would show after about {plural(needed.more, 'more pair')}")
+            else:
+                self.say(f"{points} would probably have shown by now")
+        if there < FEW_PAIRS:
+            self.say(f"a rough guess: {plural(there, 'pair')} hardly tell how much pairs differ")
 
     def predictions(self, predictions: Sequence[Prediction]) -> None:
         """One line an image: its class, and the next two."""

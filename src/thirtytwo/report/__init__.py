@@ -5,7 +5,7 @@ What draws is loaded when something is drawn: the terminal takes its words from 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,11 @@ from thirtytwo import metrics
 from thirtytwo.run import Run, write_atomic
 
 if TYPE_CHECKING:
-    from thirtytwo.study import Audit, Chosen, Spread, Student, Tuned
+    from matplotlib.figure import Figure
 
-__all__ = ["write", "write_audit", "write_ensemble", "write_spread", "write_tuning"]
+    from thirtytwo.study import Audit, Chosen, Comparison, Spread, Student, Tuned
+
+__all__ = ["write", "write_audit", "write_comparison", "write_ensemble", "write_spread", "write_tuning"]
 
 
 def write(run: Run) -> Path:
@@ -48,12 +50,31 @@ def write(run: Run) -> Path:
     return path
 
 
-def write_spread(folder: Path, values: Mapping[str, Spread], name: str = "spread") -> Path:
-    """Draw how much the accuracies of several trainings differ, as an SVG and as a PNG.
+def write_spread(folder: Path, recipe: str, found: Spread) -> Path:
+    """Draw how much the accuracies of several trainings differ: ``spread.svg``, and the same as a PNG.
 
     Args:
         folder: which.
-        values: the accuracies of each recipe, by what the plot calls it; those of two are pairs.
+        recipe: what the plot calls it.
+        found: its accuracies.
+
+    Returns:
+        The path of the SVG.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    from thirtytwo.report import figures
+
+    return _write(folder / "spread", figures.spread(recipe, found))
+
+
+def write_comparison(folder: Path, found: Comparison, name: str) -> Path:
+    """Draw the pairs of a comparison and their differences, as an SVG and as a PNG.
+
+    Args:
+        folder: which.
+        found: a pair at least.
         name: of the files.
 
     Returns:
@@ -64,11 +85,17 @@ def write_spread(folder: Path, values: Mapping[str, Spread], name: str = "spread
     """
     from thirtytwo.report import figures
 
-    figure = figures.spread(values)
-    write_atomic(folder / f"{name}.png", figures.save(figure, "png"))
-    path = folder / f"{name}.svg"
-    write_atomic(path, figures.save(figure, "svg"))
-    return path
+    return _write(folder / name, figures.comparison(found))
+
+
+def _write(path: Path, figure: Figure) -> Path:
+    """Both files of a figure; returns the SVG's path."""
+    from thirtytwo.report import figures
+
+    svg, png = (path.parent / f"{path.name}.{kind}" for kind in ("svg", "png"))
+    write_atomic(png, figures.save(figure, "png"))
+    write_atomic(svg, figures.save(figure, "svg"))
+    return svg
 
 
 def write_audit(folder: Path, found: Audit) -> Path:

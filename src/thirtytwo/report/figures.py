@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib
@@ -22,10 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
-from thirtytwo.report.wording import percent
+from thirtytwo.report.wording import diverged, percent, plural
 
 if TYPE_CHECKING:
-    from thirtytwo.study import Spread
+    from thirtytwo.study import Comparison, Spread
 
 INK, MUTED, BLUE, RED = "#1b1b1a", "#5f5d58", "#1d5c9e", "#b23a12"  # blue and red also differ in lightness
 MOST_NUMBERED = 20
@@ -71,38 +72,102 @@ def save(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     return content.getvalue()
 
 
-def spread(values: Mapping[str, Spread]) -> Figure:
-    """Every accuracy as a dot, a row for each recipe, with their mean and its 95% interval.
+def spread(recipe: str, found: Spread) -> Figure:
+    """Every accuracy of a recipe as a dot, with their mean and its 95% interval.
 
     Args:
-        values: by the recipe's name, drawn downwards; of two, values at the same place are a pair.
+        recipe: its name.
+        found: the accuracies.
     """
-    figure = Figure(figsize=(7, 1.1 + 0.75 * len(values)))
+    figure = Figure(figsize=(7, 1.85))
     panel = figure.subplots()
-    left, bottom = 0.04 + 0.011 * max(map(len, values)), 0.55 / figure.get_figheight()
-    figure.subplots_adjust(left=left, right=0.97, bottom=bottom, top=0.95)
-    rows = list(values.items())[::-1]
-    for place, (_, found) in enumerate(rows):
-        panel.plot(found.values, [place] * found.n, "o", color=BLUE, alpha=0.55, markersize=7, markeredgewidth=0)
-        if found.interval is not None:
-            panel.plot(found.interval, [place + 0.28] * 2, color=INK, linewidth=1.5, solid_capstyle="butt")
-        panel.plot([found.mean], [place + 0.28], "|", color=INK, markersize=11, markeredgewidth=2)
-        panel.annotate(
-            percent(found.mean, 2), (found.mean, place + 0.36), ha="center", va="bottom", fontsize=8, color=INK
-        )
-    if len(rows) == 2:
-        for one, other in zip(rows[0][1].values, rows[1][1].values, strict=True):
-            panel.plot([one, other], [0, 1], color=MUTED, linewidth=0.6, alpha=0.6, zorder=0)
-    panel.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=9, parse_math=False)
-    panel.set_ylim(-0.4, len(rows) - 0.3)
-    panel.margins(x=0.08)
+    figure.subplots_adjust(left=0.04 + 0.011 * len(recipe), right=0.97, bottom=0.55 / 1.85, top=0.95)
+    _accuracies(panel, 0, found)
+    panel.set_yticks([0], [recipe], fontsize=9, parse_math=False)
+    panel.set_ylim(-0.4, 0.7)
     words = "validation accuracy: a dot a training; above them their mean, with its 95% interval"
     panel.set_xlabel(words, fontsize=9, color=MUTED)
+    _bare(panel)
+    return figure
+
+
+def comparison(found: Comparison) -> Figure:
+    """Both accuracies of every pair; below them every difference as a dot, and the interval of their mean.
+
+    Args:
+        found: a pair at least.
+    """
+    points = [100 * difference for difference in found.differences]
+    low, high = (100 * end for end in found.interval)
+    shown = [*points, 0.0, *(end for end in (low, high) if math.isfinite(end))]
+    room = 1.16 * (max(shown) - min(shown)) or 0.1  # where all differences are 0 a tenth of a point is shown
+    without = diverged(found.diverged, len(found.outcomes))
+    width, dot = 6.4, 0.1  # of both panels, and of a dot, in inches as all that follows
+    levels = _stacked(points, dot * room / width)
+    step = min(dot, 3 / (max(levels) + 1))  # a crowd is pressed together
+    title, ticks, gap = 0.3, 0.3, 0.7 + (0.15 if without else 0)
+    heights = 1.75, 0.65 + step * max(levels)
+    whole = title + sum(heights) + gap + ticks
+    figure = Figure(figsize=(7, whole))
+    upper = figure.add_axes((0.05, 1 - (title + heights[0]) / whole, width / 7, heights[0] / whole))
+    lower = figure.add_axes((0.05, ticks / whole, width / 7, heights[1] / whole))
+
+    for place, one in ((1, found.first), (0, found.second)):
+        _accuracies(upper, place, one)
+    for pair in found.pairs:
+        ends = [pair.first.accuracy, pair.second.accuracy]
+        upper.plot(ends, [1, 0], color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
+    upper.set_yticks([0, 1], ["B", "A"], fontsize=9)
+    upper.set_ylim(-0.4, 1.7)
+    _bare(upper, "validation accuracy: a dot a training, and the mean; a line joins a pair")
+
+    lower.axvline(0, color=RED, linewidth=1.2, linestyle="--", zorder=0)
+    lower.plot(
+        points, [0.45 + level * step for level in levels], "o", color=BLUE, alpha=0.55, markersize=7, markeredgewidth=0
+    )
+    mean = fmean(points)
+    reach = "no interval yet"
+    if math.isfinite(low):
+        lower.plot([low, high], [0.2, 0.2], color=INK, linewidth=1.5, solid_capstyle="butt")
+        reach = f"95% interval {low:+.2f} to {high:+.2f}, valid whenever one stops"
+    lower.plot([mean], [0.2], "|", color=INK, markersize=11, markeredgewidth=2)
+    lower.set_yticks([])
+    lower.set_ylim(0, heights[1])
+    middle = (max(shown) + min(shown)) / 2
+    lower.set_xlim(middle - room / 2, middle + room / 2)
+    words = f"B − A: {mean:+.2f} points ({reach}); n = {plural(len(points), 'pair')}".replace("-", "−")
+    _bare(lower, f"{words}\n{without}, not drawn" if without else words)
+    return figure
+
+
+def _accuracies(panel: Axes, place: float, found: Spread) -> None:
+    """A row: a dot an accuracy, above them the mean, and its interval if there is one."""
+    panel.plot(found.values, [place] * found.n, "o", color=BLUE, alpha=0.55, markersize=7, markeredgewidth=0)
+    if found.interval is not None:
+        panel.plot(found.interval, [place + 0.28] * 2, color=INK, linewidth=1.5, solid_capstyle="butt")
+    panel.plot([found.mean], [place + 0.28], "|", color=INK, markersize=11, markeredgewidth=2)
+    panel.annotate(percent(found.mean, 2), (found.mean, place + 0.36), ha="center", va="bottom", fontsize=8, color=INK)
+    panel.margins(x=0.08)
     panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+
+
+def _bare(panel: Axes, title: str = "") -> None:
+    """Only the axis along which values lie."""
+    panel.set_title(title, loc="left", fontsize=9, color=INK)
     panel.tick_params(labelsize=8, colors=MUTED, left=False)
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.grid(axis="x", linewidth=0.5, alpha=0.5)
-    return figure
+
+
+def _stacked(values: Sequence[float], width: float) -> list[int]:
+    """The lowest level for each value at which no dot of this width covers another one."""
+    levels = [0] * len(values)
+    ends: list[float] = []  # of each level, where its last dot ends
+    for place in sorted(range(len(values)), key=values.__getitem__):
+        level = next((level for level, end in enumerate(ends) if values[place] >= end), len(ends))
+        ends[level : level + 1] = [values[place] + width]
+        levels[place] = level
+    return levels
 
 
 def _curves(stored: Stored) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 NORMAL_95 = 1.959963984540054
@@ -28,6 +28,15 @@ def count(number: float) -> str:
 def plural(number: int, one: str, many: str = "") -> str:
     """(1, "epoch") -> ``1 epoch``; (2, "epoch") -> ``2 epochs``; (2, "class", "classes") -> ``2 classes``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def diverged(seeds: tuple[Sequence[int], Sequence[int]], number: int) -> str:
+    """(([], [3, 5]), 8) -> ``B diverged with 2 of 8 seeds (3, 5)``; empty where neither A nor B diverged."""
+    return "; ".join(
+        f"{recipe} diverged with {len(lost):,} of {plural(number, 'seed')} ({', '.join(map(str, lost))})"
+        for recipe, lost in zip("AB", seeds, strict=True)
+        if lost
+    )
 
 
 def ordinal(number: int) -> str:

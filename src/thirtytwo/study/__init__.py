@@ -1,7 +1,7 @@
 """Studies: many trainings that answer one question. They return values; what people see is drawn elsewhere."""
 
 from thirtytwo.study.audit import audit
-from thirtytwo.study.compare import Comparison, Pair, compare
+from thirtytwo.study.compare import Comparison, Needed, Pair, Unpaired, compare
 from thirtytwo.study.distil import Student, distil, students
 from thirtytwo.study.ensemble import Addition, Chosen, Gain, Member, ensemble
 from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview
@@ -21,6 +21,7 @@ __all__ = [
     "LabelIssue",
     "Local",
     "Member",
+    "Needed",
     "OddImage",
     "OnRay",
     "Overview",
@@ -32,6 +33,7 @@ __all__ = [
     "Trials",
     "Tuned",
     "TuningTrial",
+    "Unpaired",
     "Watcher",
     "audit",
     "compare",

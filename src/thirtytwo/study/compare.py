@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from dataclasses import asdict, dataclass, replace
+from statistics import NormalDist, fmean, stdev
 from typing import Any, Literal
 
-from thirtytwo.errors import InputError
+from thirtytwo.errors import Diverged, InputError
 from thirtytwo.study import sequential
 from thirtytwo.study.pool import Local, Pool, in_order
 from thirtytwo.study.spread import Spread
@@ -16,8 +17,12 @@ from thirtytwo.study.task import Task
 from thirtytwo.study.trials import Trial, Trials
 
 LEVEL = 0.95
+ROUNDING = 1e-9
+"""Below that, far below what one image counts, differences of accuracies are alike but for how numbers round."""
 SIZES = (0.001, 0.003, 0.01)
-"""Differences in accuracy for which is told how many pairs would settle them."""
+"""Differences in accuracy for which is told how many pairs would settle them, if nobody names one."""
+FEW_PAIRS = 5
+"""From fewer, their standard deviation may be more than three times what it seems to be (95%)."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +33,56 @@ class Pair:
     second: Trial
 
     @property
+    def seed(self) -> int:
+        """Of both."""
+        return self.first.seed
+
+    @property
     def difference(self) -> float:
         """By which the second one's validation accuracy is higher."""
         return self.second.accuracy - self.first.accuracy
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What pairs say together."""
+class Unpaired:
+    """A seed that makes no pair, because a training with it diverged."""
 
-    pairs: tuple[Pair, ...]
+    seed: int
+    first: Diverged | None
+    """What became of A; None if it did not diverge."""
+    second: Diverged | None
+    """What became of B."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """How many pairs would typically settle a difference, if they go on to differ as those do that there are."""
+
+    pairs: int | None
+    """In all; None if they are more than `sequential.MOST_PAIRS`."""
+    more: int | None
+    """Of these, how many there are not yet."""
+    is_rough: bool
+    """Whether fewer than `FEW_PAIRS` tell how much pairs differ."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What trainings in pairs say together."""
+
+    outcomes: tuple[Pair | Unpaired, ...]
+    """One a seed, in the order of the seeds."""
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Of all seeds with which neither recipe diverged. Everything below is about these."""
+        return tuple(outcome for outcome in self.outcomes if isinstance(outcome, Pair))
+
+    @property
+    def diverged(self) -> tuple[list[int], list[int]]:
+        """Seeds with which A diverged, and those with which B did."""
+        lost = [outcome for outcome in self.outcomes if isinstance(outcome, Unpaired)]
+        return [one.seed for one in lost if one.first], [one.seed for one in lost if one.second]
 
     @property
     def differences(self) -> list[float]:
@@ -46,13 +91,13 @@ class Comparison:
 
     @property
     def first(self) -> Spread:
-        """Accuracies of recipe A."""
-        return Spread.of([pair.first.accuracy for pair in self.pairs])
+        """Accuracies of recipe A; without an interval, since they had a say in how many of them there are."""
+        return replace(Spread.of([pair.first.accuracy for pair in self.pairs]), interval=None)
 
     @property
     def second(self) -> Spread:
-        """Accuracies of recipe B."""
-        return Spread.of([pair.second.accuracy for pair in self.pairs])
+        """Accuracies of recipe B; without an interval, too."""
+        return replace(Spread.of([pair.second.accuracy for pair in self.pairs]), interval=None)
 
     @property
     def p_value(self) -> float:
@@ -77,15 +122,39 @@ class Comparison:
         """Whether there is a difference, beyond reasonable doubt."""
         return self.better is not None
 
-    def needed(self, difference: float) -> int | None:
-        """Pairs that would typically settle a difference of this size; None while nothing is known of their spread."""
-        if len(self.pairs) < 2 or not (deviation := stdev(self.differences)):
-            return None
-        return sequential.pairs_to_settle(difference, deviation, LEVEL)
+    @property
+    def images(self) -> int:
+        """How many validation images judge: the same ones for every pair."""
+        return self.pairs[0].first.images
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything, as ``compare --json`` prints it."""
+    @property
+    def margin_of_images(self) -> float:
+        """How far at most (95%) the draw of the validation images moves the mean difference; `interval` omits that.
+
+        If a pair disagrees about a share d of n images, one right and the other one wrong, that is at most 1.96 √(d/n).
+        Which images a training names rightly is not kept, but d is at most the sum of the pair's errors, and at most
+        the sum of its accuracies; and what bounds each pair bounds their mean.
+        """
+        both = [pair.first.accuracy + pair.second.accuracy for pair in self.pairs]
+        disagreement = fmean(min(one, 2 - one) for one in both)
+        return NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(disagreement / self.images)
+
+    def needed(self, difference: float) -> Needed | None:
+        """What would typically settle a true difference of this size; None while nothing is known of pairs' spread."""
+        there = len(self.pairs)
+        if there < 2 or (deviation := stdev(self.differences)) < ROUNDING:
+            return None
+        pairs = sequential.pairs_to_settle(difference, deviation, LEVEL)
+        return Needed(pairs, None if pairs is None else max(pairs - there, 0), there < FEW_PAIRS)
+
+    def to_json(self, sizes: Sequence[float] = SIZES) -> dict[str, Any]:
+        """Everything, as ``compare --json`` prints it; there has to be a pair.
+
+        Args:
+            sizes: differences for which is told what would settle them.
+        """
         differences = Spread.of(self.differences)
+        needed = {f"{size:g}": self.needed(size) for size in sizes}
         low, high = self.interval
         finite = low > float("-inf")
         return {
@@ -94,8 +163,11 @@ class Comparison:
             "interval": [low, high] if finite else None,
             "p_value": self.p_value,
             "better": self.better,
-            "pairs_needed": {f"{size:g}": self.needed(size) for size in SIZES},
-            "seeds": [pair.first.seed for pair in self.pairs],
+            "diverged_seeds": dict(zip("AB", self.diverged, strict=True)),
+            "pairs_needed": {size: found and asdict(found) for size, found in needed.items()},
+            "images": self.images,
+            "margin_of_images": self.margin_of_images,
+            "seeds": [pair.seed for pair in self.pairs],
             "first": self.first.to_json(),
             "second": self.second.to_json(),
         }
@@ -109,12 +181,14 @@ def compare(
     stop_early: bool = True,
     pool: Pool | None = None,
 ) -> Iterator[Comparison]:
-    """Train pair after pair; yields what is known after each.
+    """Train pair after pair; yields what is known after each seed.
 
     The pairs are judged by their validation accuracies with a test that may be looked at after every pair (see
     `sequential`): it stops as soon as a difference is beyond doubt. That the accuracies of one seed are paired takes
     away what both share, such as which images are held out. Pairs are looked at in the order of the seeds, whichever of
-    them ends first: where the trainings run changes nothing about what is found.
+    them ends first: where the trainings run changes nothing about what is found. A seed with which one diverges makes
+    no pair, and the next one is begun; both are trained with it all the same, so that each recipe's share of such seeds
+    is known.
 
     Args:
         first: of recipe A.
@@ -134,17 +208,27 @@ def compare(
             "both to be judged on the same images; give them the same data and the same validation"
         )
     comparison = Comparison(())
-    pair: dict[int, Trial] = {}
+    ends: dict[int, Trial | Diverged] = {}
     with contextlib.closing(in_order(pool or Local(), _in_turn(first, second, seeds))) as done:
         for task, ended in done:
-            ended.check()
-            pair[task.number] = (first, second)[task.number].ended(task.seed, ended.how == "trained")
-            if len(pair) < 2:
+            if isinstance(ended.error, Diverged):
+                ends[task.number] = ended.error
+            else:
+                ended.check()
+                ends[task.number] = (first, second)[task.number].ended(task.seed, ended.how == "trained")
+            if len(ends) < 2:
                 continue
-            comparison, pair = Comparison((*comparison.pairs, Pair(pair[0], pair[1]))), {}
+            comparison, ends = Comparison((*comparison.outcomes, _outcome(task.seed, ends[0], ends[1]))), {}
             yield comparison
             if stop_early and comparison.is_settled:
                 return
+
+
+def _outcome(seed: int, first: Trial | Diverged, second: Trial | Diverged) -> Pair | Unpaired:
+    if isinstance(first, Trial) and isinstance(second, Trial):
+        return Pair(first, second)
+    lost = [end if isinstance(end, Diverged) else None for end in (first, second)]
+    return Unpaired(seed, lost[0], lost[1])
 
 
 def _in_turn(first: Trials, second: Trials, seeds: Sequence[int]) -> Iterator[Task]:

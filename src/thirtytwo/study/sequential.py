@@ -16,6 +16,8 @@ from statistics import fmean, stdev
 
 PRIOR_VARIANCE = 1.0
 """Of the mean difference in units of the standard deviation: what differences one would look for."""
+MOST_PAIRS = 10_000
+"""More than anybody would train."""
 
 
 def log_evidence(differences: Sequence[float]) -> float:
@@ -82,7 +84,7 @@ def _interval(differences: Sequence[float], level: float) -> tuple[float, float]
     return mean - reach, mean + reach
 
 
-def pairs_to_settle(difference: float, deviation: float, level: float = 0.95, most: int = 10_000) -> int | None:
+def pairs_to_settle(difference: float, deviation: float, level: float = 0.95, most: int = MOST_PAIRS) -> int | None:
     """Pairs after which a true difference is typically found: that is, when pairs turn out just as expected.
 
     Args:

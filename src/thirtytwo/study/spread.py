@@ -19,7 +19,8 @@ class Spread:
     standard_deviation: float | None
     """Of the values, with n - 1 in the denominator; None for a single one."""
     interval: tuple[float, float] | None
-    """95% interval of the mean, by Student's t; None for a single value."""
+    """95% interval of the mean, by Student's t; None for a single value, or where the values had a say in how many of
+    them there are: then it would not keep its promise."""
     values: tuple[float, ...]
 
     @classmethod

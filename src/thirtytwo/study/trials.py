@@ -48,6 +48,8 @@ class Trial:
     """Of training."""
     new: bool
     """Whether it was trained now, rather than found."""
+    images: int
+    """How many validation images there are."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,9 @@ class Trials:
         run = self.run(seed)
         result = run.result
         scores = result["validation"]
-        return Trial(seed, run, scores["accuracy"], scores["loss"], result["train_seconds"], new)
+        return Trial(
+            seed, run, scores["accuracy"], scores["loss"], result["train_seconds"], new, images=scores["images"]
+        )
 
     def trial(self, seed: int, pool: Pool | None = None) -> Trial:
         """The training with a seed: found, gone on with, or begun, and scored on the validation images.

@@ -1,0 +1,232 @@
+"""What pairs say together, to programs, on a screen and in a plot; of trainings whose accuracies are made up here."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thirtytwo import report
+from thirtytwo.cli.show import Screen
+from thirtytwo.errors import Diverged
+from thirtytwo.report import figures
+from thirtytwo.run import Run
+from thirtytwo.study import Comparison, Pair, Trial, Unpaired, sequential
+
+NEAR = (0.002, 0.005, 0.003, 0.004, -0.001, 0.003)
+"""Differences that leave open which recipe is better."""
+CLEAR = (0.011, 0.009, 0.010, 0.012, 0.010, 0.011)
+"""Differences that settle it."""
+
+
+def trial(seed: int, accuracy: float, images: int = 5000) -> Trial:
+    return Trial(seed, Run(Path("unseen")), accuracy, 0.2, 1.0, True, images)
+
+
+def pair(seed: int, difference: float) -> Pair:
+    return Pair(trial(seed, 0.93), trial(seed, 0.93 + difference))
+
+
+def pairs(differences: Sequence[float]) -> Comparison:
+    return Comparison(tuple(pair(seed, difference) for seed, difference in enumerate(differences)))
+
+
+def without(comparison: Comparison, *lost: Unpaired) -> Comparison:
+    """The same pairs, and seeds that make none among them."""
+    outcomes = list(comparison.outcomes)
+    for place, one in enumerate(lost):
+        outcomes.insert(1 + 2 * place, one)
+    return Comparison(tuple(outcomes))
+
+
+def lost(seed: int, recipes: str) -> Unpaired:
+    error = Diverged("the loss is nan")
+    return Unpaired(seed, error if "A" in recipes else None, error if "B" in recipes else None)
+
+
+def told(capsys: pytest.CaptureFixture[str], comparison: Comparison, difference: float | None = None) -> str:
+    """What the screen says in the end."""
+    Screen().comparison(comparison, Path("plot.svg"), difference)
+    return capsys.readouterr().out
+
+
+# Seeds that make no pair ---------------------------------------------------------------------------------------------
+
+
+def test_seeds_that_diverge_change_nothing_about_the_pairs_and_are_told() -> None:
+    whole = pairs(CLEAR)
+    found = without(whole, lost(40, "B"), lost(41, "A"), lost(42, "AB"))
+    assert found.pairs == whole.pairs
+    assert found.diverged == ([41, 42], [40, 42])
+    facts = found.to_json()
+    assert facts == whole.to_json() | {"diverged_seeds": {"A": [41, 42], "B": [40, 42]}}
+    assert facts["better"] == "B"
+    assert facts["seeds"] == [0, 1, 2, 3, 4, 5]
+    json.dumps(facts, allow_nan=False)
+
+
+def test_who_diverged_stands_beside_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = told(capsys, without(pairs(CLEAR), lost(7, "B"), lost(9, "AB"))).splitlines()
+    assert lines[0].startswith("B is better than A, where neither diverged: difference +1.05 points")
+    assert lines[0].endswith("n = 6 pairs")
+    assert lines[1].startswith("A diverged with 1 of 8 seeds (9); B diverged with 2 of 8 seeds (7, 9)")
+    assert "diverged" not in told(capsys, pairs(CLEAR))
+
+
+def test_what_became_of_each_seed_is_told_when_it_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Comparison((pair(3, 0.01), lost(4, "AB")))
+    Screen().outcome(Comparison(found.outcomes[:1]))
+    Screen().outcome(found)
+    assert capsys.readouterr().out.splitlines() == [
+        "seed 3: A 93.00%, B 94.00%, difference +1.00 points; p = 1",
+        "seed 4: no pair, A diverged: the loss is nan",
+        "seed 4: no pair, B diverged: the loss is nan",
+    ]
+
+
+# How many more pairs -------------------------------------------------------------------------------------------------
+
+
+def test_more_pairs_are_those_in_all_without_those_there_are() -> None:
+    found = pairs(NEAR)
+    for size in (0.001, 0.05):
+        needed, pairs_in_all = found.needed(size), sequential.pairs_to_settle(size, stdev(found.differences))
+        assert needed is not None
+        assert pairs_in_all is not None
+        assert (pairs_in_all > 6) is (size == 0.001)
+        assert (needed.pairs, needed.more) == (pairs_in_all, max(pairs_in_all - 6, 0))
+
+
+def test_too_many_pairs_are_told_apart_from_an_unknown_spread() -> None:
+    needed = pairs(NEAR).needed(1e-6)
+    assert needed is not None
+    assert needed.pairs is needed.more is None
+    for unknown in ([], [0.01], [0.01, 0.01, 0.01]):
+        exact = Comparison(tuple(Pair(trial(seed, 0.5), trial(seed, 0.5 + one)) for seed, one in enumerate(unknown)))
+        assert exact.needed(0.01) is None
+    rounded = Comparison((Pair(trial(0, 0.93), trial(0, 0.94)), Pair(trial(1, 0.94), trial(1, 0.95))))
+    assert len(set(rounded.differences)) == 2
+    assert rounded.needed(0.01) is None
+
+
+@pytest.mark.parametrize("number", range(2, 7))
+def test_what_few_pairs_tell_is_called_rough(capsys: pytest.CaptureFixture[str], number: int) -> None:
+    needed = pairs(NEAR[:number]).needed(0.001)
+    assert needed is not None
+    assert needed.is_rough is (number < 5)
+    assert (f"a rough guess: {number} pairs" in told(capsys, pairs(NEAR[:number]))) is (number < 5)
+
+
+def test_the_difference_that_is_asked_for_replaces_the_usual_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    found = pairs(NEAR)
+    usual = told(capsys, found)
+    assert [size in usual for size in ("0.1 points", "0.3 points", "1 point ")] == [True] * 3
+    needed = found.needed(0.0012)
+    assert needed is not None
+    asked = told(capsys, found, 0.12)
+    assert asked.count("a true difference of") == 1
+    assert f"a true difference of 0.12 points would show after about {needed.more} more pairs\n" in asked
+    assert list(found.to_json([0.0012])["pairs_needed"]) == ["0.0012"]
+    wide = told(capsys, pairs([0.02, -0.03, 0.01]), 0.01)
+    assert "a true difference of 0.01 points would take more than 10,000 pairs to show\n" in wide
+    assert "a true difference of 5 points would probably have shown by now\n" in told(capsys, found, 5)
+    # Who asks is answered, also where everything is settled.
+    assert "a true difference of" not in told(capsys, pairs(CLEAR))
+    assert "a true difference of 0.1 points" in told(capsys, pairs(CLEAR), 0.1)
+
+
+def test_where_the_spread_is_unknown_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "a single one does not tell\n" in told(capsys, pairs([0.01]))
+    assert "3 that all differ alike do not tell\n" in told(capsys, pairs([0, 0, 0]))
+    assert "None" not in told(capsys, pairs([0, 0, 0]), 0.3)
+
+
+# The draw of images --------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 60), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_the_draw_of_images_is_never_larger_than_told(images: int, number: int, random: object) -> None:
+    """Of made-up answers, whose disagreement is known here."""
+    generator = np.random.default_rng(random.getrandbits(32))  # type: ignore[attr-defined]
+    right = generator.random((number, 2, images)) < generator.random((number, 2, 1))
+    found = Comparison(
+        tuple(Pair(*(trial(seed, float(one.mean()), images) for one in both)) for seed, both in enumerate(right))
+    )
+    gained = (right[:, 1].astype(float) - right[:, 0]).mean(0)  # of each image, over the seeds
+    assert 1.96 * gained.std() / images**0.5 <= found.margin_of_images + 1e-4
+    disagreement = (right[:, 0] != right[:, 1]).mean()
+    assert 1.96 * (disagreement / images) ** 0.5 <= found.margin_of_images + 1e-4
+
+
+def test_where_no_image_is_hard_for_both_the_draw_is_told_exactly(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Comparison((Pair(trial(0, 0.95, 400), trial(0, 0.91, 400)),))
+    assert found.margin_of_images == pytest.approx(1.96 * math.sqrt((0.05 + 0.09) / 400), rel=1e-4)
+    facts = found.to_json()
+    assert (facts["images"], facts["margin_of_images"]) == (400, found.margin_of_images)
+    assert "the 400 validation images that all pairs share, which adds ± 3.67 points (95%) at most" in told(
+        capsys, found
+    )
+
+
+# The plot ------------------------------------------------------------------------------------------------------------
+
+
+def lines(panel: int, comparison: Comparison) -> list[tuple[list[float], list[float], str]]:
+    """Where the lines of a panel are, and their markers."""
+    return [
+        (list(map(float, line.get_xdata())), list(map(float, line.get_ydata())), str(line.get_marker()))  # type: ignore[arg-type]
+        for line in figures.comparison(comparison).axes[panel].lines
+    ]
+
+
+@pytest.mark.parametrize("differences", [CLEAR, NEAR, NEAR[:2], NEAR[:1], (0, 0, 0, 0)])
+def test_each_difference_is_a_dot_beside_zero(differences: Sequence[float]) -> None:
+    found = pairs(differences)
+    drawn = lines(1, found)
+    assert [x for x, _, marker in drawn if marker == "o"] == [[100 * one for one in found.differences]]
+    assert ([0, 0], [0, 1]) in [(x, y) for x, y, _ in drawn]
+    reaches = [x for x, y, marker in drawn if marker == "None" and y[0] == y[1]]
+    low, high = found.interval
+    assert reaches == ([[100 * low, 100 * high]] if math.isfinite(low) else [])
+
+
+def test_a_and_b_have_no_interval_of_their_own() -> None:
+    found = pairs(CLEAR)
+    assert found.first.interval is found.second.interval is None
+    assert found.to_json()["first"]["interval"] is found.to_json()["second"]["interval"] is None
+    drawn = lines(0, found)
+    assert [x for x, _, marker in drawn if marker == "o"] == [list(found.first.values), list(found.second.values)]
+    joined = [(x, y) for x, y, marker in drawn if marker == "None"]
+    assert joined == [([one.first.accuracy, one.second.accuracy], [1, 0]) for one in found.pairs]
+    assert [x for x, _, marker in drawn if marker == "|"] == [[found.first.mean], [found.second.mean]]
+
+
+def test_the_plot_says_what_it_leaves_out(tmp_path: Path) -> None:
+    found = without(pairs(CLEAR), lost(7, "B"))
+    path = report.write_comparison(tmp_path, found, "against-classic-0123456789")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "against-classic-0123456789.png",
+        "against-classic-0123456789.svg",
+    ]
+    ElementTree.parse(path)
+    title = figures.comparison(found).axes[1].get_title(loc="left")
+    assert title.startswith(f"B − A: +{100 * fmean(CLEAR):.2f} points (95% interval +")
+    assert title.endswith("n = 6 pairs\nB diverged with 1 of 7 seeds (7), not drawn")
+
+
+@given(st.lists(st.integers(0, 20).map(float), min_size=1), st.floats(0.5, 5))
+def test_no_dot_covers_another_one(places: list[float], width: float) -> None:
+    levels = figures._stacked(places, width)
+    for level in range(max(levels) + 1):
+        row = sorted(place for place, found in zip(places, levels, strict=True) if found == level)
+        assert row
+        assert all(other - one >= width * (1 - 1e-9) for one, other in itertools.pairwise(row))

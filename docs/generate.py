@@ -57,9 +57,14 @@ def in_seconds(value: float) -> str:
     return f"{value:,.0f} s" if value >= 100 else f"{value:.1f} s"
 
 
+def conditions(entry: dict[str, Any]) -> str:
+    """What decides how long a training takes: the machine, and what it computes in."""
+    return where(entry) if entry["precision"] == "float32" else f"{where(entry)}, in {entry['precision']}"
+
+
 def places(series: list[dict[str, Any]]) -> str:
     """Two columns: the machines of some series, and their commits."""
-    machines = dict.fromkeys(where(entry) for entry in series)
+    machines = dict.fromkeys(map(conditions, series))
     commits = dict.fromkeys(f"`{commit(entry)}`" for entry in series)
     return f"{'; '.join(machines)} | {', '.join(commits)}"
 
@@ -82,8 +87,10 @@ def recipe_table() -> str:
                 continue
             accuracy = pooled(series, "accuracy")
             # Accuracies are the same everywhere, times are not.
-            machines = {where(entry): [other for other in series if where(other) == where(entry)] for entry in series}
-            seconds = [spread(pooled(some, "train_seconds"), in_seconds) for some in machines.values()]
+            alike: dict[str, list[dict[str, Any]]] = {}
+            for entry in series:
+                alike.setdefault(conditions(entry), []).append(entry)
+            seconds = [spread(pooled(some, "train_seconds"), in_seconds) for some in alike.values()]
             rows[device] = (
                 f"| `{name}` | {title} | {spread(accuracy, percent)} | {accuracy['n']} "
                 f"| {calibration_error(series)} | {'; '.join(seconds)} "
@@ -143,10 +150,10 @@ def speed_table() -> str:
             series = [entry for entry in planner.every("comparison", name) if entry["device"] == device]
             if not series:
                 lines.append(f"| `{name}` | {title} | not yet measured | | | | | | | |")
-            # A processor that computes in half precision makes the rival, not ours, twice as quick: another race.
-            for precision in dict.fromkeys(map(rival_precision, series)):
-                some = [entry for entry in series if rival_precision(entry) == precision]
-                lines.append(speed_row(name, f"{title}, rival in {precision}", some))
+            # A processor that computes in half precision makes one of them, or both, much quicker: another race.
+            for precisions in dict.fromkeys((entry["precision"], rival_precision(entry)) for entry in series):
+                some = [entry for entry in series if (entry["precision"], rival_precision(entry)) == precisions]
+                lines.append(speed_row(name, f"{title}, in {precisions[0]}, rival in {precisions[1]}", some))
     return "\n".join(lines)
 
 

@@ -221,6 +221,11 @@ def test_series_of_the_same_recipe_and_kind_of_device_are_one_row(monkeypatch: p
     assert both.startswith("| `classic` | CPU | 60.00% ± 21.60% | 4 |")
     assert both.endswith("| a machine; another | `0123456789ab+`, `fedcba987654` |")
     assert card.startswith("| `classic` | GPU | 90.00% | 1 |")
+    half = measured("training", **numbers, precision="bfloat16", ece=SPREAD)
+    monkeypatch.setattr(planner, "measured", lambda: (*series[:1], half))
+    (both,) = (row for row in generate.recipe_table().splitlines() if row.startswith("| `classic` |"))
+    assert "| 0.500 | 0.5 s ± 0.1 s; 0.5 s ± 0.1 s |" in both  # times are not pooled, where they differ for a reason
+    assert "| a machine; a machine, in bfloat16 |" in both
 
 
 def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,18 +239,18 @@ def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pyt
     rows = generate.speed_table().splitlines()
     assert len([row for row in rows if "not yet measured" in row]) == len(rows) - 3
     assert rows[3].startswith(
-        "| `fast94` | GPU, rival in float32 | **0.50** (0.40 to 0.60) | 3 | 20 | 40 | 94.00%, 93.00% | 60, 80 |"
+        "| `fast94` | GPU, in float32, rival in float32 | **0.50** (0.40 to 0.60) | 3 | 20 | 40 | 94.00%, 93.00% | 60, 80 |"
     )
     assert "a card, a machine | `0123456789ab+` |" in rows[3]
     other = {**entry, "machine": "another", "pairs": pairs[:1], "ratio": {**SPREAD, "values": [0.9]}}
     monkeypatch.setattr(planner, "measured", lambda: (entry, other))
     row = generate.speed_table().splitlines()[3]
-    assert row.startswith("| `fast94` | GPU, rival in float32 | **0.60** (0.40 to 0.90) | 4 |")
+    assert row.startswith("| `fast94` | GPU, in float32, rival in float32 | **0.60** (0.40 to 0.90) | 4 |")
     assert "a card, a machine; a card, another |" in row
     monkeypatch.setattr(planner, "measured", lambda: (entry, {**other, "rival_precision": "bfloat16"}))
     single, half = (row for row in generate.speed_table().splitlines() if "rival in" in row)
-    assert single.startswith("| `fast94` | GPU, rival in float32 | **0.50** (0.40 to 0.60) | 3 |")
-    assert half.startswith("| `fast94` | GPU, rival in bfloat16 | **0.90** (0.90 to 0.90) | 1 |")
+    assert single.startswith("| `fast94` | GPU, in float32, rival in float32 | **0.50** (0.40 to 0.60) | 3 |")
+    assert half.startswith("| `fast94` | GPU, in float32, rival in bfloat16 | **0.90** (0.90 to 0.90) | 1 |")
 
 
 def test_what_was_not_measured_says_what_there_is_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +258,7 @@ def test_what_was_not_measured_says_what_there_is_to_compute(monkeypatch: pytest
     rows = generate.recipe_table().splitlines()[2:]
     assert {row.split("`")[1] for row in rows} == set(recipes.names())
     for row in rows:
-        assert re.search(r"\| not yet measured \| \| \| [\d,]{6,} \| [\d,]{2,} × 10¹² \| \| \|$", row), row
+        assert re.search(r"\| not yet measured \| \| \| \| [\d,]{6,} \| [\d,]{2,} × 10¹² \| \| \|$", row), row
     assert "| `classic` | CPU or GPU |" in "\n".join(rows)
 
 

@@ -30,6 +30,8 @@ compiled = pytest.mark.skipif(
 @pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="needs Linux and gcc")
 def test_there_are_kernels_where_there_is_a_compiler() -> None:
     assert winograd.KERNELS.problem() is None
+    if torch.cpu._is_avx512_bf16_supported():
+        assert winograd.HALF_KERNELS.problem() is None
     assert pointwise.KERNELS.problem() is None
 
 
@@ -119,7 +121,7 @@ def test_products_are_half_precision_where_the_processor_has_them(
         assert (training.kernels, training.precision) == ("compiled", said)
         assert training.run.environment["precision"] == said
         layers = [layer for layer in training.network.modules() if isinstance(layer, winograd.Convolution)]
-        assert {layer.half for layer in layers} == {precision == "half"}
+        assert {layer.half_products for layer in layers} == {precision == "half"}
         trainings[precision] = training
     for training in trainings.values():
         training.finish()
@@ -182,6 +184,7 @@ def test_whatever_torchs_defaults_are() -> None:
     torch.set_default_device("meta")
     try:
         assert winograd.KERNELS.problem() is None
+        assert winograd.HALF_KERNELS.problem() in (None, "this processor lacks AVX512_BF16")
         assert pointwise.KERNELS.problem() is None
     finally:
         torch.set_default_dtype(torch.float32)

@@ -184,7 +184,7 @@ def test_tiles_save_multiplications(height: int, width: int, half: bool) -> None
 @halves
 def test_a_layer_uses_it_in_training_only(half: bool) -> None:
     layer = Convolution(8, 8, compiled=True)
-    layer.half = half
+    layer.half_products = half
     images = torch.randn(2, 8, 9, 9)
     own = conv2d(images, layer.weight, padding=1)
     assert torch.equal(layer(images), convolve(images, layer.weight, half=half))

@@ -111,7 +111,7 @@ def use_half_products(network: nn.Module) -> None:
     """Let our own kernels, where a network has them, multiply in bfloat16."""
     for part in network.modules():
         if isinstance(part, winograd.Convolution):
-            part.half = True
+            part.half_products = True
 
 
 def initialise(settings: AnyModel, network: nn.Module, images: Callable[[int], torch.Tensor]) -> None:

@@ -131,7 +131,7 @@ class _Group(nn.Module):
             if number == 0:
                 fused = convolution.is_winograd(x)
                 x = (
-                    convolve(x, convolution.weight, pool=True, half=convolution.half)
+                    convolve(x, convolution.weight, pool=True, half=convolution.half_products)
                     if fused
                     else self.pool(convolution(x))
                 )

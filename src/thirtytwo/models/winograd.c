@@ -4,7 +4,7 @@
  *
  *   input_1d     SIDE -> SIDE, B^T        input_1d_back   SIDE -> SIDE, B
  *   output_1d    SIDE -> M,    A^T        output_1d_back  M -> SIDE,    A
- *   weights_1d   3 -> SIDE,    G
+ *   weights_1d   3 -> SIDE,    G          weights_1d_back  SIDE -> 3,   G^T
  *
  * and input_1d_out and output_1d_back_out, to steps of `t` elements.
  *
@@ -224,6 +224,25 @@ void NAME(weights)(const float *restrict weights, element *restrict panels, long
       }
     }
 }
+
+#ifdef BLOCK
+/* Their gradients: from those of transformed ones, planes (outputs, columns), of which the first are `inputs`, to
+ * (outputs, nine, inputs). In float32 torch does it. */
+void NAME(weights_back)(const float *restrict transformed, float *restrict weights, long inputs, long outputs,
+                        long columns, long plane) {
+  const long step = plane / LANES;
+#pragma omp parallel for schedule(static)
+  for (long o = 0; o < outputs; o++)
+    for (long i = 0; i < inputs; i += LANES) {
+      const float *from = transformed + o * columns + i;
+      vector e[3 * SIDE], f[9];
+      if (i % LINE(float) == 0) FETCH(from + LINE(float), plane, SIDE * SIDE, 0);
+      for (int j = 0; j < SIDE; j++) NAME(weights_1d_back)(AT(from) + j * step, SIDE * step, e + j, SIDE);
+      for (int k = 0; k < 3; k++) NAME(weights_1d_back)(e + k * SIDE, 1, f + k * 3, 1);
+      for (long place = 0; place < 9; place++) STORE(weights + (o * 9 + place) * inputs + i, f[place]);
+    }
+}
+#endif
 
 /* images (.., inputs) -> result (.., outputs), with the transformed images on the way.
  *

@@ -8,7 +8,7 @@ transform of the images and one of the results; its gradients are the same three
 In torch the transforms would cost what the products save. So both are C (`winograd.c`), which takes a few images
 through all three steps while they are in the cache. For shapes that it is not made for, the convolution is torch's own.
 They differ by rounding, 0.02e-5 to 4e-5 of the result: a hundredth of
-what bfloat16 takes away. Gradients of weights are products of what has been transformed, torch's own.
+what bfloat16 takes away. Gradients of weights are torch's products of what has been transformed.
 
 Where the processor multiplies bfloat16 (AVX512_BF16), products can be of that: what is transformed is rounded to it and
 takes half of the memory, while images, transforms and sums stay float32. Transforms blow such rounding up, the more
@@ -42,7 +42,7 @@ Matrix = list[list[Fraction]]
 Point = Fraction | int
 
 
-def points(side: int) -> Sequence[Point]:
+def _points(side: int) -> Sequence[Point]:
     """Where polynomials are evaluated, besides at infinity.
 
     Small numbers round least; the last two were found by trying: the largest tiles err by 4e-5 of the result with them,
@@ -51,12 +51,12 @@ def points(side: int) -> Sequence[Point]:
     return (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2), Fraction(3, 4), Fraction(-3, 4))[: side + 1]
 
 
-def half_points(side: int) -> Sequence[Point]:
+def _half_points(side: int) -> Sequence[Point]:
     """The same where products are of bfloat16, whose rounding does not depend on how large numbers are.
 
     With independent images and weights of mean 0, the square of the relative error of an output is, along a dimension,
     proportional to the sum over points of the squared norms of their rows of A, G and Bᵀ; for both gradients it is the
-    same. Of fractions up to 4 these are the best for sides of 2, 4 and 6: 0.4%, 1.1% (2.4% with `points`) and 4.7%;
+    same. Of fractions up to 4 these are the best for sides of 2, 4 and 6: 0.4%, 1.1% (2.4% with `_points`) and 4.7%;
     for 3, 0.8% (1.4%). For 5, 3.4% (3.8%): 2.8% are possible, but not with points in pairs, which halve the transforms.
     """
     third = Fraction(2, 3)
@@ -93,18 +93,18 @@ class Convolution(nn.Conv2d):
 
     Attributes:
         compiled: whether, in training, on a CPU and in float32, it is Winograd's where that is possible.
-        half: whether the products of that are of bfloat16.
+        half_products: whether the products of that are of bfloat16.
     """
 
     def __init__(self, inputs: int, outputs: int, *, compiled: bool) -> None:
         super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
-        self.compiled, self.half = compiled, False
+        self.compiled, self.half_products = compiled, False
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         if not self.is_winograd(images):
             return super().forward(images)
-        return convolve(images, self.weight, half=self.half)
+        return convolve(images, self.weight, half=self.half_products)
 
     def is_winograd(self, images: Tensor) -> bool:
         """Whether it is for these images."""
@@ -117,7 +117,7 @@ class Convolution(nn.Conv2d):
             and suits(self.out_channels)
             and self.weight.dtype == torch.float32
             and self.weight.device.type == "cpu"
-            and problem(half=self.half) is None
+            and problem(half=self.half_products) is None
         )
 
 
@@ -193,10 +193,12 @@ class _Convolve(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         _run("backward", ctx, gradient, panels, products, for_images, which, outputs)
         if ctx.needs_input_grad[1]:
-            for_points = _gradients(transformed, products, ctx.products)  # (points, inputs, columns)
-            flat = for_points.view(len(for_points), -1)
-            for_weights = _weight_transform(ctx.side, ctx.products).T @ flat
-            for_weights = for_weights.view(3, 3, inputs, -1)[..., :outputs].permute(3, 2, 0, 1)
+            if ctx.products is BFLOAT16:
+                for_weights = _gradients(products, transformed, ctx.side)
+            else:
+                flat = torch.bmm(transformed.mT, products).view(len(transformed), -1)
+                for_weights = _weight_transform(ctx.side).T @ flat
+                for_weights = for_weights.view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
         return for_images, for_weights, None, None, None
 
 
@@ -256,28 +258,29 @@ def _run(
     )  # fmt: skip
 
 
-def _gradients(transformed: Tensor, gradients: Tensor, products: Products) -> Tensor:
-    """Of transformed weights: float32 (points, inputs, outputs), outputs in bfloat16 filled up with zeros to panels.
+def _gradients(products: Tensor, transformed: Tensor, side: int) -> Tensor:
+    """Of weights, from bfloat16: float32 (outputs, inputs, 3, 3), channels-last.
 
     Args:
+        products: their gradients (points, tiles, outputs).
         transformed: images (points, tiles, inputs).
-        gradients: of products (points, tiles, outputs).
-        products: what they are of.
+        side: of the tiles.
     """
-    if products.dtype == torch.float32:
-        return torch.bmm(transformed.mT, gradients)
     points, tiles, inputs = transformed.shape
-    outputs = gradients.shape[2]
-    count = -(-outputs // products.panel)
-    result = torch.empty((points, inputs, count * products.panel), dtype=torch.float32, device="cpu")
+    outputs, panels = products.shape[2], -(-inputs // BFLOAT16.panel)
+    columns = panels * BFLOAT16.panel
+    for_points = _planes(points, outputs, columns, torch.float32)
     threads = min(torch.get_num_threads(), points)
-    chunk, block, line = 256, 8, 32  # CHUNK, BLOCK and a line of the cache in winograd_bfloat16.c
-    each = inputs // block * (chunk * block + line) + count * (chunk * products.panel + line)
-    rooms = torch.empty(threads * each, dtype=products.dtype, device="cpu")
-    products.kernels.run(
-        "gradients", transformed, gradients, result, rooms,
-        points, tiles, inputs, outputs, transformed.stride(0), gradients.stride(0), each, threads,
+    chunk, block, line = 256, 8, 32  # CHUNK and BLOCK in winograd_bfloat16.c, and a line of the cache
+    each = outputs // block * (chunk * block + line) + panels * (chunk * BFLOAT16.panel + line)
+    rooms = torch.empty(threads * each, dtype=torch.bfloat16, device="cpu")
+    plane = for_points.stride(0)
+    BFLOAT16.kernels.run(
+        "gradients", products, transformed, for_points, rooms,
+        points, tiles, inputs, outputs, products.stride(0), transformed.stride(0), plane, each, threads,
     )  # fmt: skip
+    result = room(outputs, inputs, 3, 3)
+    BFLOAT16.kernels.run(f"weights_back_{side}", for_points, result, inputs, outputs, columns, plane)
     return result
 
 
@@ -326,10 +329,9 @@ def _inverse(matrix: Matrix) -> Matrix:
 
 
 @functools.cache
-def _weight_transform(side: int, products: Products) -> Tensor:
+def _weight_transform(side: int) -> Tensor:
     """G along both dimensions: float32 ((side + 2)², 9)."""
-    _, exact, _ = matrices(side, half=products is BFLOAT16)
-    g = torch.tensor([[float(value) for value in row] for row in exact], dtype=torch.float64, device="cpu")
+    g = torch.tensor([[float(value) for value in row] for row in matrices(side)[1]], dtype=torch.float64, device="cpu")
     return torch.kron(g, g).float()
 
 
@@ -376,6 +378,7 @@ def _source(half: bool) -> str:
             _one_dimension(f"output_1d_back_{side}", a),
             _one_dimension(f"output_1d_back_out_{side}", a, to_elements=True),
             _one_dimension(f"weights_1d_{side}", g),
+            _one_dimension(f"weights_1d_back_{side}", _transposed(g)),
             body,
         ]
     return "\n".join(parts)
@@ -449,5 +452,5 @@ HALF_KERNELS = Kernels(
     functools.partial(_is_right, half=True),
     lacks=_lacks_bfloat16,
 )
-FLOAT32 = Products(torch.float32, SIDES, points, 16, KERNELS)
-BFLOAT16 = Products(torch.bfloat16, HALF_SIDES, half_points, 32, HALF_KERNELS)
+FLOAT32 = Products(torch.float32, SIDES, _points, 16, KERNELS)
+BFLOAT16 = Products(torch.bfloat16, HALF_SIDES, _half_points, 32, HALF_KERNELS)

@@ -73,7 +73,7 @@ static void multiply(const element *restrict a, const element *restrict b, float
   }
 }
 
-#define BLOCK 8 /* inputs that `block` takes with a panel of outputs: 16 sums in registers */
+#define BLOCK 8 /* outputs that `block` takes with a panel of inputs: 16 sums in registers */
 #define CHUNK 256 /* tiles that are packed at once: a panel of them is half of the nearest cache */
 #define APART (CHUNK * BLOCK + 32) /* from block to block; a power of two would put all of them in one place of it */
 #define PANELS_APART (CHUNK * PANEL + 32)
@@ -123,29 +123,29 @@ static inline void block(const element *restrict a, const element *restrict b, f
 
 int omp_get_thread_num(void);
 
-/* Transformed images (points, tiles, inputs), transposed, times gradients of products (points, tiles, outputs) ->
- * gradients of transformed weights (points, inputs, columns): outputs, and zeros up to whole panels.
+/* Gradients of products (points, tiles, outputs), transposed, times transformed images (points, tiles, inputs) ->
+ * gradients of transformed weights (points, outputs, columns): inputs, and zeros up to whole panels.
  *
- *   *_plane   elements from point to point
- *   rooms     for each of the threads, blocks of inputs and panels of outputs, APART and PANELS_APART: `room` elements
+ *   *_plane   numbers from point to point
+ *   rooms     for each of the threads, blocks of outputs and panels of inputs, APART and PANELS_APART: `room` elements
  *
  * One thread adds up all of a point, so that the sums are the same for any number of threads.
  */
-void gradients(const element *restrict images, const element *restrict products, float *restrict result,
-               element *restrict rooms, long points, long tiles, long inputs, long outputs, long images_plane,
-               long products_plane, long room, long threads) {
-  const long columns = (outputs + PANEL - 1) / PANEL * PANEL;
+void gradients(const element *restrict products, const element *restrict images, float *restrict result,
+               element *restrict rooms, long points, long tiles, long inputs, long outputs, long products_plane,
+               long images_plane, long result_plane, long room, long threads) {
+  const long columns = (inputs + PANEL - 1) / PANEL * PANEL;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (long point = 0; point < points; point++) {
-    element *blocks = rooms + omp_get_thread_num() * room, *panels = blocks + inputs / BLOCK * APART;
+    element *blocks = rooms + omp_get_thread_num() * room, *panels = blocks + outputs / BLOCK * APART;
     for (long first = 0; first < tiles; first += CHUNK) {
       const long some = tiles - first < CHUNK ? tiles - first : CHUNK;
-      pack(BLOCK, APART, images + point * images_plane + first * inputs, blocks, some, inputs);
-      pack(PANEL, PANELS_APART, products + point * products_plane + first * outputs, panels, some, outputs);
+      pack(BLOCK, APART, products + point * products_plane + first * outputs, blocks, some, outputs);
+      pack(PANEL, PANELS_APART, images + point * images_plane + first * inputs, panels, some, inputs);
       for (long n = 0; n < columns; n += PANEL)
-        for (long m = 0; m < inputs; m += BLOCK)
+        for (long m = 0; m < outputs; m += BLOCK)
           block(blocks + m / BLOCK * APART, panels + n / PANEL * PANELS_APART,
-                result + (point * inputs + m) * columns + n, some, columns, first == 0);
+                result + point * result_plane + m * columns + n, some, columns, first == 0);
     }
   }
 }

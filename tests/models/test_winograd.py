@@ -29,7 +29,7 @@ able = pytest.mark.skipif(
     problem(half=True) is not None, reason=f"no kernels with products of bfloat16 here: {problem(half=True)}"
 )
 halves = pytest.mark.parametrize("half", [False, pytest.param(True, marks=able)])
-HALF_ERRORS = {2: 0.007, 3: 0.015, 4: 0.018, 5: 0.06, 6: 0.08}
+HALF_ERRORS = {2: 0.01, 3: 0.02, 4: 0.025, 5: 0.07, 6: 0.09}
 """Of results with products of bfloat16, at most: side of the tiles -> share."""
 
 

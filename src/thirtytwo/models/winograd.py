@@ -298,10 +298,14 @@ def matrices(side: int, *, half: bool = False) -> tuple[Matrix, Matrix, Matrix]:
     b = interpolation  # B^T is its transpose
     g, a = _values(finite, 3), _values(finite, side)
     for point in range(count):
-        # Whole numbers in B, so that the transform of images rounds least; G makes up for it.
+        # Whole numbers in B, so that the transform of images rounds least; G makes up for it. Products of bfloat16
+        # round so much more that it begins with ones, which need no multiplication.
         scale = Fraction(1)
-        for row in b:
-            scale *= (row[point] * scale).denominator
+        if half:
+            scale /= next(row[point] for row in reversed(b) if row[point])
+        else:
+            for row in b:
+                scale *= (row[point] * scale).denominator
         for row in b:
             row[point] *= scale
         g[point] = [value / scale for value in g[point]]

@@ -35,9 +35,6 @@ SIDES = (2, 3, 4, 5, 6, 7, 8)
 """Sides of tiles. Larger ones multiply less and round more."""
 HALF_SIDES = (2, 3, 4, 5, 6)
 """The same where products are of bfloat16."""
-TILES_AT_ONCE = 96
-"""That a thread takes through all steps. Fewer use weights too seldom, more do not stay in the cache."""
-
 Matrix = list[list[Fraction]]
 Point = Fraction | int
 
@@ -79,6 +76,8 @@ class Products:
         sides: of tiles.
         points: side -> where polynomials are evaluated, besides at infinity.
         panel: outputs whose weights lie together: what one step of a product takes.
+        tiles: that a thread takes through all steps at once, about. Fewer use weights too seldom, more do not stay in
+            the cache.
         kernels: that compute them.
     """
 
@@ -86,6 +85,7 @@ class Products:
     sides: Sequence[int]
     points: Callable[[int], Sequence[Point]]
     panel: int
+    tiles: int
     kernels: Kernels
 
 
@@ -249,7 +249,7 @@ def _run(
     """Forward or backward: images -> planes and, unless `target` is None, on to images."""
     batch, inputs, height, width = ctx.shape
     each = planes.shape[1] // batch
-    group = max(1, TILES_AT_ONCE // each) if each else 1
+    group = max(1, ctx.products.tiles // each) if each else 1
     plane = _apart(group * each * max(inputs, outputs), torch.float32)  # of what a thread multiplies
     threads = min(torch.get_num_threads(), -(-batch // group))
     rooms = torch.empty(threads * len(planes) * plane, dtype=torch.float32, device="cpu")
@@ -457,5 +457,5 @@ HALF_KERNELS = Kernels(
     functools.partial(_is_right, half=True),
     lacks=_lacks_bfloat16,
 )
-FLOAT32 = Products(torch.float32, SIDES, _points, 16, KERNELS)
-BFLOAT16 = Products(torch.bfloat16, HALF_SIDES, _half_points, 32, HALF_KERNELS)
+FLOAT32 = Products(torch.float32, SIDES, _points, 16, 96, KERNELS)
+BFLOAT16 = Products(torch.bfloat16, HALF_SIDES, _half_points, 32, 36, HALF_KERNELS)

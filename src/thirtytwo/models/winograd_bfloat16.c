@@ -20,7 +20,7 @@ typedef int pair __attribute__((aligned(2), may_alias));
 #define SIXTEEN(address) (__m512bh) _mm512_loadu_si512(address) /* pairs */
 #define ONE(address) (__m512bh) _mm512_set1_epi32(*(const pair *)(address))
 
-#define ROWS 12 /* by PANEL sums: 24 of 32 registers, more than there are under way; and a divisor of TILES_AT_ONCE */
+#define ROWS 12 /* by PANEL sums: 24 of 32 registers, more than there are under way; and a divisor of the tiles at once */
 #define PANEL 32
 
 /* c (rows, columns) = a (rows, inner) b, for so few rows that their sums are kept in registers. Of b, and of c, it is

@@ -81,8 +81,9 @@ class Recipe(Settings):
     """Progressive resizing (Howard 2018): the share of their height and width that training images are scaled down to,
     one for each equal part of the epochs; empty trains on images as they are. All but training sees full size."""
     precision: Literal["float32", "half"] = "float32"
-    """What steps compute with: `half` is bfloat16 on devices that are made for it, and float32 on others and with
-    compiled kernels on a CPU, which are quicker. Weights, and everything but steps, are float32 always."""
+    """What steps compute with: `half` is bfloat16 on devices that are made for it, and float32 on others. Compiled
+    kernels on a CPU (`model.kernels`) then multiply in bfloat16, where the processor does so (AVX512_BF16), and keep
+    everything else in float32. Weights, and everything but steps, are float32 always."""
     validation: Fraction = 0.1
     """Share of the training images held out, class by class, to select with; 0 trains on all of them."""
     on_gpu: tuple[str, ...] = ()

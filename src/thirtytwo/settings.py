@@ -64,9 +64,9 @@ class SpeedModel(Settings):
     kernels: Literal["torch", "compiled"] = "torch"
     """What computes steps: torch's operations or compiled ones, which round differently. On a CPU these are our own, in
     C: Winograd's convolution, which needs a third of the multiplications (Lavin & Gray 2016, arXiv 1509.09308), and
-    everything between two convolutions in one go, for Linux with a C compiler, in float32 and with channels in
-    multiples of 8. On a GPU they are what torch.compile makes, in about half a minute, of torch's; it needs triton.
-    Elsewhere, torch's are used."""
+    everything between two convolutions in one go, for Linux with a C compiler, in float32 (with `precision` half also
+    with products of bfloat16) and with channels in multiples of 8. On a GPU they are what torch.compile makes, in about
+    half a minute, of torch's; it needs triton. Elsewhere, torch's are used."""
     batch_norm_momentum: Fraction = 0.6
     """Share of the running averages that a step keeps."""
     batch_norm_epsilon: NotNegative = 1e-12

@@ -30,11 +30,14 @@ compiled = pytest.mark.skipif(
 @pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="needs Linux and gcc")
 def test_there_are_kernels_where_there_is_a_compiler() -> None:
     assert winograd.KERNELS.problem() is None
+    if torch.cpu._is_avx512_bf16_supported():
+        assert winograd.HALF_KERNELS.problem() is None
     assert pointwise.KERNELS.problem() is None
 
 
 def forget() -> None:
     winograd.KERNELS.forget()
+    winograd.HALF_KERNELS.forget()
     pointwise.KERNELS.forget()
 
 
@@ -91,12 +94,51 @@ def test_half_precision_is_for_want_of_a_compiler(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(environment, "has_bfloat16", lambda device: True)
     recipe = recipes.load("fast94", ["epochs=1", "model.widths=[8, 8]", "views.mirror=false"])
     assert recipe.precision == "half"
-    training = train(recipe, "shapes:training=40,test=20", out=tmp_path / "compiled")
-    assert (training.kernels, training.precision) == ("compiled", "float32")
+    with monkeypatch.context() as patch:
+        patch.setattr(winograd.HALF_KERNELS, "_lacks", lambda: "a processor without")
+        forget()
+        training = train(recipe, "shapes:training=40,test=20", out=tmp_path / "compiled")
+        assert (training.kernels, training.precision) == ("compiled", "float32")
     monkeypatch.setenv("CC", "false")
     forget()
     training = train(recipe, "shapes:training=40,test=20", out=tmp_path / "torch")
     assert (training.kernels.partition(" ")[0], training.precision) == ("torch", "bfloat16")
+
+
+@pytest.mark.skipif(
+    winograd.problem(half=True) is not None, reason=f"no products of bfloat16 here: {winograd.problem(half=True)}"
+)
+@pytest.mark.usefixtures("anew")
+def test_products_are_half_precision_where_the_processor_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["epochs=2", "model.widths=[8, 8]", "views.mirror=false"]
+    kinds = {"half": "bfloat16 products", "float32": "float32"}
+    trainings = {}
+    for precision, said in kinds.items():
+        recipe = recipes.load("fast94", [*words, f"precision={precision}"])
+        training = train(recipe, "shapes:training=40,test=20", out=tmp_path / precision)
+        assert (training.kernels, training.precision) == ("compiled", said)
+        assert training.run.environment["precision"] == said
+        layers = [layer for layer in training.network.modules() if isinstance(layer, winograd.Convolution)]
+        assert {layer.half_products for layer in layers} == {precision == "half"}
+        trainings[precision] = training
+    for training in trainings.values():
+        training.finish()
+    half, single = (
+        torch.cat([weight.flatten() for weight in training.network.parameters()]) for training in trainings.values()
+    )
+    assert 0 < (half - single).norm() < 0.2 * single.norm()
+    # It goes on as it began, or not at all.
+    begun = train(recipes.load("fast94", words), "shapes:training=40,test=20", out=tmp_path / "begun")
+    again = resume(begun.run)
+    assert again.precision == "bfloat16 products"
+    again.finish()
+    assert all(map(torch.equal, again.network.parameters(), trainings["half"].network.parameters()))
+    monkeypatch.setattr(winograd.HALF_KERNELS, "_lacks", lambda: "a processor without")
+    forget()
+    with pytest.raises(RunError, match=r"in bfloat16 products.*a processor without"):
+        resume(begun.run)
 
 
 @compiled
@@ -142,6 +184,7 @@ def test_whatever_torchs_defaults_are() -> None:
     torch.set_default_device("meta")
     try:
         assert winograd.KERNELS.problem() is None
+        assert winograd.HALF_KERNELS.problem() in (None, "this processor lacks AVX512_BF16")
         assert pointwise.KERNELS.problem() is None
     finally:
         torch.set_default_dtype(torch.float32)

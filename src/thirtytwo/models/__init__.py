@@ -22,6 +22,9 @@ from thirtytwo.settings import (
     SpeedModel,
 )
 
+HALF_PRODUCTS = "bfloat16 products"
+"""What steps compute with where our own kernels multiply in bfloat16; images, sums and all else are float32."""
+
 
 def _by_its_settings(build: Callable[..., nn.Module]) -> Callable[[Any, int, tuple[int, int]], nn.Module]:
     """What makes a network, from a function whose arguments are called as its settings are."""
@@ -90,9 +93,9 @@ def kernels(settings: AnyModel, device: torch.device, precision: str) -> str:
         return "torch"
     if device.type == "cuda":
         return "compiled" if has_triton() else "torch (no compiled ones: triton, which torch.compile needs, is missing)"
-    if device.type != "cpu" or precision != "float32":
+    if device.type != "cpu" or precision not in ("float32", HALF_PRODUCTS):
         return f"torch (compiled ones are for float32 on a CPU, this is {precision} on {device.type})"
-    problem = winograd.KERNELS.problem() or pointwise.KERNELS.problem()
+    problem = winograd.problem(half=precision == HALF_PRODUCTS) or pointwise.KERNELS.problem()
     return "compiled" if problem is None else f"torch (no compiled ones: {problem})"
 
 
@@ -102,6 +105,13 @@ def use_torch(network: nn.Module) -> list[nn.Module]:
     for part in parts:
         part.compiled = False  # type: ignore[assignment]
     return parts
+
+
+def use_half_products(network: nn.Module) -> None:
+    """Let our own kernels, where a network has them, multiply in bfloat16."""
+    for part in network.modules():
+        if isinstance(part, winograd.Convolution):
+            part.half_products = True
 
 
 def initialise(settings: AnyModel, network: nn.Module, images: Callable[[int], torch.Tensor]) -> None:

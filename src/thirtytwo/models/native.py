@@ -67,15 +67,22 @@ class Kernels:
         name: of the source.
     """
 
-    def __init__(self, name: str, source: Callable[[], str], check: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Callable[[], str],
+        check: Callable[[], bool] | None = None,
+        lacks: Callable[[], str | None] = lambda: None,
+    ) -> None:
         """Compile nothing yet.
 
         Args:
             name: for files in the cache folder.
             source: gives the C source, without `HEAD`.
             check: tells, once they are loaded, whether they compute what they should.
+            lacks: says what they need that is not here, if anything is not.
         """
-        self.name, self._source, self._check = name, source, check
+        self.name, self._source, self._check, self._lacks = name, source, check, lacks
         self._library: ctypes.CDLL | None = None
         self._problem: str | None = "not looked for yet"
         self._looked = False
@@ -103,6 +110,8 @@ class Kernels:
     def _load(self) -> str | None:
         if sys.platform != "linux":
             return "made for Linux only"
+        if (lacking := self._lacks()) is not None:
+            return lacking
         compiler = shlex.split(os.environ.get("CC", "")) or [*filter(None, map(shutil.which, ("gcc", "cc")))][:1]
         if not compiler:
             return "no C compiler found"

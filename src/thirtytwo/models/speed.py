@@ -130,7 +130,11 @@ class _Group(nn.Module):
             assert isinstance(normalise, nn.BatchNorm2d)
             if number == 0:
                 fused = convolution.is_winograd(x)
-                x = convolve(x, convolution.weight, pool=True) if fused else self.pool(convolution(x))
+                x = (
+                    convolve(x, convolution.weight, pool=True, half=convolution.half_products)
+                    if fused
+                    else self.pool(convolution(x))
+                )
             else:
                 x = convolution(x)
             added = trunk if number == depth - 1 else None

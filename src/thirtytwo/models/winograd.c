@@ -4,58 +4,27 @@
  *
  *   input_1d     SIDE -> SIDE, B^T        input_1d_back   SIDE -> SIDE, B
  *   output_1d    SIDE -> M,    A^T        output_1d_back  M -> SIDE,    A
- *   weights_1d   3 -> SIDE,    G
+ *   weights_1d   3 -> SIDE,    G          weights_1d_back  SIDE -> 3,   G^T
  *
- * Images are float (images, height, width, channels); transformed ones float (SIDE * SIDE, images * tiles, channels),
- * `plane` numbers apart in the first dimension.
+ * and input_1d_out and output_1d_back_out, to steps of `t` elements.
+ *
+ * Images are float (images, height, width, channels); transformed ones (SIDE * SIDE, images * tiles, channels), `plane`
+ * numbers apart in the first dimension. What is multiplied is of the type `element`, what comes of it is float. That
+ * type, the products, and PANEL outputs and PAIR inputs whose weights lie together, are one of winograd_float32.c and
+ * winograd_bfloat16.c, which comes before all this.
+ *
  * Pixels that a tile has beyond its image are zeros when read, and forgotten when written. Tiles lie in rows, `across`
  * of them, `down` rows an image; they cover all outputs that are wanted. Channels come in LANES.
  *
  * Threads take groups of so few images that what they compute with stays in the cache.
  */
 
-#ifndef ROWS
-#define ROWS 6 /* by PANEL sums, two vectors by which they grow, and a factor: with AVX2, 15 of its 16 registers */
-#define PANEL (2 * LANES)
-
-/* c (rows, columns) = a (rows, inner) b, for so few rows that their sums are kept in registers. Of b, and of c, it is
- * one panel; `whole` is false if only the first half of it exists in c. */
-static inline __attribute__((always_inline)) void panel(int rows, const float *restrict a, const float *restrict b,
-                                                        float *restrict c, long inner, long columns, int whole) {
-  vector sum[ROWS][2];
-#pragma GCC unroll 6
-  for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = (vector){0};
-  for (long k = 0; k < inner; k++) {
-    const vector left = LOAD(b + k * PANEL), right = LOAD(b + k * PANEL + LANES);
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; i++) {
-      sum[i][0] += a[i * inner + k] * left;
-      sum[i][1] += a[i * inner + k] * right;
-    }
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < rows; i++) {
-    STORE(c + i * columns, sum[i][0]);
-    if (whole) STORE(c + i * columns + LANES, sum[i][1]);
-  }
-}
-
-/* c (rows, columns) = a (rows, inner) b, where b lies in panels: (columns / PANEL, rounded up; inner; PANEL). */
-static void multiply(const float *restrict a, const float *restrict b, float *restrict c, long rows, long inner,
-                     long columns) {
-  for (long n = 0; n < columns; n += PANEL, b += inner * PANEL) {
-    const int whole = columns - n >= PANEL;
-    long m = 0;
-    for (; m + ROWS <= rows; m += ROWS) panel(ROWS, a + m * inner, b, c + m * columns + n, inner, columns, whole);
-    for (; m < rows; m++) panel(1, a + m * inner, b, c + m * columns + n, inner, columns, whole);
-  }
-}
-
+#ifndef AT
 typedef int whole __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef unsigned char bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 #define AT(address) ((vector *)(address))
-#define LINE 16 /* numbers in a line of the cache */
+#define LINE(type) (64 / (long)sizeof(type)) /* how many are in a line of the cache */
 /* Begin to fetch what comes next of so many planes, too many for the processor to see by itself. */
 #define FETCH(next, plane, count, writes) \
   for (long ahead = 0; ahead < (count); ahead++) __builtin_prefetch((next) + ahead * (plane), writes)
@@ -63,9 +32,8 @@ typedef unsigned char bytes __attribute__((vector_size(LANES), aligned(1), may_a
 int omp_get_thread_num(void);
 #endif
 
-static void NAME(input)(const float *restrict image, float *restrict transformed, long images, long height, long width,
-                        long down, long across, long channels, long plane) {
-  const long step = plane / LANES;
+static void NAME(input)(const float *restrict image, element *restrict transformed, long images, long height,
+                        long width, long down, long across, long channels, long plane) {
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)
       for (long x = 0; x < across; x++) {
@@ -76,13 +44,13 @@ static void NAME(input)(const float *restrict image, float *restrict transformed
             const int inside = h >= 0 && h < height && w >= 0 && w < width;
             pixel[i * SIDE + j] = inside ? image + ((n * height + h) * width + w) * channels : zeros;
           }
-        float *to = transformed + ((n * down + y) * across + x) * channels;
+        element *to = transformed + ((n * down + y) * across + x) * channels;
         for (long c = 0; c < channels; c += LANES) {
           vector d[SIDE * SIDE], e[SIDE * SIDE];
           for (int i = 0; i < SIDE * SIDE; i++) d[i] = LOAD(pixel[i] + c);
           for (int j = 0; j < SIDE; j++) NAME(input_1d)(d + j, SIDE, e + j, SIDE);
-          if (c % LINE == 0) FETCH(to + c + LINE, plane, SIDE * SIDE, 1);
-          for (int i = 0; i < SIDE; i++) NAME(input_1d)(e + i * SIDE, 1, AT(to + c) + i * SIDE * step, step);
+          if (c % LINE(element) == 0) FETCH(to + c + LINE(element), plane, SIDE * SIDE, 1);
+          for (int i = 0; i < SIDE; i++) NAME(input_1d_out)(e + i * SIDE, 1, to + c + i * SIDE * plane, plane);
         }
       }
 }
@@ -107,7 +75,7 @@ static void NAME(input_back)(const float *restrict transformed, float *restrict 
         const float *from = transformed + ((n * down + y) * across + x) * channels;
         for (long c = 0; c < channels; c += LANES) {
           vector d[SIDE * SIDE], e[SIDE * SIDE];
-          if (c % LINE == 0) FETCH(from + c + LINE, plane, SIDE * SIDE, 0);
+          if (c % LINE(float) == 0) FETCH(from + c + LINE(float), plane, SIDE * SIDE, 0);
           for (int j = 0; j < SIDE; j++) NAME(input_1d_back)(AT(from + c) + j * step, SIDE * step, e + j, SIDE);
           for (int i = 0; i < SIDE; i++) NAME(input_1d_back)(e + i * SIDE, 1, d + i * SIDE, 1);
           for (int i = 0; i < SIDE * SIDE; i++) STORE(pixel[i] + c, LOAD(pixel[i] + c) + d[i]);
@@ -133,7 +101,7 @@ static void NAME(output)(const float *restrict transformed, float *restrict imag
         const float *from = transformed + ((n * down + y) * across + x) * channels;
         for (long c = 0; c < channels; c += LANES) {
           vector e[M * SIDE], f[M * M];
-          if (c % LINE == 0) FETCH(from + c + LINE, plane, SIDE * SIDE, 0);
+          if (c % LINE(float) == 0) FETCH(from + c + LINE(float), plane, SIDE * SIDE, 0);
           for (int j = 0; j < SIDE; j++) NAME(output_1d)(AT(from + c) + j * step, SIDE * step, e + j, SIDE);
           for (int i = 0; i < M; i++) NAME(output_1d)(e + i * SIDE, 1, f + i * M, 1);
           for (int i = 0; i < M * M; i++) STORE(pixel[i] + c, f[i]);
@@ -141,9 +109,8 @@ static void NAME(output)(const float *restrict transformed, float *restrict imag
       }
 }
 
-static void NAME(output_back)(const float *restrict image, float *restrict transformed, long images, long height,
+static void NAME(output_back)(const float *restrict image, element *restrict transformed, long images, long height,
                               long width, long down, long across, long channels, long plane) {
-  const long step = plane / LANES;
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)
       for (long x = 0; x < across; x++) {
@@ -154,13 +121,13 @@ static void NAME(output_back)(const float *restrict image, float *restrict trans
             const int inside = h < height && w < width;
             pixel[i * M + j] = inside ? image + ((n * height + h) * width + w) * channels : zeros;
           }
-        float *to = transformed + ((n * down + y) * across + x) * channels;
+        element *to = transformed + ((n * down + y) * across + x) * channels;
         for (long c = 0; c < channels; c += LANES) {
           vector d[M * M], e[SIDE * M];
           for (int i = 0; i < M * M; i++) d[i] = LOAD(pixel[i] + c);
           for (int j = 0; j < M; j++) NAME(output_1d_back)(d + j, M, e + j, M);
-          if (c % LINE == 0) FETCH(to + c + LINE, plane, SIDE * SIDE, 1);
-          for (int i = 0; i < SIDE; i++) NAME(output_1d_back)(e + i * M, 1, AT(to + c) + i * SIDE * step, step);
+          if (c % LINE(element) == 0) FETCH(to + c + LINE(element), plane, SIDE * SIDE, 1);
+          for (int i = 0; i < SIDE; i++) NAME(output_1d_back_out)(e + i * M, 1, to + c + i * SIDE * plane, plane);
         }
       }
 }
@@ -178,7 +145,7 @@ static void NAME(output_pooled)(const float *restrict transformed, float *restri
         const float *from = transformed + ((n * down + y) * across + x) * channels;
         for (long c = 0; c < channels; c += LANES) {
           vector e[M * SIDE], f[M * M];
-          if (c % LINE == 0) FETCH(from + c + LINE, plane, SIDE * SIDE, 0);
+          if (c % LINE(float) == 0) FETCH(from + c + LINE(float), plane, SIDE * SIDE, 0);
           for (int j = 0; j < SIDE; j++) NAME(output_1d)(AT(from + c) + j * step, SIDE * step, e + j, SIDE);
           for (int i = 0; i < M; i++) NAME(output_1d)(e + i * SIDE, 1, f + i * M, 1);
           for (long i = 0; i < M / 2; i++)
@@ -202,13 +169,12 @@ static void NAME(output_pooled)(const float *restrict transformed, float *restri
 }
 
 static void NAME(output_pooled_back)(const float *restrict image, const unsigned char *restrict which,
-                                     float *restrict transformed, long images, long rows, long columns, long down,
+                                     element *restrict transformed, long images, long rows, long columns, long down,
                                      long across, long channels, long plane) {
-  const long step = plane / LANES;
   for (long n = 0; n < images; n++)
     for (long y = 0; y < down; y++)
       for (long x = 0; x < across; x++) {
-        float *to = transformed + ((n * down + y) * across + x) * channels;
+        element *to = transformed + ((n * down + y) * across + x) * channels;
         for (long c = 0; c < channels; c += LANES) {
           vector d[M * M], e[SIDE * M];
           for (long i = 0; i < M / 2; i++)
@@ -223,9 +189,9 @@ static void NAME(output_pooled_back)(const float *restrict image, const unsigned
               for (int k = 0; k < 4; k++)
                 d[2 * (i * M + j) + k / 2 * M + k % 2] = (vector)((whole)(taken == k) & (whole)gradient);
             }
-          if (c % LINE == 0) FETCH(to + c + LINE, plane, SIDE * SIDE, 1);
+          if (c % LINE(element) == 0) FETCH(to + c + LINE(element), plane, SIDE * SIDE, 1);
           for (int j = 0; j < M; j++) NAME(output_1d_back)(d + j, M, e + j, M);
-          for (int i = 0; i < SIDE; i++) NAME(output_1d_back)(e + i * M, 1, AT(to + c) + i * SIDE * step, step);
+          for (int i = 0; i < SIDE; i++) NAME(output_1d_back_out)(e + i * M, 1, to + c + i * SIDE * plane, plane);
         }
       }
 }
@@ -233,27 +199,50 @@ static void NAME(output_pooled_back)(const float *restrict image, const unsigned
 
 /* Weights, of which output o, input i and place p (of nine) lies at o * of_output + i * of_input + p * of_place ->
  * SIDE * SIDE matrices of inputs x outputs, in panels as `multiply` takes them, filled up with zeros. */
-void NAME(weights)(const float *restrict weights, float *restrict panels, long inputs, long outputs, long of_output,
+void NAME(weights)(const float *restrict weights, element *restrict panels, long inputs, long outputs, long of_output,
                    long of_input, long of_place) {
   const long count = (outputs + PANEL - 1) / PANEL;
 #pragma omp parallel for schedule(static)
   for (long n = 0; n < count; n++)
-    for (long i = 0; i < inputs; i++) {
-      float gathered[9][PANEL];
-      for (long lane = 0; lane < PANEL; lane++)
-        for (long place = 0; place < 9; place++) {
-          const long o = n * PANEL + lane;
-          gathered[place][lane] = o < outputs ? weights[o * of_output + i * of_input + place * of_place] : 0;
-        }
+    for (long i = 0; i < inputs; i += PAIR) {
+      float gathered[PAIR][9][PANEL];
+      for (long k = 0; k < PAIR; k++)
+        for (long lane = 0; lane < PANEL; lane++)
+          for (long place = 0; place < 9; place++) {
+            const long o = n * PANEL + lane;
+            gathered[k][place][lane] = o < outputs ? weights[o * of_output + (i + k) * of_input + place * of_place] : 0;
+          }
       for (long half = 0; half < PANEL; half += LANES) {
-        vector d[9], e[SIDE * 3], f[SIDE * SIDE];
-        for (int place = 0; place < 9; place++) d[place] = LOAD(gathered[place] + half);
-        for (int j = 0; j < 3; j++) NAME(weights_1d)(d + j, 3, e + j, 3);
-        for (int j = 0; j < SIDE; j++) NAME(weights_1d)(e + j * 3, 1, f + j * SIDE, 1);
-        for (int j = 0; j < SIDE * SIDE; j++) STORE(panels + ((j * count + n) * inputs + i) * PANEL + half, f[j]);
+        vector d[9], e[SIDE * 3], f[PAIR][SIDE * SIDE];
+        for (int k = 0; k < PAIR; k++) {
+          for (int place = 0; place < 9; place++) d[place] = LOAD(gathered[k][place] + half);
+          for (int j = 0; j < 3; j++) NAME(weights_1d)(d + j, 3, e + j, 3);
+          for (int j = 0; j < SIDE; j++) NAME(weights_1d)(e + j * 3, 1, f[k] + j * SIDE, 1);
+        }
+        for (int j = 0; j < SIDE * SIDE; j++)
+          WRITE_PAIR(panels + ((j * count + n) * inputs + i) * PANEL + half * PAIR, f[0][j], f[PAIR - 1][j]);
       }
     }
 }
+
+#ifdef BLOCK
+/* Their gradients: from those of transformed ones, planes (outputs, columns), of which the first are `inputs`, to
+ * (outputs, nine, inputs). In float32 torch does it. */
+void NAME(weights_back)(const float *restrict transformed, float *restrict weights, long inputs, long outputs,
+                        long columns, long plane) {
+  const long step = plane / LANES;
+#pragma omp parallel for schedule(static)
+  for (long o = 0; o < outputs; o++)
+    for (long i = 0; i < inputs; i += LANES) {
+      const float *from = transformed + o * columns + i;
+      vector e[3 * SIDE], f[9];
+      if (i % LINE(float) == 0) FETCH(from + LINE(float), plane, SIDE * SIDE, 0);
+      for (int j = 0; j < SIDE; j++) NAME(weights_1d_back)(AT(from) + j * step, SIDE * step, e + j, SIDE);
+      for (int k = 0; k < 3; k++) NAME(weights_1d_back)(e + k * SIDE, 1, f + k * 3, 1);
+      for (long place = 0; place < 9; place++) STORE(weights + (o * 9 + place) * inputs + i, f[place]);
+    }
+}
+#endif
 
 /* images (.., inputs) -> result (.., outputs), with the transformed images on the way.
  *
@@ -261,7 +250,7 @@ void NAME(weights)(const float *restrict weights, float *restrict panels, long i
  *   which    room for the places that pooling takes pixels from, or NULL; with it the result has half the size
  *   rooms    for each of the threads, SIDE * SIDE planes of `room` numbers: a group's tiles times outputs at least
  */
-void NAME(forward)(const float *restrict image, const float *restrict weights, float *restrict transformed,
+void NAME(forward)(const float *restrict image, const element *restrict weights, element *restrict transformed,
                    float *restrict result, unsigned char *restrict which, float *restrict rooms, long images,
                    long height, long width, long inputs, long outputs, long plane, long room, long group,
                    long threads) {
@@ -271,7 +260,8 @@ void NAME(forward)(const float *restrict image, const float *restrict weights, f
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (long first = 0; first < images; first += group) {
     const long some = images - first < group ? images - first : group, at = first * rows * columns * outputs;
-    float *products = rooms + omp_get_thread_num() * SIDE * SIDE * room, *own = transformed + first * tiles * inputs;
+    float *products = rooms + omp_get_thread_num() * SIDE * SIDE * room;
+    element *own = transformed + first * tiles * inputs;
     NAME(input)(image + first * height * width * inputs, own, some, height, width, down, across, inputs, plane);
     for (long i = 0; i < SIDE * SIDE; i++)
       multiply(own + i * plane, weights + i * matrix, products + i * room, some * tiles, inputs, outputs);
@@ -289,7 +279,7 @@ void NAME(forward)(const float *restrict image, const float *restrict weights, f
  *   weights  the same matrices transposed: outputs x inputs
  *   height, width  of the images, as above
  */
-void NAME(backward)(const float *restrict gradient, const float *restrict weights, float *restrict transformed,
+void NAME(backward)(const float *restrict gradient, const element *restrict weights, element *restrict transformed,
                     float *restrict result, const unsigned char *restrict which, float *restrict rooms, long images,
                     long height, long width, long inputs, long outputs, long plane, long room, long group,
                    long threads) {
@@ -299,7 +289,8 @@ void NAME(backward)(const float *restrict gradient, const float *restrict weight
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (long first = 0; first < images; first += group) {
     const long some = images - first < group ? images - first : group, at = first * rows * columns * outputs;
-    float *products = rooms + omp_get_thread_num() * SIDE * SIDE * room, *own = transformed + first * tiles * outputs;
+    float *products = rooms + omp_get_thread_num() * SIDE * SIDE * room;
+    element *own = transformed + first * tiles * outputs;
     if (!which)
       NAME(output_back)(gradient + at, own, some, rows, columns, down, across, outputs, plane);
 #if M % 2 == 0

@@ -86,7 +86,7 @@ def audit(
         )
     networks = Folds.of(recipe, source, out, folds, seed, device)
     pool = pool or Local()
-    key = digest(networks.recipe, training, pool.ask(rounding, networks.recipe.model, device), folds, seed)
+    key = digest(networks.recipe, training, pool.ask(rounding, networks.recipe, device), folds, seed)
     networks = replace(networks, path=out / f"networks-{key}")
     networks.train(pool)
     trained_on = pool.ask(_described, device)

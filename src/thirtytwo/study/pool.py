@@ -740,7 +740,8 @@ def _kind_of_machine(device: str) -> dict[str, Any]:
     chosen = environment.device(device)
     facts = environment.describe(chosen)
     # Asked whatever is trained, since a pool knows nothing of that: a machine that cannot compile rounds otherwise.
-    facts["kernels"] = models.kernels(SpeedModel(kernels="compiled"), chosen, "float32")
+    compiled = SpeedModel(kernels="compiled")
+    facts["kernels"] = [models.kernels(compiled, chosen, own) for own in ("float32", models.HALF_PRODUCTS)]
     return {key: facts[key] for key in ("device", "device_name", "threads", "versions", "kernels")}
 
 

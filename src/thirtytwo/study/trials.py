@@ -24,9 +24,9 @@ from thirtytwo.data import Images, Source
 from thirtytwo.errors import Diverged
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
-from thirtytwo.settings import AnyModel
 from thirtytwo.study.pool import Local, Pool
 from thirtytwo.study.task import Task
+from thirtytwo.train import precision
 
 ROOT = Path("runs/study")
 """Where trials are kept if nobody says otherwise."""
@@ -163,17 +163,19 @@ def digest(recipe: Recipe, images: Images, where: Sequence[Any], *more: int) -> 
     return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 
-def rounding(model: AnyModel, device: str) -> list[Any]:
+def rounding(recipe: Recipe, device: str) -> list[Any]:
     """What of this machine decides how trainings round: what rounds otherwise makes other trainings, which do not mix.
 
     Args:
-        model: what is trained.
+        recipe: what is trained.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
     chosen = environment.device(device)
     facts = environment.describe(chosen)
     where = [facts["device"], facts["device_name"], facts["threads"], facts["versions"]]
-    return [where, models.kernels(model, chosen, "float32")]
+    # Not what else it may compute with: trainings that are there already shall be found again.
+    half = [models.HALF_PRODUCTS] if precision(recipe, chosen) == models.HALF_PRODUCTS else []
+    return [where, models.kernels(recipe.model, chosen, "float32"), *half]
 
 
 def resolved(recipe: Recipe, images: Images, device: str, pool: Pool) -> tuple[Recipe, list[Any]]:
@@ -191,7 +193,7 @@ def resolved(recipe: Recipe, images: Images, device: str, pool: Pool) -> tuple[R
 def _resolved_there(recipe: Recipe, images: int, device: str) -> tuple[Recipe, list[Any]]:
     """A recipe as this machine trains it on so many images, and what `rounding` says of it."""
     recipe = recipe.for_device(environment.device(device).type).for_images(images)
-    return recipe, rounding(recipe.model, device)
+    return recipe, rounding(recipe, device)
 
 
 def repeat(

@@ -145,7 +145,7 @@ def tune(
     _check_space(recipe, base)
     space = json.dumps({key: value.model_dump(mode="json") for key, value in recipe.search.items()}, sort_keys=True)
     space_number = int(hashlib.sha256(space.encode()).hexdigest(), 16)
-    where = pool.ask(rounding, base.model, device)
+    where = pool.ask(rounding, base, device)
     name = f"{recipe.name}-{digest(base, source.read_training(), where, seed, space_number)}"
     study = optuna.create_study(
         storage=storage or f"sqlite:///{out / 'study.db'}",

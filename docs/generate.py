@@ -276,8 +276,9 @@ def audit_table() -> str:
     lines = [
         f"On CIFAR-10 all of it took {entry['seconds'] / 60:.0f} minutes (n = 1; {where(entry)}; commit "
         f"`{commit(entry)}`; `{entry['command']}`). Named were {issues.get('training', 0):,} training and "
-        f"{issues.get('test', 0):,} test images for their labels, {named['pairs']:,} pairs that show the same picture, "
-        f"and, with these, {named['leaked_test_images']:,} test images of which there is a training image.",
+        f"{issues.get('test', 0):,} test images for their labels, {named['pairs']:,} pairs that seem to show the same "
+        f"picture, and, with these, {named['leaked_test_images']:,} test images of which there seems to be a training "
+        "image.",
         "",
         "| judged by | what | of what is named, right (precision) | of what there is, named (recall) |",
         "|---|---|---|---|",
@@ -292,8 +293,9 @@ def audit_table() -> str:
         lines += [
             f"| {who} | {found['same_shot']} test images with a training image of the same shot | "
             f"| {percent(found['recall_of_same_shot'])} |",
-            f"| {who} | {found['test_images']} test images, other shots of the same thing included | "
-            f"| {percent(found['recall'])} |",
+            f"| {who} | {found['test_images']} test images, other shots of the same thing included "
+            f"| {found['named_and_listed']} of {found['named']} named are on the list; of those that are not, many are "
+            f"duplicates too, see above | {percent(found['recall'])} |",
         ]
     if found := entry.get("people"):
         lines.append(

@@ -391,10 +391,117 @@ def test_audit_tells_what_is_wrong_with_a_data_set(program: Program, tmp_path: P
         (issue["split"], issue["index"]) for issue in found["label_issues"]
     ]
     assert Path(found["page"]).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "was changed" not in answer.err
+    table = tmp_path / "audit" / "duplicates.csv"
+    table.write_text("".join(table.read_text(encoding="utf-8").splitlines(keepends=True)[:2]), encoding="utf-8")
+    edited = table.read_bytes()
     again = program(*words[:-1], "--out", tmp_path / "audit")
     assert "network 1 of 2" not in again.out  # nothing is trained twice
+    assert table.read_bytes() == edited
+    assert f"{table}: was changed since an audit wrote it" in again.out
+    assert "delete it or move it" in again.out
+    assert "not from it: duplicates.csv" in Path(found["page"]).read_text(encoding="utf-8")
+    assert "how many such pairs are right, nobody has counted" in again.out
     assert f"Opening {found['test_opening']} of this test set" in again.out
     assert program("audit", "shapes:training=120,test=40", "--networks", "1").code == 2
+
+
+def stop_at(place: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a signal come in the middle of something: when this is called for so many times."""
+    from thirtytwo.data import source
+    from thirtytwo.report import audit_page
+    from thirtytwo.study import duplicates, findings, folds, label_errors
+
+    owner, name, call = {
+        "reading": (source.Source, "read_training", 1),
+        "checking the test images": (folds.Folds, "train", 1),
+        "asking": (folds.Classifier, "probabilities", 2),
+        "labels": (label_errors, "find", 1),
+        "neighbours": (duplicates, "_nearest", 2),
+        "comparing": (duplicates._Pictures, "compared", 1),
+        "tables": (findings, "write_tables", 1),
+        "page": (audit_page, "render", 1),
+    }[place]
+    function, calls = getattr(owner, name), 0
+
+    def stopped(*words: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            signal.raise_signal(number)
+        return function(*words, **more)
+
+    monkeypatch.setattr(owner, name, stopped)
+
+
+AUDIT = ("shapes:training=120,test=40,duplicates=0.1", "classic epochs=1 batch_size=60 model.stages=[[4]]")
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What an audit finds that nobody stops."""
+    from thirtytwo import load_recipe
+    from thirtytwo.study import audit
+
+    spec, words = AUDIT
+    name, *changes = words.split()
+    out = tmp_path_factory.mktemp("audit")
+    found = audit(find(spec), load_recipe(name, changes), out, folds=2, words=words).to_json()
+    return {key: found[key] for key in ("recipe", "label_issues", "duplicates", "odd_images", "accuracy")}
+
+
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [
+        ("reading", signal.SIGINT),
+        ("checking the test images", signal.SIGTERM),
+        ("asking", signal.SIGINT),
+        ("asking", signal.SIGTERM),
+        ("labels", signal.SIGTERM),
+        ("neighbours", signal.SIGINT),
+        ("comparing", signal.SIGTERM),
+        ("tables", signal.SIGINT),
+        ("page", signal.SIGTERM),
+    ],
+)
+def test_an_audit_that_is_stopped_anywhere_says_that_the_same_command_goes_on(
+    program: Program, monkeypatch: pytest.MonkeyPatch, place: str, number: signal.Signals, audited: dict[str, Any]
+) -> None:
+    words = ("audit", AUDIT[0], "--recipe", AUDIT[1], "--networks", "2", "--json")
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patched:
+        stop_at(place, number, patched)
+        stopped = program(*words)
+    assert stopped.code == 128 + number
+    assert "Interrupted; nothing is lost. The same command goes on where this was." in stopped.err
+    assert stopped.out == ""
+    assert signal.getsignal(number) == before
+    answer = program(*words)
+    assert answer.code == 0, answer.err
+    assert {key: answer.json[key] for key in audited} == audited
+    assert (answer.json["test_opening"], answer.json["tables_left_alone"]) == (1, [])
+
+
+def test_an_audit_names_broken_files_and_goes_on(program: Program, tmp_path: Path) -> None:
+    for split, images in (("train", 24), ("test", 8)):
+        for index in range(images):
+            path = tmp_path / "pets" / split / ("cat", "dog")[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise("RGB").save(path)
+    broken = [tmp_path / "pets" / name for name in ("train/cat/0.png", "train/dog/5.png", "test/cat/2.png")]
+    for path in broken:
+        path.write_bytes(b"no picture")
+    refused = program("train", "classic", "--data", "pets", *SMALL)
+    assert (refused.code, refused.err.count("no picture") + refused.err.count("not an image")) == (2, 2)
+    recipe = "classic epochs=1 batch_size=32 model.stages=[[4]]"
+    answer = program("audit", "pets", "--networks", "2", "--recipe", recipe)
+    assert answer.code == 0, answer.err
+    assert "left out: 2 training files that cannot be read as images" in answer.out
+    assert "files that are no images" in answer.out
+    with (tmp_path / "audits" / "pets" / "broken_files.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == list(map(str, broken))
+    page = (tmp_path / "audits" / "pets" / "audit.html").read_text(encoding="utf-8")
+    assert all(str(path) in page for path in broken)
 
 
 def test_what_an_audit_names_is_left_out(program: Program, tmp_path: Path) -> None:

@@ -228,11 +228,11 @@ def test_a_table_that_does_not_fit_is_refused_before_the_test_set_is_opened(trai
         evaluate(trained, exclude=table("training,150,test,0,0,exact"))
     with pytest.raises(InputError, match="expected test"):
         evaluate(trained, split="training", exclude=table())
-    assert openings(source) == 0
     with pytest.raises(DataError, match="line 2: test image 40"):
         evaluate(trained, exclude=table("training,5,test,40,0,exact"))
     with pytest.raises(InputError, match="all 40 test images are named"):
         evaluate(trained, exclude=table(*(f"training,5,test,{index},0,exact" for index in range(40))))
+    assert openings(source) == 0
 
 
 def test_a_run_that_left_images_out_is_scored_without_them(source: Source) -> None:

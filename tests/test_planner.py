@@ -35,6 +35,18 @@ def test_what_was_measured_with_other_settings_is_not_quoted(monkeypatch: pytest
     assert planner.newest("training", "classic") is None
 
 
+def test_how_far_pairs_are_to_be_trusted_is_what_the_newest_audit_of_these_data_was_judged_to_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    older, newer = (
+        {**entry(460, "a", kind="audit"), "judged": {"compared": {"precision": one}, "nearest": {"precision": other}}}
+        for one, other in ((0.2, 0.3), (0.9, 0.8))
+    )
+    monkeypatch.setattr(planner, "measured", lambda: (older, newer, entry(3, "b"), {"kind": "ruler", "n": 1}))
+    assert planner.precision_of_pairs("cifar10") == (0.8, 0.9)
+    assert planner.precision_of_pairs("cifar10-5000") is None
+
+
 def test_results_are_found_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
     processor, card = entry(3, "a") | {"device": "cpu"}, entry(3, "b") | {"device": "cuda"}
     monkeypatch.setattr(planner, "measured", lambda: (card, processor))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -103,8 +103,8 @@ def evaluate(
     Args:
         model: a classifier, or what `Classifier.load` takes.
         data: a SPEC or a source; None is what the model was trained on.
-        split: ``test`` is counted in the ledger, see `data.sealed`; ``validation`` and ``training`` are the two parts
-            that a training divides the training images into.
+        split: ``test`` is counted in the ledger, see `data.sealed`, unless an error below says why not;
+            ``validation`` and ``training`` are the two parts that a training divides the training images into.
         validation: share of the training images that is the validation part; None is what the model was trained with.
         facts: kept in the ledger.
         exclude: tables such as an audit's duplicates.csv, or their paths; see `data.exclusion`. All test images are
@@ -131,7 +131,11 @@ def evaluate(
     _fits(classifier, training)
     if split == "test":
         exclusion.training(tables, training)
-        scored = _open_and_score(classifier, source, key=uuid.uuid4().hex, facts=facts or {})
+
+        def check(images: Images) -> None:
+            _stays(images, tables)
+
+        scored = _open_and_score(classifier, source, key=uuid.uuid4().hex, facts=facts or {}, check=check)
         return replace(scored, without_excluded=_without(scored, tables)) if tables else scored
     trained_on = classifier.facts.get("fingerprint", training.fingerprint)
     if validation is None:
@@ -151,15 +155,26 @@ def evaluate(
     return _score_part(classifier, split, training, indices)
 
 
-def _without(scored: Scored, tables: tuple[exclusion.Table, ...]) -> Scored:
-    """What is left of a scored test set without the images that tables name."""
-    named = sorted({index for table in tables for index in table.indices(scored.images, "test")})
-    stays = np.delete(np.arange(len(scored.images)), named)
+def _stays(images: Images, tables: tuple[exclusion.Table, ...]) -> NDArray[np.int64]:
+    """Positions of the test images that no table names.
+
+    Raises:
+        DataError: a table belongs to other images.
+        InputError: tables name all of them.
+    """
+    named = sorted({index for table in tables for index in table.indices(images, "test")})
+    stays = np.delete(np.arange(len(images)), named)
     if not len(stays):
         files = ", ".join(str(table.path) for table in tables)
         raise InputError(
             f"{files}: all {len(named):,} test images are named; expected some to score; leave a table out"
         )
+    return stays
+
+
+def _without(scored: Scored, tables: tuple[exclusion.Table, ...]) -> Scored:
+    """What is left of a scored test set without the images that tables name."""
+    stays = _stays(scored.images, tables)
     kept = torch.from_numpy(stays)
     return replace(
         scored,
@@ -181,6 +196,15 @@ def open_for_audit(source: Source, *, key: str, model: str, facts: Mapping[str, 
     return sealed.open_test(source, key=key, model=model, facts=dict(facts))
 
 
+def check_test(source: Source) -> None:
+    """Whether the test images can be read, before networks are trained that are to be asked about them; counts nothing.
+
+    Raises:
+        DataError: there are none, or some cannot be read.
+    """
+    sealed.check_readable(source)
+
+
 def _score_part(classifier: Classifier, split: Split, training: Images, indices: NDArray[np.int64]) -> Scored:
     """Score one of the two parts of the training images."""
     return _score(classifier, split, training.take(indices), torch.from_numpy(indices), opening=None)
@@ -192,10 +216,17 @@ def _score(classifier: Classifier, split: Split, images: Images, indices: Tensor
     return Scored(split, images, indices, probabilities, opening, time.perf_counter() - started)
 
 
-def _open_and_score(classifier: Classifier, source: Source, *, key: str, facts: Mapping[str, Any]) -> Scored:
+def _open_and_score(
+    classifier: Classifier,
+    source: Source,
+    *,
+    key: str,
+    facts: Mapping[str, Any],
+    check: Callable[[Images], None] = lambda _: None,
+) -> Scored:
     """Open the test set, which is counted, and score it."""
     recorded = {"recipe": classifier.facts.get("recipe"), **facts}
-    opened = sealed.open_test(source, key=key, model=classifier.fingerprint, facts=recorded)
+    opened = sealed.open_test(source, key=key, model=classifier.fingerprint, facts=recorded, check=check)
     return _score(classifier, "test", opened.images, torch.arange(len(opened.images)), opened.number)
 
 

@@ -52,6 +52,22 @@ def newest(kind: str, recipe: str, device: str | None = None) -> dict[str, Any] 
     return found[-1] if found else None
 
 
+def precision_of_pairs(data: str) -> tuple[float, float] | None:
+    """Of the pairs that an audit of some data names, the least and the largest share that was found to be right.
+
+    Args:
+        data: name of the whole data set.
+
+    Returns:
+        None where nobody has judged any.
+    """
+    judged = [entry["judged"] for entry in measured() if (entry["kind"], entry.get("data")) == ("audit", data)]
+    if not judged:
+        return None
+    shares = [found["precision"] for found in judged[-1].values()]
+    return min(shares), max(shares)
+
+
 def where(entry: dict[str, Any]) -> str:
     """The machine that a result is from, and the card if it was one that computed."""
     return f"{entry['device_name']}, {entry['machine']}" if entry["device"] == "cuda" else str(entry["machine"])

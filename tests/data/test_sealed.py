@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,10 @@ import pytest
 from PIL import Image
 
 import thirtytwo
-from thirtytwo.data import find, sealed
+from thirtytwo.data import find, from_arrays, sealed
 from thirtytwo.data.images import Images
 from thirtytwo.data.source import Source
-from thirtytwo.errors import StorageError
+from thirtytwo.errors import DataError, InputError, StorageError
 
 SPEC = "shapes:training=20,test=20"
 
@@ -153,6 +156,91 @@ def test_images_are_called_what_their_source_is_called() -> None:
     assert sealed.open_test(source, key="a", model="m", facts={}).images.name == "mine"
 
 
+def test_what_a_check_finds_wrong_is_said_before_anything_is_counted(source: Source) -> None:
+    def check(images: Images) -> None:
+        raise InputError(f"{len(images)} images")
+
+    with pytest.raises(InputError, match="20 images"):
+        sealed.open_test(source, key="a", model="m", facts={}, check=check)
+    assert sealed.open_test(source, key="b", model="m", facts={}).number == 1
+
+
+def test_whether_test_images_can_be_read_is_asked_without_counting(source: Source) -> None:
+    sealed.check_readable(source)
+    training = source.read_training()
+    with pytest.raises(DataError, match="holds no test images"):
+        sealed.check_readable(from_arrays((training.pixels, training.labels), name="mine"))
+    assert sealed.open_test(source, key="a", model="m", facts={}).number == 1
+
+
+# The ledger of the same pictures --------------------------------------------------------------------------------------
+
+
+def relabelled(source: Source, seed: int = 0, names: str = "") -> Source:
+    """The same test pictures with other labels, and class names if these are given, in another order."""
+    images = sealed.read_unscored(source)
+    generator = np.random.default_rng(seed)
+    other = images.take(generator.permutation(len(images)))
+    other = replace(
+        other,
+        labels=generator.integers(0, 10, len(images)),
+        classes=tuple(f"{names}{name}" for name in images.classes),
+    )
+    return Source(spec="made", name="other", location="memory", notice="", reader=lambda _: other)
+
+
+def test_other_labels_names_or_order_make_no_new_test_set(source: Source) -> None:
+    (x_train, y_train), (x_test, y_test) = thirtytwo.load_data(SPEC)
+    arrays = from_arrays((x_train, y_train), (x_test, y_test), name="arrays")  # classes are called 0, 1, …
+    opened = [source, arrays, relabelled(source), relabelled(source, 1, "fine "), source]
+    numbers = [sealed.open_test(each, key=str(n), model="m", facts={}).number for n, each in enumerate(opened)]
+    assert numbers == [1, 2, 3, 4, 5]
+
+
+def test_other_pictures_are_another_test_set(source: Source) -> None:
+    images = sealed.read_unscored(source)
+    pixels = images.pixels.copy()
+    pixels[3, 4, 5, 0] ^= 1
+    assert replace(images, pixels=pixels).pictures != images.pictures
+    assert images.take(range(19)).pictures != images.pictures
+    # As many pixels, of another size.
+    flat = images.pixels.reshape(len(images), 16, 64, 3)
+    assert replace(images, pixels=flat).pictures != images.pictures
+
+
+def old_ledger(source: Source, *keys: str) -> Path:
+    """A ledger as they were once named, by labels and class names too."""
+    images = sealed.read_unscored(source)
+    path = sealed.ledger_path(images).with_name(f"{images.fingerprint}.jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = [{"opening": number, "key": key, "model": "m"} for number, key in enumerate(keys, start=1)]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return path
+
+
+def test_what_older_ledgers_say_is_not_forgotten(source: Source) -> None:
+    other = relabelled(source, names="coarse ")
+    before = [old_ledger(source, "a", "b").read_bytes(), old_ledger(other, "c").read_bytes()]
+    assert sealed.open_test(source, key="b", model="m", facts={}).number == 2  # taken up again
+    assert sealed.open_test(source, key="d", model="m", facts={}).number == 3
+    assert sealed.open_test(other, key="e", model="m", facts={}).number == 5  # a, b, d, c
+    assert sealed.open_test(other, key="f", model="m", facts={}).number == 6  # nothing is taken over twice
+    assert sealed.open_test(source, key="g", model="m", facts={}).number == 7
+    old = old_ledger(source, "a", "b", "late")  # an older version of the program has gone on with its own
+    assert sealed.open_test(source, key="h", model="m", facts={}).number == 9
+    assert [old.read_bytes()[: len(before[0])], before[1]] == before
+
+
+def test_a_line_of_an_older_ledger_that_was_cut_short_still_counts(source: Source) -> None:
+    path = old_ledger(source, "a", "b")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert sealed.open_test(source, key="c", model="m", facts={}).number == 3
+    assert sealed.open_test(source, key="d", model="m", facts={}).number == 4
+
+
+# Who may say what -----------------------------------------------------------------------------------------------------
+
+
 def sources() -> dict[str, str]:
     """The package's modules, by path, as text."""
     package = Path(thirtytwo.__file__).parent
@@ -161,9 +249,84 @@ def sources() -> dict[str, str]:
     }
 
 
-def test_only_the_sealed_module_reads_a_test_split() -> None:
-    """Beside the import contract on `sealed`: what reads either split of a source has a name that nobody else says."""
-    assert {path for path, text in sources().items() if "_sealed_read" in text} == {"data/sealed.py", "data/source.py"}
+MAY_SAY = {
+    "_sealed_read": {"data/sealed.py", "data/source.py"},
+    "_sealed_reader": {"data/source.py"},
+    "sealed": {"data/__init__.py", "evaluate.py"},
+    "open_test": {"data/sealed.py", "evaluate.py"},
+    "read_unscored": {"data/sealed.py", "data/__init__.py"},
+    "check_readable": {"data/sealed.py", "evaluate.py"},
+    "load_data": {"data/__init__.py", "__init__.py"},
+    "open_for_audit": {"evaluate.py", "study/audit.py"},
+    "check_test": {"evaluate.py", "study/audit.py"},
+}
+"""Everything on the way to test images, and the modules whose code names it: to define it, to use it, to hand it on."""
+
+
+def said(text: str) -> set[str]:
+    """Every name in some code: variables, attributes, definitions, imports, and texts that are names (getattr)."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.keyword(arg=str(name)) | ast.arg(arg=name):
+                names.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.alias(name=name):
+                names |= set(name.split("."))
+            case ast.ImportFrom(module=str(name)):
+                names |= set(name.split("."))
+            case ast.Constant(value=str(name)) if re.fullmatch(r"[\w.]+", name):
+                names |= set(name.split("."))
+    return names
+
+
+def test_only_those_who_may_name_a_way_to_test_images() -> None:
+    """Beside the import contract, which sees imports of `data.sealed` and nothing else."""
+    found = {path: said(text) for path, text in sources().items()}
+    assert {word: {path for path, names in found.items() if word in names} for word in MAY_SAY} == MAY_SAY
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "from thirtytwo import data\ndata.sealed.read_unscored(source)",
+        "from thirtytwo import data\ndata.load_data('cifar10')",
+        "import thirtytwo\nthirtytwo.load_data()",
+        "from thirtytwo.data import load_data as harmless",
+        "import thirtytwo.data.sealed as harmless",
+        "from thirtytwo.data.sealed import *",
+        "from .sealed import ledger_path",
+        "from thirtytwo.evaluate import open_for_audit",
+        "from thirtytwo import evaluate\nevaluate.open_for_audit(source, key='', model='', facts={})",
+        "getattr(source, '_sealed_read')('test')",
+        "source._sealed_reader('test')",
+        "import importlib\nimportlib.import_module('thirtytwo.data.sealed')",
+    ],
+)
+def test_an_attempt_to_get_round_the_seal_is_seen(attempt: str) -> None:
+    assert said(attempt) & MAY_SAY.keys()
+
+
+def test_words_in_prose_are_no_attempt() -> None:
+    assert not said('"""What `load_data` and open_test say."""\nprint("The test images stay sealed.")') & MAY_SAY.keys()
+
+
+@pytest.mark.parametrize(
+    ("contract", "others"),
+    [("The test set has one door", {"data", "evaluate"}), ("Typer and Rich live in the command line", {"cli"})],
+)
+def test_a_contract_holds_for_every_module_but_those_named_here(contract: str, others: set[str]) -> None:
+    package = Path(thirtytwo.__file__).parent
+    modules = {path.stem for path in package.glob("*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    project = tomllib.loads((package.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    (found,) = (each for each in project["tool"]["importlinter"]["contracts"] if each["name"] == contract)
+    listed = {module.removeprefix("thirtytwo.") for module in found["source_modules"]}
+    # What runs the command line, and the package's own names, are held by the test above.
+    assert modules - listed - {"__init__", "__main__"} == others
+    assert listed <= modules
 
 
 def test_only_the_data_package_reads_files_of_images() -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.report.test_report import TEN, UGLY, Page, check_it_stands_alone, table
 from thirtytwo import report
 from thirtytwo.data.images import Split
-from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview, Pair
+from thirtytwo.study.findings import Audit, BrokenFile, LabelIssue, OddImage, Overview, Pair
 
 ENVIRONMENT: dict[str, Any] = {
     "command": "thirtytwo audit made",
@@ -32,6 +32,7 @@ def made(
     issues: int = 4,
     pairs: int = 3,
     odd: int = 1,
+    broken: int = 0,
     classes: Sequence[str] = TEN,
     size: tuple[int, int] = (32, 32),
     paths: bool = False,
@@ -70,7 +71,9 @@ def made(
         issues=tuple(sorted(doubts, key=lambda issue: -issue.score)),
         pairs=tuple(twins),
         odd=tuple(flat),
-        recipe="classic with epochs=3",
+        broken=tuple(BrokenFile("test", f"/a/test/cat/{number}.png", "0 bytes; <b>") for number in range(broken)),
+        recipe="classic epochs=3: 3 epochs in batches of 500, no validation images",
+        recipe_digest="0123456789abcdef",
         folds=3,
         accuracy={"training": 0.9, "test": 0.8},
         test_opening=2,
@@ -181,6 +184,35 @@ def test_room_that_one_kind_leaves_is_used_by_the_others() -> None:
     lone = replace(made(issues=2000, pairs=0, odd=0), issues=made(issues=2000, pairs=0).issues)
     shown = len(written(lone).of("img"))
     assert shown > 1.3 * len(written(made(issues=2000, pairs=2000)).section("labels").of("img"))
+
+
+@pytest.mark.parametrize(("broken", "shown"), [(3, 3), (450, 200)])
+def test_broken_files_are_named_with_what_is_wrong(broken: int, shown: int) -> None:
+    page = written(made(broken=broken))
+    rows = table(page, "Broken files")
+    assert [row[0] for row in rows] == [f"/a/test/cat/{number}.png" for number in range(shown)]
+    assert {(row[1], row[2]) for row in rows} == {("0 bytes; &lt;b&gt;", "test")}
+    assert ("the table has all" in page.section("broken").text) == (shown < broken)
+    assert f"Files that are no images {broken}" in page.text
+    assert 'href="#broken"' in page.html
+    assert 'id="broken"' not in written(made()).html
+
+
+def test_tables_that_somebody_has_changed_are_told() -> None:
+    report.write_audit(Path(), made(), edited=("duplicates.csv",))
+    text = Page(Path("audit.html").read_text(encoding="utf-8")).text
+    assert "Changed before this audit, and so not from it: duplicates.csv." in text
+    assert "Changed before this audit" not in written(made()).text
+
+
+def test_that_a_test_image_is_leaked_is_told_as_far_as_it_is_known() -> None:
+    unknown = written(made())
+    assert "how many such pairs are right, nobody has counted for these data" in unknown.section("leaks").text
+    report.write_audit(Path(), made(), precision=(0.861, 0.89))
+    known = Page(Path("audit.html").read_text(encoding="utf-8"))
+    for page in (known.text, known.section("leaks").text):
+        assert "86% to 89% were the same picture when somebody looked" in page
+    assert "seem to show" in unknown.text
 
 
 def test_nothing_found_is_a_page_too() -> None:

@@ -115,6 +115,15 @@ def test_a_copy_of_a_leaked_test_image_is_leaked_too() -> None:
     assert leaks == {(4, 3, "near"), (4, 4, "near")}
 
 
+def test_however_pairs_are_divided_their_distances_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.from_numpy(DRAWN).movedim(-1, 1)
+    pairs = torch.combinations(torch.arange(12))
+    whole = compared(pixels, pairs)
+    monkeypatch.setattr(duplicates, "PAIRS", 7)
+    torch.testing.assert_close(compared(pixels, pairs), whole)
+    assert compared(pixels, pairs[:0]).shape == (0,)
+
+
 def test_leaks_come_first_then_the_nearest() -> None:
     drawn = draw(200, seed=1, duplicates=0.1)
     training, test = drawn.images.take(range(150)), drawn.images.take(range(150, 200))
@@ -129,13 +138,15 @@ def test_distances_are_kept_for_the_same_search_only(tmp_path: Path, monkeypatch
     drawn = draw(60, seed=1, duplicates=0.2).images
     training, test = drawn.take(range(40)), drawn.take(range(40, 60))
     same: dict[Split, Tensor] = {"training": features(40), "test": features(20, seed=1)}
-    first = find(training, test, same, kept=tmp_path / "pairs.safetensors")
+    first = find(training, test, same, kept=tmp_path / "pairs")
     with monkeypatch.context() as without:
-        without.setattr(duplicates, "compared", None)  # whoever compares again fails
-        assert find(training, test, same, kept=tmp_path / "pairs.safetensors") == first
+        without.setattr(duplicates, "_nearest", None)  # whoever looks again fails
+        without.setattr(duplicates._Pictures, "compared", None)
+        assert find(training, test, same, kept=tmp_path / "pairs").pairs == first.pairs
+    assert find(training, test, same).pairs == first.pairs
     monkeypatch.setattr(duplicates, "COARSE", 0.2)
     monkeypatch.setattr(duplicates, "MEDIUM", 0.0)
-    assert all(pair.kind == "exact" for pair in find(training, test, same, kept=tmp_path / "pairs.safetensors").pairs)
+    assert all(pair.kind == "exact" for pair in find(training, test, same, kept=tmp_path / "pairs").pairs)
     assert any(pair.kind == "near" for pair in first.pairs)
 
 

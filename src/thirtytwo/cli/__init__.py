@@ -42,6 +42,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+GOES_ON = "Interrupted; nothing is lost. The same command goes on where this was."
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 DataOption = Annotated[
     str | None,
@@ -762,35 +764,45 @@ def audit_command(
     gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Search a data set for wrong labels, duplicates, leaks between its splits, and images that show nothing.
+    """Search a data set for wrong labels, duplicates, leaks between its splits, images that show nothing, broken files.
 
     Networks are trained and asked about images that they have not seen. Stopped, the same command goes on. The test
-    images are looked at, which is counted. Writes label_issues.csv, duplicates.csv, odd_images.csv and audit.html.
+    images are looked at, which is counted. Writes label_issues.csv, duplicates.csv, odd_images.csv, broken_files.csv
+    and audit.html; a table that was changed by hand is left as it is.
     """
-    from thirtytwo import report
-    from thirtytwo.data import find
-    from thirtytwo.run import write_atomic
-    from thirtytwo.study import audit, findings, label_errors
-
-    label_errors.check_installed()
-    _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
-    with screen.download() as progress:
-        source = find(spec, progress=progress).in_memory()
-    settings = _recipe(recipe, None)
-    folder = out or Path("audits") / source.name
-    screen.audit_begins(source, recipe, networks, folder)
-    with screen.networks_under_way(networks) as display, _pool(screen, display, ray, gpu_share, device) as pool:
-        found = audit(source, settings, folder, folds=networks, seed=seed, device=device, pool=pool, busy=screen.busy)
-    write_atomic(folder / "label_issues.csv", findings.table(findings.ISSUE_COLUMNS, found.issues))
-    write_atomic(folder / "duplicates.csv", findings.table(findings.PAIR_COLUMNS, found.pairs))
-    write_atomic(folder / "odd_images.csv", findings.table(findings.ODD_COLUMNS, found.odd))
-    with screen.busy("drawing the page"):
-        page = report.write_audit(folder, found)
+    with _goes_on(screen):
+        from thirtytwo import planner, report
+        from thirtytwo.data import find
+        from thirtytwo.study import audit, findings, label_errors
+
+        label_errors.check_installed()
+        _check_cluster(ray, gpu_share)
+        with screen.download() as progress:
+            source = find(spec, progress=progress, leave_out_broken=True).in_memory()
+        settings = _recipe(recipe, None)
+        folder = out or Path("audits") / source.name
+        screen.audit_begins(source, recipe, networks, folder)
+        with screen.networks_under_way(networks) as display, _pool(screen, display, ray, gpu_share, device) as pool:
+            found = audit(
+                source,
+                settings,
+                folder,
+                folds=networks,
+                seed=seed,
+                device=device,
+                pool=pool,
+                busy=screen.busy,
+                words=recipe,
+            )
+        edited = findings.write_tables(folder, found.tables)
+        with screen.busy("drawing the page"):
+            page = report.write_audit(folder, found, edited, planner.precision_of_pairs(found.name))
     if as_json:
-        _print_json({**found.to_json(), "page": str(page)})
+        _print_json({**found.to_json(), "tables_left_alone": list(edited), "page": str(page)})
     else:
         screen.audit(found, page)
+    screen.tables_left_alone(folder, edited)
 
 
 def _recipe(words: str | None, overrides: list[str] | None) -> Recipe:
@@ -852,7 +864,7 @@ class _Interruptible:
                 if not received:
                     raise
         if received:
-            self._screen.say("Interrupted; nothing is lost. The same command goes on where this was.")
+            self._screen.say(GOES_ON)
             raise typer.Exit(128 + received[0])
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -860,6 +872,22 @@ class _Interruptible:
 
     def interrupt(self) -> None:
         self._pool.interrupt()
+
+
+@contextlib.contextmanager
+def _goes_on(screen: Screen) -> Iterator[None]:
+    """Say that the same command goes on, at whatever Ctrl-C or a polite kill ends it; a second one ends it at once."""
+
+    def end(number: int) -> None:
+        _as_before(number)
+        raise KeyboardInterrupt  # ends, in order, whatever is under way: what is kept in pieces keeps what it has
+
+    with caught(end) as received:
+        try:
+            yield
+        except KeyboardInterrupt:
+            screen.say(GOES_ON)
+            raise typer.Exit(128 + (received or [signal.SIGINT])[0]) from None
 
 
 @contextlib.contextmanager
@@ -880,9 +908,14 @@ def _interruptible(training: Training | Pool) -> AbstractContextManager[list[int
 
     def ask(number: int) -> None:
         training.interrupt()
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        _as_before(number)
 
     return caught(ask)
+
+
+def _as_before(number: int) -> None:
+    """Let a signal do what it does to any program."""
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def _screen(as_json: bool, *, silent: bool = False) -> Screen:

@@ -20,7 +20,7 @@ from thirtytwo import models, planner
 from thirtytwo.cli.launch import cores
 from thirtytwo.data import Images, Source
 from thirtytwo.events import Epoch, Step
-from thirtytwo.report.wording import diverged, duration, plural, scaled
+from thirtytwo.report.wording import diverged, duration, plural, scaled, trust_in_pairs
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
@@ -349,6 +349,8 @@ class Screen:
             f"{source.name}: {plural(networks, 'network')} ({recipe}), each trained without its share of "
             f"{plural(len(images), 'training image')} and asked about that, and about the test images; in {folder}"
         )
+        if images.broken:
+            self.say(f"left out: {plural(len(images.broken), 'training file')} that cannot be read as images")
 
     @contextlib.contextmanager
     def networks_under_way(self, networks: int) -> Iterator[NetworksDisplay]:
@@ -369,12 +371,16 @@ class Screen:
         table.add_row("doubtful labels", *(f"{len(audit.issues_in(split)):,}" for split in splits))
         table.add_row("pairs of duplicates", *(f"{len(audit.pairs_in(split)):,}" for split in splits))
         table.add_row("images of one colour", *(f"{len(audit.odd_in(split)):,}" for split in splits))
+        if audit.broken:
+            table.add_row("files that are no images", *(f"{len(audit.broken_in(split)):,}" for split in splits))
         self.console.print(table)
         leaked, tested = len(audit.leaked), audit.splits["test"].images
         self.console.print(
             f"[bold]{plural(leaked, 'test image')} of {tested:,} ({leaked / max(tested, 1):.1%})[/bold] "
-            f"{'is' if leaked == 1 else 'are'} in the training images too, or nearly so"
+            f"{'looks' if leaked == 1 else 'look'} as if the training images held the same picture"
         )
+        if audit.pairs:
+            self.say(trust_in_pairs(planner.precision_of_pairs(audit.name)))
         if audit.issues:
             self.say("the most doubtful labels:")
             table = Table("image", "given", "suggested", "score", box=None, pad_edge=False)
@@ -392,7 +398,15 @@ class Screen:
             f"These are suspicions: look at them. Opening {audit.test_opening} of this test set; "
             f"{duration(audit.seconds)}"
         )
-        self.say(f"Page: {page}\nTables: label_issues.csv, duplicates.csv and odd_images.csv beside it")
+        self.say(f"Page: {page}\nTables: {', '.join(audit.tables)} beside it")
+
+    def tables_left_alone(self, folder: Path, names: Sequence[str]) -> None:
+        """Which tables were not written, and how to get them."""
+        for name in names:
+            self.console.print(
+                f"[yellow]warning[/yellow] {escape(str(folder / name))}: was changed since an audit wrote it, so it is "
+                "left as it is; to get it anew, delete it or move it, and give the same command"
+            )
 
     def spread(self, spread: Spread, figure: Path) -> None:
         """What several trainings say together."""

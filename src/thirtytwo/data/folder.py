@@ -14,7 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from thirtytwo.data.images import Images, Split
+from thirtytwo.data.images import Broken, Images, Split
 from thirtytwo.errors import DataError, ImageError, InputError, OutOfMemory
 
 if TYPE_CHECKING:
@@ -283,6 +283,8 @@ class Listing:
     test: tuple[tuple[Path, ...], ...]
     """The same for the test split."""
     warnings: tuple[str, ...]
+    leaves_out_broken: bool = False
+    """Whether files that are no images are left out, and named in `Images.broken`, rather than refused."""
 
     def read(self, split: Split, size: tuple[int, int] = (32, 32)) -> Images:
         """The images of one split.
@@ -292,17 +294,18 @@ class Listing:
             size: (height, width) to which every image is brought, in pixels.
 
         Returns:
-            uint8 (n, height, width, 3), in the order of labels, then paths; named after the folder.
+            uint8 (n, height, width, 3), in the order of labels, then paths; named after the folder. What is left out
+            takes no place: each image is where it will be when the broken files have been removed.
 
         Raises:
-            DataError: some files are no images; all of them are named, up to twenty.
+            DataError: some files are no images, or all, if these are left out; all of them are named, up to twenty.
         """
         files = self.training if split == "training" else self.test
         paths = [path for each in files for path in each]
         pixels, problems = _decode(paths, size)
-        if problems:
+        if problems and (not self.leaves_out_broken or len(problems) == len(paths)):
             raise _no_images(self.folder, list(problems.values()), len(paths))
-        return Images(
+        images = Images(
             pixels=pixels,
             labels=np.repeat(np.arange(len(files)), [len(each) for each in files]),
             classes=self.classes,
@@ -310,10 +313,18 @@ class Listing:
             warnings=self.warnings,
             paths=tuple(str(path) for path in paths),
         )
+        if not problems:
+            return images
+        broken = [Broken(str(paths[at]), said.removeprefix(f"{paths[at]}: ")) for at, said in problems.items()]
+        return replace(images.take(np.delete(np.arange(len(paths)), list(problems))), broken=tuple(broken))
 
 
-def listed(folder: Path) -> Listing:
+def listed(folder: Path, *, leave_out_broken: bool = False) -> Listing:
     """List the files of a folder with one folder per class, without opening any.
+
+    Args:
+        folder: see below.
+        leave_out_broken: see `Listing.leaves_out_broken`.
 
     The class folders lie in ``train`` (or ``training``) and ``test``, or in the folder itself. Labels follow their
     names; images in folders inside them count too. What is hidden is left out, and so are the run folders that
@@ -363,9 +374,10 @@ def listed(folder: Path) -> Listing:
         training = tuple(tuple(files) for files in classes.values())
         test = tuple(tuple(given[name]) for name in names)
     # Told before a training, not after it: test files are opened only then.
-    if problems := [problem for files in test for path in files if (problem := _problem(path))]:
+    problems = [problem for files in test for path in files if (problem := _problem(path))]
+    if problems and not leave_out_broken:
         raise _no_images(folder, problems, sum(map(len, test)))
-    return Listing(folder, names, training, test, warnings)
+    return Listing(folder, names, training, test, warnings, leave_out_broken)
 
 
 def name_of(folder: Path) -> str:

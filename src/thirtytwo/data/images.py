@@ -17,6 +17,15 @@ Split = Literal["training", "test"]
 """The two parts that every data set comes in."""
 
 
+@dataclass(frozen=True)
+class Broken:
+    """A file that cannot be read as an image."""
+
+    path: str
+    reason: str
+    """What was found, what was expected, and the remedy."""
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Images with labels, held in memory.
@@ -29,6 +38,8 @@ class Images:
         name: what the set is called in results, such as ``cifar10``.
         warnings: what a user should know about these images, one sentence each; shown by every command.
         paths: the file behind each image, for sets read from a folder; empty otherwise.
+        broken: files that are no part of these images, since they cannot be read; only whoever asks for that gets
+            images without them, see `source.find`.
     """
 
     pixels: NDArray[np.uint8]
@@ -37,6 +48,7 @@ class Images:
     name: str
     warnings: tuple[str, ...] = ()
     paths: tuple[str, ...] = field(default=(), repr=False)
+    broken: tuple[Broken, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.shape[3] != 3:
@@ -71,6 +83,14 @@ class Images:
         digest = hashlib.sha256(repr((self.pixels.shape, self.classes)).encode())
         digest.update(np.ascontiguousarray(self.pixels).data)
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
+        return digest.hexdigest()
+
+    @cached_property
+    def pictures(self) -> str:
+        """SHA-256 over size and pixels: two sets are of the same pictures, in any order, if and only if this is."""
+        digest = hashlib.sha256(repr(self.size).encode())
+        for picture in sorted(hashlib.sha256(np.ascontiguousarray(each).data).digest() for each in self.pixels):
+            digest.update(picture)
         return digest.hexdigest()
 
     def take(self, indices: NDArray[np.integer] | Sequence[int]) -> Images:

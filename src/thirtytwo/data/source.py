@@ -122,6 +122,7 @@ def find(
     layouts: Sequence[official.Layout] = official.LAYOUTS,
     archives: Mapping[str, download.Archive] = official.ARCHIVES,
     patience: download.Patience = download.PATIENCE,
+    leave_out_broken: bool = False,
 ) -> Source:
     """Find the data set that a SPEC names; downloads it if it is not on this machine.
 
@@ -132,6 +133,8 @@ def find(
         layouts: what official files look like.
         archives: what can be downloaded, by name of the set.
         patience: when a host is given up.
+        leave_out_broken: files of a folder that are no images are left out, and named in `Images.broken`, rather than
+            refused: for who looks for them. A training on what is left would not say that it is less.
 
     Raises:
         DataError: there is no such data set, and the message suggests one; or files of either split are missing, or
@@ -139,7 +142,7 @@ def find(
         DownloadError, ChecksumMismatch: it is not on this machine and no host delivered it.
         StorageError: it cannot be stored.
     """
-    search = _Search(progress, layouts, archives, patience)
+    search = _Search(progress, layouts, archives, patience, leave_out_broken)
     if spec is not None:
         return search.find(spec)
     if chosen := os.environ.get("THIRTYTWO_DATA"):
@@ -264,6 +267,7 @@ class _Search:
     layouts: Sequence[official.Layout]
     archives: Mapping[str, download.Archive]
     patience: download.Patience
+    leave_out_broken: bool
 
     def find(self, spec: str) -> Source:
         name, _, text = spec.strip().partition(":")
@@ -287,7 +291,7 @@ class _Search:
         if copy := cifar.recognise(path, self.layouts):
             copy.check()
             return _cifar(str(path), copy, "fine")
-        listing = folder.listed(path)
+        listing = folder.listed(path, leave_out_broken=self.leave_out_broken)
         return Source(spec=str(path), name=folder.name_of(path), location=str(path), notice="", reader=listing.read)
 
     def _copy(self, name: str) -> cifar.Copy:

@@ -98,7 +98,9 @@ def _write(path: Path, figure: Figure) -> Path:
     return svg
 
 
-def write_audit(folder: Path, found: Audit) -> Path:
+def write_audit(
+    folder: Path, found: Audit, edited: Sequence[str] = (), precision: tuple[float, float] | None = None
+) -> Path:
     """Write ``audit.html``: what is wrong with a data set, the suspicious images side by side.
 
     The page is one file of at most 5 MB without anything external; where there are too many images to be shown, it
@@ -107,6 +109,9 @@ def write_audit(folder: Path, found: Audit) -> Path:
     Args:
         folder: where the tables lie.
         found: what an audit has found.
+        edited: tables there that hold something else, since somebody has changed them.
+        precision: the least and the largest share of pairs in these data that were right when somebody looked; None
+            where nobody has.
 
     Returns:
         The path of the page.
@@ -117,7 +122,7 @@ def write_audit(folder: Path, found: Audit) -> Path:
     from thirtytwo.report import audit_page
 
     path = folder / "audit.html"
-    write_atomic(path, audit_page.render(found).encode())
+    write_atomic(path, audit_page.render(found, edited, precision).encode())
     return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +26,8 @@ AT_ONCE = 30
 """Suspicions of a kind that are shown before somebody asks for the rest."""
 CONFUSIONS = 8
 """Most frequent kinds of doubtful labels that are told in numbers."""
+FILES = 200
+"""Broken files that are named."""
 SIZES = 8
 """Most frequent image sizes that are told one by one."""
 
@@ -81,11 +83,13 @@ class Chapter:
         return self.cards[AT_ONCE:]
 
 
-def render(found: Audit) -> str:
+def render(found: Audit, edited: Sequence[str] = (), precision: tuple[float, float] | None = None) -> str:
     """The page.
 
     Args:
         found: all that it tells.
+        edited: tables beside it that somebody has changed.
+        precision: see `wording.trust_in_pairs`.
     """
     chapters = _chapters(found)
     training, test = (found.splits[split].images for split in ("training", "test"))
@@ -95,8 +99,11 @@ def render(found: Audit) -> str:
         "warnings": found.warnings,
         "found": found,
         **chapters,
-        "shown": sum(len(chapter.cards) for chapter in chapters.values()),
-        "suspicions": sum(chapter.number for chapter in chapters.values()),
+        "shown": sum(len(chapter.cards) for chapter in chapters.values()) + min(len(found.broken), FILES),
+        "suspicions": sum(chapter.number for chapter in chapters.values()) + len(found.broken),
+        "broken": found.broken[:FILES],
+        "edited": edited,
+        "trust": wording.trust_in_pairs(precision),
         "numbers": {"training": training, "test": test},
         "leaked": leaked,
         "leaked_share": wording.precise_percent(leaked / max(test, 1), test),
@@ -182,13 +189,15 @@ def _key_facts(found: Audit) -> Iterator[tuple[str, str, str]]:
         share = wording.percent(doubted / max(number, 1))
         yield f"Doubtful {split} labels", wording.count(doubted), f"{share} of {number:,}"
     for split in found.splits:
-        yield f"Pairs among {split} images", wording.count(len(found.pairs_in(split))), "that show the same"
+        yield f"Pairs among {split} images", wording.count(len(found.pairs_in(split))), "that seem to show the same"
     labelled = sum(
         found.labels[pair.split_a, pair.index_a] != found.labels[pair.split_b, pair.index_b] for pair in found.pairs
     )
     yield "Same picture, other label", wording.count(labelled), f"of {wording.plural(len(found.pairs), 'pair')} in all"
     if found.odd:
         yield "Images of one colour", wording.count(len(found.odd)), "which show nothing"
+    if found.broken:
+        yield "Files that are no images", wording.count(len(found.broken)), "left out of everything else"
 
 
 def _confusions(found: Audit) -> list[tuple[str, str, int]]:

@@ -81,6 +81,18 @@ def wilson(hits: int, number: int) -> tuple[float, float]:
     return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
+def trust_in_pairs(precision: tuple[float, float] | None) -> str:
+    """How much of what an audit names as the same picture is so.
+
+    Args:
+        precision: the lowest and the highest share that was found for the data; None where nobody has looked.
+    """
+    if precision is None:
+        return "how many such pairs are right, nobody has counted for these data"
+    low, high = (percent(share, 0) for share in precision)
+    return f"of such pairs in these data, {low} to {high} were the same picture when somebody looked"
+
+
 def versions(found: Mapping[str, str]) -> str:
     """``python 3.11.7, torch 2.13.0``."""
     return ", ".join(f"{name} {version}" for name, version in found.items())

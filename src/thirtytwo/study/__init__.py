@@ -4,7 +4,7 @@ from thirtytwo.study.audit import audit
 from thirtytwo.study.compare import Comparison, Needed, Pair, Unpaired, compare
 from thirtytwo.study.distil import Student, distil, students
 from thirtytwo.study.ensemble import Addition, Chosen, Gain, Member, ensemble
-from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview
+from thirtytwo.study.findings import Audit, BrokenFile, LabelIssue, OddImage, Overview
 from thirtytwo.study.pool import Local, OnRay, Pool, Watcher
 from thirtytwo.study.spread import Spread
 from thirtytwo.study.task import Interrupted
@@ -14,6 +14,7 @@ from thirtytwo.study.tune import Tuned, TuningTrial, tune
 __all__ = [
     "Addition",
     "Audit",
+    "BrokenFile",
     "Chosen",
     "Comparison",
     "Gain",

@@ -1,19 +1,17 @@
-"""What is wrong with a data set itself: labels, duplicates, leaks between its splits, images that show nothing.
+"""What is wrong with a data set itself: labels, duplicates, leaks between its splits, images that show nothing, files
+that are no images.
 
 Networks are trained on parts of the training images and asked about what they have not seen (`folds`); their answers
 say which labels are in doubt (`label_errors`), and their features which images to compare (`duplicates`). Test images
 are asked about, never trained on, and the ledger counts it.
 
-    <out>/networks-<digest>/     what `folds` keeps there; the same audit finds it again and goes on
+    <out>/networks-<digest>/     what `folds` and `duplicates` keep there; the same audit finds it again and goes on
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,19 +25,17 @@ from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, image_sizes
 from thirtytwo.data.images import Split
 from thirtytwo.errors import InputError
-from thirtytwo.evaluate import open_for_audit
+from thirtytwo.evaluate import check_test, open_for_audit
 from thirtytwo.recipe import Recipe
 from thirtytwo.study import duplicates, label_errors
-from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview, Pair
-from thirtytwo.study.folds import Folds, together
+from thirtytwo.study.findings import Audit, BrokenFile, LabelIssue, OddImage, Overview, Pair
+from thirtytwo.study.folds import Answers, Folds, together
+from thirtytwo.study.piecewise import Busy, unseen
 from thirtytwo.study.pool import Local, Pool
 from thirtytwo.study.trials import digest, rounding
 
 FOLDS = 3
 """Networks. More of them see more images each, and take longer by more than that."""
-
-Busy = Callable[[str], AbstractContextManager[Callable[[float], None]]]
-"""Is entered, with words, for what takes a while; what it yields is told which share of it is done."""
 
 
 def audit(
@@ -51,14 +47,15 @@ def audit(
     seed: int = 0,
     device: str = "auto",
     pool: Pool | None = None,
-    busy: Busy = lambda _: contextlib.nullcontext(lambda _: None),
+    busy: Busy = unseen,
+    words: str = "",
 ) -> Audit:
     """Search a data set for what is wrong with it.
 
-    Stopped, and called again with the same arguments, it goes on where it was.
+    Stopped, by whatever, and called again with the same arguments, it goes on where it was.
 
     Args:
-        source: the data.
+        source: the data; broken files are named, and the rest is audited, if `find` was told to leave them out.
         recipe: of the networks.
         out: folder for what has to be kept in between.
         folds: number of networks, at least 2.
@@ -66,8 +63,10 @@ def audit(
         device: ``auto``, ``cpu`` or ``cuda``.
         pool: where the networks are trained; None is here, one after another. They are asked here.
         busy: see `Busy`; the default shows nothing.
+        words: what was asked for as the recipe, changes included, for people; empty is the recipe's name.
 
     Raises:
+        DataError: files are missing or damaged, or there are no test images; nothing has been trained then.
         InputError: there are fewer than two networks, or fewer images than networks, or the recipe has a teacher.
         MissingExtra: cleanlab is not installed.
         Interrupted: trainings were asked to stop.
@@ -84,34 +83,34 @@ def audit(
             f"teacher.model: found {recipe.teacher.model}; expected none in an audit, which asks networks about images "
             "that they have not seen, and a teacher has seen most of them; leave it out"
         )
+    check_test(source)
     networks = Folds.of(recipe, source, out, folds, seed, device)
     pool = pool or Local()
     key = digest(networks.recipe, training, pool.ask(rounding, networks.recipe, device), folds, seed)
     networks = replace(networks, path=out / f"networks-{key}")
     networks.train(pool)
     trained_on = pool.ask(_described, device)
+    # As it was trained: resolved for the device, and for as many images as a network saw.
+    trained = networks.run(0).recipe
     facts = {"audit": str(out.resolve()), "recipe": recipe.name}
     opened = open_for_audit(source, key=f"audit-{key}", model=_fingerprint(networks), facts=facts)
-    answers = []
+    answers: list[Answers] = []
     with busy("asking the networks about images that they have not seen") as progress:
-        for answer in networks.answers(opened.images):
-            answers.append(answer)
-            progress(len(answers) / folds)
+        answers += networks.answers(opened.images, progress)
     images: dict[Split, Images] = {"training": training, "test": opened.images}
     asked = dict(zip(images, together(answers, len(training)), strict=True))
     started = time.perf_counter()
     with busy("looking for doubtful labels"):
         issues = [issue for split in images for issue in label_errors.find(images[split], split, asked[split])]
     searched = time.perf_counter() - started
-    with busy("comparing images that look alike") as progress:
-        found = duplicates.find(
-            training,
-            opened.images,
-            answers[0].features,
-            kept=networks.path / f"pairs-{opened.images.fingerprint[:10]}.safetensors",
-            progress=progress,
-        )
-        odd = [image for split in images for image in _odd(images[split], split)]
+    found = duplicates.find(
+        training,
+        opened.images,
+        answers[0].features,
+        kept=networks.path / f"pairs-{opened.images.fingerprint[:10]}",
+        busy=busy,
+    )
+    odd = [image for split in images for image in _odd(images[split], split)]
     named = _named(issues, found.pairs, odd)
     return Audit(
         name=source.name,
@@ -124,7 +123,9 @@ def audit(
         issues=tuple(sorted(issues, key=lambda issue: -issue.score)),
         pairs=found.pairs,
         odd=tuple(odd),
-        recipe=f"{recipe.name} with epochs={networks.recipe.epochs}",
+        broken=tuple(BrokenFile(split, each.path, each.reason) for split in images for each in images[split].broken),
+        recipe=_said(words or recipe.name, trained),
+        recipe_digest=trained.digest,
         folds=folds,
         accuracy={split: _agreement(asked[split], images[split]) for split in images},
         test_opening=opened.number,
@@ -135,6 +136,12 @@ def audit(
         environment=trained_on,
         paths={(split, index): images[split].paths[index] for split, index in named if images[split].paths},
     )
+
+
+def _said(words: str, trained: Recipe) -> str:
+    """What networks were trained with: what was asked for, and what that came to."""
+    epochs = "1 epoch" if trained.epochs == 1 else f"{trained.epochs} epochs"
+    return f"{words}: {epochs} in batches of {trained.batch_size}, no validation images"
 
 
 def _described(device: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import hashlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -28,8 +28,8 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate, normalize, pad
 
 from thirtytwo.data import Images
 from thirtytwo.data.images import Split
-from thirtytwo.run import read_tensors, write_tensors
 from thirtytwo.study.findings import Pair
+from thirtytwo.study.piecewise import Busy, Progress, computed, unseen
 
 NEIGHBOURS = 5
 """That are compared with each image: of its own split, and, for test images, as many training images."""
@@ -66,7 +66,7 @@ class Found(NamedTuple):
     pairs: tuple[Pair, ...]
     """Leaks first, then by distance."""
     seconds: float
-    """That it took, once; less where its distances were found again."""
+    """That it took, interruptions left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def find(
     features: Mapping[Split, Tensor],
     *,
     kept: Path | None = None,
-    progress: Callable[[float], None] = lambda _: None,
+    busy: Busy = unseen,
 ) -> Found:
     """Pairs of images that show the same.
 
@@ -103,22 +103,20 @@ def find(
         training: the training images.
         test: the test images, of the same size.
         features: float32 (n, features) of each split's images, of length 1; see `explain.embed`.
-        kept: file that keeps the distances, which take longest; the same images and features find them there again.
-        progress: is told which share, from 0 to 1, of the pairs has been compared.
+        kept: folder that keeps neighbours and distances as they are found; the same images and features find them there
+            again, and what was stopped goes on there.
+        busy: see `Busy`.
     """
     started = time.perf_counter()
     pixels = torch.from_numpy(np.concatenate([training.pixels, test.pixels])).movedim(-1, 1)
     images = _All(pixels, len(training))
     equal = set(_equal(images))
     pairs = [images.pair(one, other, 0.0, equal=True) for one, other in equal]
-    tensors, header = read_tensors(kept) if kept is not None and kept.exists() else ({}, {})
-    if header.get("search") != _search():
-        near = _near(images, features, equal)
-        tensors = {"pairs": near, "distances": compared(images.pixels, near, progress)}
-        header = {"search": _search(), "seconds": time.perf_counter() - started}
-        if kept is not None:
-            write_tensors(kept, tensors, header)
-    near, distances = tensors["pairs"], tensors["distances"]
+    searched = time.perf_counter() - started
+    with busy("looking for images that look alike") as progress:
+        near, looking = _near(images, features, equal, kept, progress)
+    with busy("comparing these pixel by pixel") as progress:
+        distances, comparing = _distances(images, near, kept, progress)
     copies_of: dict[int, list[int]] = defaultdict(list)
     for one, other in equal:
         copies_of[one].append(other)
@@ -128,7 +126,7 @@ def find(
             for leaked in (other, *(copies_of[other] if is_leak else ())):
                 pairs.append(images.pair(one, leaked, distance, equal=False))
     pairs.sort(key=lambda pair: (not pair.is_leak, pair.distance, pair.split_b, pair.index_a, pair.index_b))
-    return Found(tuple(pairs), float(header["seconds"]))
+    return Found(tuple(pairs), searched + looking + comparing)
 
 
 def _search() -> list[Any]:
@@ -137,16 +135,39 @@ def _search() -> list[Any]:
     return [NEIGHBOURS, coarse, medium, [*SHIFTS], [*SCALES], [*BLURS]]
 
 
-def _near(images: _All, features: Mapping[Split, Tensor], equal: set[tuple[int, int]]) -> Tensor:
-    """Pairs that are worth comparing, int64 (pairs, 2); of equal images the first one stands for all."""
+def _near(
+    images: _All, features: Mapping[Split, Tensor], equal: set[tuple[int, int]], kept: Path | None, progress: Progress
+) -> tuple[Tensor, float]:
+    """Pairs that are worth comparing, int64 (pairs, 2), and the seconds that it took to find them.
+
+    Of equal images the first one stands for all.
+    """
     looks = _looks(images.pixels)
-    found = [
-        candidates(features["training"], features["test"]),
-        candidates(looks[: images.training], looks[images.training :]),
-    ]
-    near: Tensor = torch.unique(torch.cat(found), dim=0)
+    seen = {"features": torch.cat([features["training"], features["test"]]), "looks": looks}
+
+    def look(batch: tuple[str, int]) -> dict[str, Tensor]:
+        name, start = batch
+        return {"pairs": _nearest(seen[name], images.training, start)}
+
+    batches = [(name, start) for name in seen for start in range(0, len(images.pixels), ROWS)]
+    file = None if kept is None else kept / "neighbours.safetensors"
+    tensors, seconds = computed(file, ["neighbours", *_search(), ROWS], batches, look, progress)
+    near: Tensor = torch.unique(tensors["pairs"], dim=0)
     copies = torch.tensor(sorted({max(pair) for pair in equal}), dtype=torch.int64)
-    return near[~torch.isin(near, copies).any(1)]
+    return near[~torch.isin(near, copies).any(1)], seconds
+
+
+def _distances(images: _All, near: Tensor, kept: Path | None, progress: Progress) -> tuple[Tensor, float]:
+    """Distances of pairs, see `compared`, and the seconds that it took to compare them."""
+    pictures = _Pictures(images.pixels)
+
+    def compare(start: int) -> dict[str, Tensor]:
+        return {"distances": pictures.compared(near[start : start + PAIRS])}
+
+    file = None if kept is None else kept / "distances.safetensors"
+    batches = range(0, len(near), PAIRS)
+    tensors, seconds = computed(file, ["distances", *_search(), PAIRS, len(near)], batches, compare, progress)
+    return tensors.get("distances", torch.empty(0)), seconds
 
 
 def _equal(images: _All) -> Iterator[tuple[int, int]]:
@@ -173,55 +194,75 @@ def candidates(training: Tensor, test: Tensor) -> Tensor:
         int64 (pairs, 2), each pair once, the smaller number first.
     """
     everything = torch.cat([training, test])
-    found = []
-    for start in range(0, len(everything), ROWS):
-        rows = everything[start : start + ROWS]
-        own = torch.arange(start, start + len(rows))
-        for begin, part in ((0, training), (len(training), test)):
-            # Training images are looked for among training images; test images among both.
-            is_asked = own >= begin
-            if not len(part) or not is_asked.any():
-                continue
-            likeness = rows[is_asked] @ part.T  # cosines: (images asked, images of the part)
-            asked = own[is_asked]
-            inside = (asked >= begin) & (asked < begin + len(part))
-            likeness[inside.nonzero()[:, 0], asked[inside] - begin] = -2  # nobody is a neighbour of itself
-            nearest = likeness.topk(min(NEIGHBOURS, len(part))).indices + begin
-            found.append(torch.stack([asked[:, None].expand_as(nearest), nearest], -1).flatten(0, 1))
-    pairs = torch.cat(found).sort(1).values
-    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    unique: Tensor = torch.unique(pairs, dim=0)
+    starts = range(0, len(everything), ROWS)
+    unique: Tensor = torch.unique(torch.cat([_nearest(everything, len(training), start) for start in starts]), dim=0)
     return unique
 
 
-def compared(pixels: Tensor, pairs: Tensor, progress: Callable[[float], None] = lambda _: None) -> Tensor:
+def _nearest(everything: Tensor, training: int, start: int) -> Tensor:
+    """The same of `ROWS` images from one on; a pair may be there twice.
+
+    Args:
+        everything: float32 (n, features), of length 1: training images, then test images.
+        training: how many training images there are.
+        start: the first image that is asked about.
+    """
+    found = [torch.empty((0, 2), dtype=torch.int64)]
+    rows = everything[start : start + ROWS]
+    own = torch.arange(start, start + len(rows))
+    for begin, part in ((0, everything[:training]), (training, everything[training:])):
+        # Training images are looked for among training images; test images among both.
+        is_asked = own >= begin
+        if not len(part) or not is_asked.any():
+            continue
+        likeness = rows[is_asked] @ part.T  # cosines: (images asked, images of the part)
+        asked = own[is_asked]
+        inside = (asked >= begin) & (asked < begin + len(part))
+        likeness[inside.nonzero()[:, 0], asked[inside] - begin] = -2  # nobody is a neighbour of itself
+        nearest = likeness.topk(min(NEIGHBOURS, len(part))).indices + begin
+        found.append(torch.stack([asked[:, None].expand_as(nearest), nearest], -1).flatten(0, 1))
+    pairs = torch.cat(found).sort(1).values
+    return pairs[pairs[:, 0] != pairs[:, 1]]
+
+
+def compared(pixels: Tensor, pairs: Tensor) -> Tensor:
     """Distance of the images of each pair where they fit best.
 
     Args:
         pixels: uint8 (n, 3, height, width).
         pairs: int64 (pairs, 2), positions in `pixels`.
-        progress: is told which share of the pairs has been compared.
 
     Returns:
         float32 (pairs,), from 0 to 2; infinite where smaller pictures of them are farther apart than `COARSE`, or than
         `MEDIUM`. Images of one colour are at 0 from each other, and infinitely far from all others.
     """
-    distances = torch.full((len(pairs),), torch.inf)
-    small = _small(pixels)
-    starts = range(0, len(pixels), PAIRS)
-    flat = torch.cat([_is_flat(pixels[start : start + PAIRS].float()) for start in starts])[pairs]  # (pairs, 2)
-    distances[flat.all(1)] = 0.0
-    for start in range(0, len(pairs), PAIRS):
-        places = torch.arange(start, min(start + PAIRS, len(pairs)))
-        places = places[~flat[places].any(1)]
+    pictures = _Pictures(pixels)
+    return torch.cat([torch.empty(0), *map(pictures.compared, torch.split(pairs, PAIRS))])
+
+
+class _Pictures:
+    """Pictures of which pairs are compared, with what all comparisons need."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        """Of uint8 (n, 3, height, width)."""
+        starts = range(0, len(pixels), PAIRS)
+        self._pixels, self._small = pixels, _small(pixels)
+        self._flat = torch.cat([_is_flat(pixels[start : start + PAIRS].float()) for start in starts])
+
+    def compared(self, pairs: Tensor) -> Tensor:
+        """See `compared`; of `PAIRS` pairs at most."""
+        distances = torch.full((len(pairs),), torch.inf)
+        flat = self._flat[pairs]  # (pairs, 2)
+        distances[flat.all(1)] = 0.0
+        places = (~flat.any(1)).nonzero()[:, 0]
         # Each look takes some ten times as long as the one before, for a tenth of the pairs.
-        places = places[_rough(*_sides(small, pairs[places])) < COARSE]
         if len(places):
-            places = places[_fitted(*_sides(small, pairs[places]), MEDIUM_SHIFTS, MEDIUM_BLURS) < MEDIUM]
+            places = places[_rough(*_sides(self._small, pairs[places])) < COARSE]
         if len(places):
-            distances[places] = _fitted(*_sides(pixels, pairs[places]), SHIFTS, BLURS)
-        progress(min(start + PAIRS, len(pairs)) / len(pairs))
-    return distances
+            places = places[_fitted(*_sides(self._small, pairs[places]), MEDIUM_SHIFTS, MEDIUM_BLURS) < MEDIUM]
+        if len(places):
+            distances[places] = _fitted(*_sides(self._pixels, pairs[places]), SHIFTS, BLURS)
+        return distances
 
 
 def _sides(pixels: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thirtytwo.data.images import Split
+from thirtytwo.run import storing, write_atomic
 
 Kind = Literal["exact", "near"]
 
@@ -21,6 +25,7 @@ ENOUGH = 0.8
 ISSUE_COLUMNS = ("split", "index", "path", "given", "suggested", "score")
 PAIR_COLUMNS = ("split_a", "index_a", "split_b", "index_b", "distance", "kind")
 ODD_COLUMNS = ("split", "index", "path", "reason")
+BROKEN_COLUMNS = ("split", "path", "reason")
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,15 @@ class OddImage:
 
 
 @dataclass(frozen=True)
+class BrokenFile:
+    """A file that cannot be read as an image. It has no position: images are counted as they are without it."""
+
+    split: Split
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Overview:
     """What a split consists of."""
 
@@ -99,8 +113,12 @@ class Audit:
     pairs: tuple[Pair, ...]
     """Leaks first, then by distance."""
     odd: tuple[OddImage, ...]
+    broken: tuple[BrokenFile, ...]
+    """What is no image, and so was left out of everything else."""
     recipe: str
-    """What the networks were trained with, in words."""
+    """What the networks were trained with, in words: as it was asked for, and what that came to for these data."""
+    recipe_digest: str
+    """Of the recipe that the first network was trained with; see `Recipe.digest`."""
     folds: int
     """Number of these networks; each was trained without its share of the training images."""
     accuracy: Mapping[Split, float]
@@ -146,6 +164,20 @@ class Audit:
         """Images of a split that show nothing."""
         return tuple(image for image in self.odd if image.split == split)
 
+    def broken_in(self, split: Split) -> tuple[BrokenFile, ...]:
+        """Files of a split that cannot be read as images."""
+        return tuple(file for file in self.broken if file.split == split)
+
+    @property
+    def tables(self) -> dict[str, bytes]:
+        """What is named, as CSV files by name."""
+        return {
+            "label_issues.csv": table(ISSUE_COLUMNS, self.issues),
+            "duplicates.csv": table(PAIR_COLUMNS, self.pairs),
+            "odd_images.csv": table(ODD_COLUMNS, self.odd),
+            "broken_files.csv": table(BROKEN_COLUMNS, self.broken),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Everything but pixels, as ``audit --json`` prints it."""
         return {
@@ -163,8 +195,10 @@ class Audit:
             "label_issues": [asdict(issue) for issue in self.issues],
             "duplicates": [asdict(pair) for pair in self.pairs],
             "odd_images": [asdict(image) for image in self.odd],
+            "broken_files": [asdict(file) for file in self.broken],
             "leaked_test_images": len(self.leaked),
             "recipe": self.recipe,
+            "recipe_digest": self.recipe_digest,
             "folds": self.folds,
             "accuracy": dict(self.accuracy),
             "test_opening": self.test_opening,
@@ -176,7 +210,7 @@ class Audit:
         }
 
 
-def table(columns: Sequence[str], rows: Iterable[LabelIssue | Pair | OddImage]) -> bytes:
+def table(columns: Sequence[str], rows: Iterable[LabelIssue | Pair | OddImage | BrokenFile]) -> bytes:
     """Rows as CSV, with the columns as its first line."""
     content = io.StringIO()
     writer = csv.DictWriter(content, columns, extrasaction="ignore", lineterminator="\n")
@@ -186,3 +220,58 @@ def table(columns: Sequence[str], rows: Iterable[LabelIssue | Pair | OddImage]) 
             {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in vars(row).items()}
         )
     return content.getvalue().encode()
+
+
+DIGESTS = "tables.json"
+"""Beside the tables: SHA-256 of everything that was ever written as each of them."""
+
+
+def write_tables(folder: Path, tables: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Write tables into a folder, but for those that somebody has changed since they were written there.
+
+    Args:
+        folder: where; the one in which it lies exists.
+        tables: contents by file name.
+
+    Returns:
+        The names of those that were left as they are.
+
+    Raises:
+        StorageError: one cannot be written.
+    """
+    digests = _digests(folder / DIGESTS)
+    edited = tuple(
+        name for name, content in tables.items() if _is_edited(folder / name, content, digests.get(name, []))
+    )
+    for name, content in tables.items():
+        if name not in edited:
+            digests[name] = list(dict.fromkeys([*digests.get(name, []), _digest(content)]))
+    # Before the tables, so that one which a crash lets come to its place, or not, is known either way.
+    write_atomic(folder / DIGESTS, (json.dumps(digests, indent=1) + "\n").encode())
+    for name, content in tables.items():
+        if name not in edited:
+            write_atomic(folder / name, content)
+    return edited
+
+
+def _is_edited(path: Path, content: bytes, written: Sequence[str]) -> bool:
+    """Whether a table holds something that is neither what it is to hold nor what was ever written as it."""
+    with storing(str(path)):
+        try:
+            found = path.read_bytes()
+        except FileNotFoundError:
+            return False
+    return found != content and _digest(found) not in written
+
+
+def _digests(path: Path) -> dict[str, list[str]]:
+    """What was written, by name; nothing where that is not known: then every table counts as somebody's."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): [str(digest) for digest in digests] for name, digests in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -10,7 +10,6 @@ the test images, and is a run folder of its own.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +25,16 @@ from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source
 from thirtytwo.data.images import Split
 from thirtytwo.recipe import Recipe
-from thirtytwo.run import Run, read_tensors, write_tensors
+from thirtytwo.run import Run
+from thirtytwo.study.piecewise import Progress, computed
 from thirtytwo.study.pool import Local, Pool
 from thirtytwo.study.task import Task
+
+ASKED = 500
+"""Images that a network is asked about at once."""
+
+Question = tuple[str, NDArray[np.int64]]
+"""What it is asked: the name of the answer, which begins with that of the split, and positions there."""
 
 
 @dataclass(frozen=True)
@@ -98,28 +104,50 @@ class Folds:
             for _, ended in done:
                 ended.check()
 
-    def answers(self, test: Images) -> Iterator[Answers]:
-        """What each network says, once all have been trained; what has been asked is not asked again."""
+    def answers(self, test: Images, progress: Progress = lambda _: None) -> Iterator[Answers]:
+        """What each network says, once all have been trained; what has been asked is not asked again.
+
+        Args:
+            test: the test images.
+            progress: is told which share has been answered, of all that all of them are asked.
+        """
         training = self.source.read_training()
+        questions = [self._questions(network, len(training), len(test)) for network in range(self.number)]
+        sizes = [len(each) for each in questions]
         for network, unseen in enumerate(self.parts):
+            before, own = sum(sizes[:network]), sizes[network]
+
+            def tell(share: float, before: int = before, own: int = own) -> None:
+                progress((before + share * own) / sum(sizes))
+
+            # Here, wherever it was trained: the data are here.
+            classifier = Classifier.load(self.run(network), device=environment.device(self.device))
+
+            def ask(question: Question, classifier: Classifier = classifier) -> dict[str, Tensor]:
+                name, indices = question
+                pixels = (training if name.startswith("training") else test).pixels[indices]
+                if name.endswith(".features"):
+                    return {name: explain.embed(classifier, pixels)}
+                return {name: classifier.probabilities(pixels).cpu()}
+
             file = self.path / f"network-{network + 1}.safetensors"
-            if not file.exists():
-                started = time.perf_counter()
-                # Here, wherever it was trained: the data are here.
-                classifier = Classifier.load(self.run(network), device=environment.device(self.device))
-                tensors = {
-                    "training": classifier.probabilities(training.pixels[unseen]).cpu(),
-                    "test": classifier.probabilities(test.pixels).cpu(),
-                }
-                if network == 0:  # one is enough to say what looks alike
-                    tensors["training.features"] = explain.embed(classifier, training.pixels)
-                    tensors["test.features"] = explain.embed(classifier, test.pixels)
-                write_tensors(file, tensors, {"seconds": time.perf_counter() - started})
-            tensors, header = read_tensors(file)
+            tensors, asking = computed(file, [test.fingerprint, ASKED], questions[network], ask, tell)
+            tell(1.0)
             splits = get_args(Split) if network == 0 else ()
             features: dict[Split, Tensor] = {split: tensors[f"{split}.features"] for split in splits}
-            seconds = float(header["seconds"]) + float(self.run(network).result["train_seconds"])
+            seconds = asking + float(self.run(network).result["train_seconds"])
             yield Answers(unseen, tensors["training"], tensors["test"], seconds, features)
+
+    def _questions(self, network: int, training: int, test: int) -> list[Question]:
+        """What a network is asked, batch by batch."""
+        asked = {"training": self.parts[network], "test": np.arange(test)}
+        if network == 0:  # one is enough to say what looks alike
+            asked |= {"training.features": np.arange(training), "test.features": np.arange(test)}
+        return [
+            (name, indices[start : start + ASKED])
+            for name, indices in asked.items()
+            for start in range(0, len(indices), ASKED)
+        ]
 
 
 @dataclass(frozen=True, eq=False)

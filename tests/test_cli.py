@@ -415,7 +415,7 @@ def stop_at(place: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, name, call = {
         "reading": (source.Source, "read_training", 1),
         "checking the test images": (folds.Folds, "train", 1),
-        "asking": (folds.Classifier, "probabilities", 2),
+        "asking": (Classifier, "probabilities", 2),
         "labels": (label_errors, "find", 1),
         "neighbours": (duplicates, "_nearest", 2),
         "comparing": (duplicates._Pictures, "compared", 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -238,6 +239,11 @@ def test_an_ensemble_is_a_model_like_any_other(program: Program, trained: Path, 
     scored = program("evaluate", tmp_path / "both", "--split", "validation", "--json").json
     assert scored["validation"]["accuracy"] == answer.json["validation"]["accuracy"]
     assert scored["recipe"] == "ensemble"
+    page = tmp_path / "both" / "ensemble.html"
+    drawn = page.read_bytes()
+    page.unlink()
+    assert program("report", tmp_path / "both", "--json").json == {"report": str(page)}
+    assert page.read_bytes() == drawn
     assert "together" in program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "again").out
     assert program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "both").code == 2  # is there already
     assert program("ensemble", trained).code == 2
@@ -279,6 +285,18 @@ def test_an_ensemble_teaches_a_network_and_the_same_command_goes_on(
     assert json.loads((tmp_path / "ensembles" / "1" / "result.json").read_text(encoding="utf-8")) == answer.json
     again = program(*words[:-1])
     assert "done before" in again.out
+    said = next(line for line in again.out.splitlines() if "thirtytwo compare" in line)
+    compare = shlex.split(said[said.index("thirtytwo compare") :])
+    found = program(*compare[1:], "--runs", "1", "--json").json
+    trials = [Run.open(Path(found[side]["runs"]) / "0").recipe for side in "ab"]
+    assert [bool(trial.teacher.model) for trial in trials] == [False, True]
+    assert Path(found["b"]["runs"]).name == Path(student["run"]).parent.name  # the same training, to the digest
+    assert found["b"]["validation"] == 0.1
+    page = Path(answer.json["page"])
+    drawn = page.read_text(encoding="utf-8")
+    page.unlink()
+    assert program("report", "ensembles/1").code == 0
+    assert page.read_text(encoding="utf-8") == drawn  # with the student in it
     assert program("train", "--resume", student["run"], "--corrupted", "0", "--json").json["test_opening"]
     assert program(*words, "--out", trained).code == 2  # holds something else
     assert program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "ensembles" / "1").code == 2
@@ -402,6 +420,20 @@ def test_what_an_audit_names_is_left_out(program: Program, tmp_path: Path) -> No
     answer = program("evaluate", "less", "--exclude", "duplicates.csv")
     assert f"without the 1 image named in duplicates.csv: {rest['accuracy']:.2%} on 39 images" in answer.out
     assert f"test accuracy {plain['test']['accuracy']:.2%}" in answer.out
+
+
+def test_what_joins_a_model_in_an_ensemble_does_without_the_same_images(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "issues.csv").write_text("split,index\ntraining,3\ntraining,8\n")
+    words = ["--data", SHAPES, *SMALL, "--epochs", "1", "--corrupted", "0", "--exclude", "issues.csv", "--out", "less"]
+    assert program("train", "classic", *words).code == 0
+    recipe = f"classic epochs=1 {SMALL[1]} {SMALL[5]}"
+    answer = program("ensemble", "less", "--train", "1", "--recipe", recipe, "--distil", recipe, "--json")
+    assert answer.code == 0, answer.err
+    trained, taught = Run.open(answer.json["members"][1]["name"]), Run.open(answer.json["distilled"]["run"])
+    for run in (trained, taught):
+        assert run.environment["data"]["excluded"]["indices"] == [3, 8]
+        assert run.environment["data"]["fingerprint"] == Run.open("less").environment["data"]["fingerprint"]
+    assert program("evaluate", answer.json["out"], "--split", "validation").code == 0
 
 
 def test_a_table_of_other_data_is_refused(program: Program, trained: Path, tmp_path: Path) -> None:

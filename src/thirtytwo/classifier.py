@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from thirtytwo import data, models
+from thirtytwo.data import Exclusion, exclusion
 from thirtytwo.data.loader import Standardise
 from thirtytwo.errors import ModelError, ThirtytwoError
 from thirtytwo.run import Run, read_tensors, write_tensors
@@ -175,6 +176,21 @@ class Classifier:
     def device(self) -> torch.device:
         """Where the network's weights lie."""
         return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+
+    @property
+    def exclusion(self) -> Exclusion:
+        """The training images that it was trained without, though they are among its data's.
+
+        Raises:
+            ModelError: what it says of them is damaged.
+        """
+        try:
+            return exclusion.recalled(self.facts)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"model of {self.facts.get('recipe', self.model.name)}: what it says of images that were left out is "
+                f"damaged ({error!r}); expected what `thirtytwo train --exclude` wrote; copy it again"
+            ) from None
 
     @property
     def fingerprint(self) -> str:
@@ -412,25 +428,57 @@ def unseen_share(models: Sequence[Classifier], names: Sequence[str], fingerprint
     Args:
         models: trained ones.
         names: what messages call them.
-        fingerprint: of the training images, validation part included.
+        fingerprint: of the training images, validation part included, without those that are left out.
 
     Raises:
         ModelError: it is not known which images a model has seen, they held out different ones, or none.
     """
     for model, name in zip(models, names, strict=True):
-        if model.facts.get("fingerprint") != fingerprint or model.facts.get("excluded"):
+        if model.facts.get("fingerprint") != fingerprint:
             raise ModelError(
-                f"{name}: was trained on other images than these, so which of them it has seen is not known; expected "
-                "models of the same training images; leave it out, or name the data with --data"
+                f"{name}: was trained on other images than these{_without(model.exclusion)}, so which of them it has "
+                "seen is not known; expected models of the same training images, with the same ones left out; leave it "
+                "out, name the data with --data, or train with the same --exclude"
             )
     fractions = {float(model.facts.get("validation_fraction", 0.0)) for model in models}
     if len(fractions) != 1 or 0.0 in fractions:
         found = ", ".join(f"{one:.0%}" for one in sorted(fractions))
+        recipe = str(models[0].facts.get("recipe", "RECIPE"))
         raise ModelError(
             f"{', '.join(names)}: held out {found} of the training images; expected the same share, above 0, which "
-            "none of them has seen; train them with --set validation=0.1"
+            f"none of them has seen; train them with it, `thirtytwo train {recipe} --set validation=0.1`, or let "
+            f"`thirtytwo ensemble --train {max(len(models), 2)} --recipe {recipe}` do that"
         )
     return fractions.pop()
+
+
+def shared_exclusion(models: Sequence[Classifier], names: Sequence[str]) -> Exclusion:
+    """The training images that all of some models were trained without, the same for all of them.
+
+    Args:
+        models: trained ones.
+        names: what messages call them.
+
+    Raises:
+        ModelError: they left out different ones.
+    """
+    found = [model.exclusion for model in models] or [Exclusion()]
+    for one, name in zip(found[1:], names[1:], strict=True):
+        if one.indices != found[0].indices:
+            raise ModelError(
+                f"{name}: was trained on its data{_without(one) or ' as they are'}, and {names[0]} on them"
+                f"{_without(found[0]) or ' as they are'}; expected models that leave out the same images; train them "
+                "with the same --exclude, or leave some of them out"
+            )
+    return found[0]
+
+
+def _without(left_out: Exclusion) -> str:
+    """What was left out, in words that follow others; empty if nothing was."""
+    if not left_out.indices:
+        return ""
+    files = ", ".join(Path(file).name for file in left_out.files)
+    return f", without {len(left_out.indices):,} of them" + (f" ({files})" if files else "")
 
 
 def file_of(model: str | Path | Run) -> Path:

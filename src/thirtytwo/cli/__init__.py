@@ -342,13 +342,19 @@ def predict_command(
 
 @app.command("report")
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or the folder of an ensemble.")],
     as_json: Json = False,
 ) -> None:
-    """Write a run's report.html from what the run has stored."""
+    """Write a run's report.html, or an ensemble's ensemble.html, from what the folder has stored."""
     from thirtytwo import Run, report
+    from thirtytwo.classifier import is_ensemble
 
-    page = report.write(Run.open(run))
+    if is_ensemble(run):
+        from thirtytwo.study import Chosen, Student
+
+        page = report.write_ensemble(run, Chosen.recalled(run), Student.recalled(run))
+    else:
+        page = report.write(Run.open(run))
     if as_json:
         _print_json({"report": str(page)})
     else:
@@ -625,7 +631,7 @@ def ensemble_command(
     from thirtytwo.classifier import is_ensemble
     from thirtytwo.data import find
     from thirtytwo.run import Run, write_atomic
-    from thirtytwo.study import Trials, ensemble, repeat, students
+    from thirtytwo.study import Trials, as_seen, ensemble, repeat, students
     from thirtytwo.study import distil as teach
     from thirtytwo.study.distil import check_untaught
 
@@ -651,6 +657,7 @@ def ensemble_command(
     members = [Classifier.load(path, device=environment.device(device)) for path in paths]
     with screen.download() as progress:
         source = find(data or (members[0].facts.get("spec") if members else None), progress=progress).in_memory()
+    source = as_seen(members, list(map(str, paths)), source)  # so that what is trained for them sees the same
     if settings is None:
         screen.warn(source, source.read_training().warnings)
     else:

@@ -300,9 +300,15 @@ class Screen:
         table.add_row("[bold]together[/bold]", f"[bold]{chosen.accuracy:.2%}[/bold]", f"{chosen.loss:.4f}", "")
         self.console.print(table)
         points = 100 * (chosen.accuracy - chosen.best.accuracy)
+        alone = len(chosen.ensemble.members) == 1
+        members = (
+            "it has one member, since no other one makes its loss lower"
+            if alone
+            else f"its members disagree about {chosen.disagreement:.1%}"
+        )
         self.say(
             f"{points:+.2f} points against the best of them, on the {chosen.images:,} images by which the weights were "
-            f"chosen, which flatters; its members disagree about {chosen.disagreement:.1%}"
+            f"chosen, which flatters; {members}"
         )
         if (gain := chosen.gain) is not None:
             low, high = gain.interval
@@ -324,6 +330,8 @@ class Screen:
             f"its answers take {student.work:.0%} of the work, view by view; {duration(trial.seconds)} of training"
             f"{'' if trial.new else ', done before'}"
         )
+        if comparison := student.comparison(chosen):
+            self.say(f"Whether it is better than the same recipe untaught, with other seeds: {comparison}")
         self.say(f"The test set, once, and a report: thirtytwo train --resume {shlex.quote(str(trial.run.path))}")
 
     def audit_begins(self, source: Source, recipe: str, networks: int, folder: Path) -> None:

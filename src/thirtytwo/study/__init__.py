@@ -3,7 +3,7 @@
 from thirtytwo.study.audit import audit
 from thirtytwo.study.compare import Comparison, Pair, compare
 from thirtytwo.study.distil import Student, distil, students
-from thirtytwo.study.ensemble import Addition, Chosen, Gain, Member, ensemble
+from thirtytwo.study.ensemble import Addition, Chosen, Gain, Member, as_seen, ensemble
 from thirtytwo.study.findings import Audit, LabelIssue, OddImage, Overview
 from thirtytwo.study.pool import Local, OnRay, Pool, Watcher
 from thirtytwo.study.spread import Spread
@@ -33,6 +33,7 @@ __all__ = [
     "Tuned",
     "TuningTrial",
     "Watcher",
+    "as_seen",
     "audit",
     "compare",
     "distil",

@@ -227,7 +227,7 @@ def test_without_optuna_tune_says_how_to_get_it(program: Program, monkeypatch: p
     monkeypatch.setitem(sys.modules, "optuna", None)
     answer = program("tune", "classic", "--data", SHAPES)
     assert answer.code == 2
-    assert "pip install 'thirtytwo[tune]'" in answer.err
+    assert "pip install -c constraints.txt '.[tune]'" in answer.err
 
 
 def test_an_ensemble_is_a_model_like_any_other(program: Program, trained: Path, tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_without_ray_a_study_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     answer = program(command, *words, "--ray", "auto")
     assert answer.code == 2
-    assert "pip install 'thirtytwo[cluster]'" in answer.err
+    assert "pip install -c constraints.txt '.[cluster]'" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_without_cleanlab_audit_says_how_to_get_it_before_anything_is_trained(
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
     answer = program("audit", "shapes:training=120,test=40")
     assert answer.code == 2
-    assert "pip install 'thirtytwo[audit]'" in answer.err
+    assert "pip install -c constraints.txt '.[audit]'" in answer.err
     assert not Path("audits").exists()
 
 

@@ -25,7 +25,7 @@ from thirtytwo.data import Exclusion, exclusion
 from thirtytwo.data.loader import Standardise
 from thirtytwo.errors import ModelError, ThirtytwoError
 from thirtytwo.run import Run, read_tensors, write_tensors
-from thirtytwo.settings import AnyModel, CustomModel, Pixels, Settings, Views
+from thirtytwo.settings import AnyModel, CustomModel, Pixels, Settings, TimmModel, Views
 
 FORMAT = 1
 """Version of the model file's header."""
@@ -566,14 +566,17 @@ def _rebuild(header: _Header, tensors: Mapping[str, Tensor], path: Path) -> nn.M
             "file; expected Classifier.load(model, network=module) with such a module"
         )
     try:
-        # First without memory: a damaged header can describe a network larger than any machine.
-        with torch.device("meta"):
-            sketch = models.build(header.model, len(header.classes), header.size)
-        sketched, stored = (
-            {name: tuple(tensor.shape) for name, tensor in state.items()} for state in (sketch.state_dict(), tensors)
-        )
-        if different := sorted({name for name, _ in sketched.items() ^ stored.items()}):
-            raise _mismatch(path, header, ", ".join(different[:3]))
+        # First without memory: a damaged header can describe a network larger than any machine. timm's are known by
+        # their names and no larger than they are; while some are built, numbers are computed, which takes memory.
+        if not isinstance(header.model, TimmModel):
+            with torch.device("meta"):
+                sketch = models.build(header.model, len(header.classes), header.size)
+            sketched, stored = (
+                {name: tuple(tensor.shape) for name, tensor in state.items()}
+                for state in (sketch.state_dict(), tensors)
+            )
+            if different := sorted({name for name, _ in sketched.items() ^ stored.items()}):
+                raise _mismatch(path, header, ", ".join(different[:3]))
         with torch.random.fork_rng():  # fresh weights are about to be replaced; the caller's draws are not
             return models.build(header.model, len(header.classes), header.size)
     except ModelError:

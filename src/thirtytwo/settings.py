@@ -203,7 +203,8 @@ class Adam(Settings):
     epsilon: Positive = 1e-8
     """Added to the denominator, in units of a gradient."""
     weight_decay: NotNegative = 0.0
-    """Share of each weight removed per step, times the learning rate; norms and biases are left alone."""
+    """Share of each weight removed per step, times the learning rate; norms, biases, and what a network's
+    `no_weight_decay` names, are left alone."""
 
 
 class Sgd(Settings):
@@ -218,7 +219,8 @@ class Sgd(Settings):
     nesterov: bool = True
     """Look ahead along the momentum before taking the gradient; needs momentum."""
     weight_decay: NotNegative = 0.0
-    """This share of each weight is added to its gradient; norms and biases are left alone."""
+    """This share of each weight is added to its gradient; norms, biases, and what a network's `no_weight_decay` names,
+    are left alone."""
 
 
 class Muon(Settings):

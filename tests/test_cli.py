@@ -8,7 +8,8 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from thirtytwo.classifier import Classifier
 from thirtytwo.cli import main
 from thirtytwo.data import find
 from thirtytwo.run import Run
+from thirtytwo.study import Local, Watcher
+from thirtytwo.study.task import Ended, Task
 
 SHAPES = "shapes:training=150,test=40"
 SMALL = ("--set", "batch_size=32", "--set", "model.stages=[[4], [8]]", "--set", "model.hidden_units=8")
@@ -82,6 +85,30 @@ def test_train_prints_the_network_the_epochs_and_the_result(program: Program) ->
     assert f"Report: {run.path}/report.html" in answer.out
     assert run.environment["seed"] == 3
     assert "\x1b" not in answer.out  # plain lines where the output is no terminal
+
+
+def test_a_restart_by_torchrun_is_told_how_to_go_on(
+    program: Program, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", "classic", "--data", SHAPES, "--out", trained]
+    assert f"`thirtytwo train --resume {trained}` goes on" in program(*words).err
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    answer = program(*words)
+    assert answer.code == 2
+    assert f"`torchrun … -m thirtytwo train --resume {trained}` goes on" in answer.err
+
+
+def test_a_training_that_ends_while_the_rate_still_rises_is_told(program: Program) -> None:
+    rises = ["--set", "schedule.name=cosine", "--set", "schedule.warmup_epochs=2"]
+    said = "schedule.warmup_epochs is 2, of 2 epochs: the rate rises to the end and never falls"
+    words = ["--data", SHAPES, *SMALL, *rises]
+    answer = program("train", "classic", "--epochs", "2", "--corrupted", "0", "--json", *words)
+    assert answer.code == 0, answer.err
+    assert answer.err.count(said) == 1
+    assert "--set schedule.warmup_epochs=0.4 would" in answer.err
+    assert program("repeat", "classic", "--set", "epochs=2", "--runs", "1", *words).out.count(said) == 1
+    assert said not in program("train", "classic", "--epochs", "3", "--corrupted", "0", *words).out
 
 
 def test_without_a_recipe_the_default_is_trained(program: Program) -> None:
@@ -357,6 +384,46 @@ def test_without_ray_a_study_says_how_to_get_it(
     answer = program(command, *words, "--ray", "auto")
     assert answer.code == 2
     assert "pip install -c constraints.txt '.[cluster]'" in answer.err
+
+
+class Elsewhere(Local):
+    """A cluster whose machines have a device that is not here; it computes with what is."""
+
+    room = 1
+
+    def __init__(self, address: str, *, device: str, gpu_share: float, watcher: Watcher) -> None:
+        super().__init__(watcher)
+
+    def __enter__(self) -> Elsewhere:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, tasks: Iterable[Task], judge: Any = None) -> Generator[tuple[Task, Ended]]:
+        yield from super().run((replace(task, device="cpu") for task in tasks), judge)
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*("cpu" if argument == "cuda" else argument for argument in arguments))
+
+
+def test_who_lets_a_cluster_train_on_gpus_need_not_have_one(
+    program: Program, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("thirtytwo.study.OnRay", Elsewhere)
+    monkeypatch.setattr("thirtytwo.study.pool.imported", lambda: None)
+    cluster = ["--device", "cuda", "--ray", "auto", "--json"]
+    small = f"epochs=1 {SMALL[1]} {SMALL[3].replace(' ', '')} {SMALL[5]}"
+    words = ["--train", "1", "--recipe", f"classic {small}", "--data", SHAPES]
+    answer = program("ensemble", trained, *words, *cluster)
+    assert answer.code == 0, answer.err
+    assert program("ensemble", trained, *words, *cluster[:2]).code == 2  # without a cluster, it is this machine's
+    audit = ["audit", "shapes:training=120,test=40", "--networks", "2", "--recipe", f"classic {small}"]
+    answer = program(*audit, *cluster)
+    assert answer.code == 0, answer.err
+    assert program("ensemble", trained, *words, "--ray", "auto", "--device", "tpu").code == 2
 
 
 @pytest.mark.parametrize(

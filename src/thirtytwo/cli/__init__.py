@@ -42,6 +42,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="A run folder, that of an ensemble, a model file, or pretrained: the model in the package, for CIFAR-10.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 DataOption = Annotated[
     str | None,
@@ -182,6 +189,7 @@ def train_command(
                 "leave that out, or start a new run"
             )
     from thirtytwo import recipe as recipes
+    from thirtytwo.cli import launch
 
     settings = None
     if resume is None:
@@ -190,11 +198,12 @@ def train_command(
         words = [*(overrides or []), *([f"epochs={epochs}"] if epochs is not None else [])]
         settings = recipes.load(recipe or recipes.DEFAULT, words)
         if out is not None and (out / "environment.json").exists():  # said before anything is downloaded or computed
+            # Started by others, this may be a restart of theirs, with the words of the start (torchrun --max-restarts).
+            started_by = "torchrun … -m " if launch.is_launched() else ""
             raise RunError(
-                f"{out}: holds a run already; `thirtytwo train --resume {out}` goes on with it, or choose another --out"
+                f"{out}: holds a run already; `{started_by}thirtytwo train --resume {out}` goes on with it, or choose "
+                "another --out"
             )
-
-    from thirtytwo.cli import launch
 
     if launch.is_launched():
         launch.hold_lifeline()
@@ -243,7 +252,7 @@ def train_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model file.")],
+    model: ModelArgument,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="SPEC", help="Other data than the model was trained on; see `train`."),
@@ -296,7 +305,7 @@ def evaluate_command(
 
 @app.command("predict")
 def predict_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model file.")],
+    model: ModelArgument,
     images: Annotated[
         list[Path],
         typer.Argument(
@@ -654,7 +663,9 @@ def ensemble_command(
     if pupil is not None:
         check_untaught(pupil)
     screen = _screen(as_json)
-    members = [Classifier.load(path, device=environment.device(device)) for path in paths]
+    # A cluster trains on what is asked for; who asks the models, here, need not have it.
+    here = environment.device(device) if ray is None else environment.device_here(device)
+    members = [Classifier.load(path, device=here) for path in paths]
     with screen.download() as progress:
         source = find(data or (members[0].facts.get("spec") if members else None), progress=progress).in_memory()
     source = as_seen(members, list(map(str, paths)), source)  # so that what is trained for them sees the same
@@ -669,7 +680,7 @@ def ensemble_command(
                 screen.trial(trial)
         # In the order of the seeds, in whichever they ended: ties between models are decided by it.
         trained = [trials.run(seed).path for seed in seeds if trials.is_finished(seed)]
-        members += [Classifier.load(path, device=environment.device(device)) for path in trained]
+        members += [Classifier.load(path, device=here) for path in trained]
         paths += trained
         if len(paths) < 2:
             raise Diverged(f"{train - len(trained)} of {train} trainings diverged; expected two models at least")

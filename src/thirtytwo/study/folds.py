@@ -106,7 +106,7 @@ class Folds:
             if not file.exists():
                 started = time.perf_counter()
                 # Here, wherever it was trained: the data are here.
-                classifier = Classifier.load(self.run(network), device=environment.device(self.device))
+                classifier = Classifier.load(self.run(network), device=environment.device_here(self.device))
                 tensors = {
                     "training": classifier.probabilities(training.pixels[unseen]).cpu(),
                     "test": classifier.probabilities(test.pixels).cpu(),

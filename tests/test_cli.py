@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from thirtytwo.classifier import Classifier
 from thirtytwo.cli import main
 from thirtytwo.data import find
 from thirtytwo.run import Run
+from thirtytwo.study import Local, Watcher
+from thirtytwo.study.task import Ended, Task
 
 SHAPES = "shapes:training=150,test=40"
 SMALL = ("--set", "batch_size=32", "--set", "model.stages=[[4], [8]]", "--set", "model.hidden_units=8")
@@ -81,6 +85,30 @@ def test_train_prints_the_network_the_epochs_and_the_result(program: Program) ->
     assert f"Report: {run.path}/report.html" in answer.out
     assert run.environment["seed"] == 3
     assert "\x1b" not in answer.out  # plain lines where the output is no terminal
+
+
+def test_a_restart_by_torchrun_is_told_how_to_go_on(
+    program: Program, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", "classic", "--data", SHAPES, "--out", trained]
+    assert f"`thirtytwo train --resume {trained}` goes on" in program(*words).err
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    answer = program(*words)
+    assert answer.code == 2
+    assert f"`torchrun … -m thirtytwo train --resume {trained}` goes on" in answer.err
+
+
+def test_a_training_that_ends_while_the_rate_still_rises_is_told(program: Program) -> None:
+    rises = ["--set", "schedule.name=cosine", "--set", "schedule.warmup_epochs=2"]
+    said = "schedule.warmup_epochs is 2, of 2 epochs: the rate rises to the end and never falls"
+    words = ["--data", SHAPES, *SMALL, *rises]
+    answer = program("train", "classic", "--epochs", "2", "--corrupted", "0", "--json", *words)
+    assert answer.code == 0, answer.err
+    assert answer.err.count(said) == 1
+    assert "--set schedule.warmup_epochs=0.4 would" in answer.err
+    assert program("repeat", "classic", "--set", "epochs=2", "--runs", "1", *words).out.count(said) == 1
+    assert said not in program("train", "classic", "--epochs", "3", "--corrupted", "0", *words).out
 
 
 def test_without_a_recipe_the_default_is_trained(program: Program) -> None:
@@ -247,7 +275,7 @@ def test_without_optuna_tune_says_how_to_get_it(program: Program, monkeypatch: p
     monkeypatch.setitem(sys.modules, "optuna", None)
     answer = program("tune", "classic", "--data", SHAPES)
     assert answer.code == 2
-    assert "pip install 'thirtytwo[tune]'" in answer.err
+    assert "pip install -c constraints.txt '.[tune]'" in answer.err
 
 
 def test_an_ensemble_is_a_model_like_any_other(program: Program, trained: Path, tmp_path: Path) -> None:
@@ -259,6 +287,11 @@ def test_an_ensemble_is_a_model_like_any_other(program: Program, trained: Path, 
     scored = program("evaluate", tmp_path / "both", "--split", "validation", "--json").json
     assert scored["validation"]["accuracy"] == answer.json["validation"]["accuracy"]
     assert scored["recipe"] == "ensemble"
+    page = tmp_path / "both" / "ensemble.html"
+    drawn = page.read_bytes()
+    page.unlink()
+    assert program("report", tmp_path / "both", "--json").json == {"report": str(page)}
+    assert page.read_bytes() == drawn
     assert "together" in program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "again").out
     assert program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "both").code == 2  # is there already
     assert program("ensemble", trained).code == 2
@@ -300,6 +333,18 @@ def test_an_ensemble_teaches_a_network_and_the_same_command_goes_on(
     assert json.loads((tmp_path / "ensembles" / "1" / "result.json").read_text(encoding="utf-8")) == answer.json
     again = program(*words[:-1])
     assert "done before" in again.out
+    said = next(line for line in again.out.splitlines() if "thirtytwo compare" in line)
+    compare = shlex.split(said[said.index("thirtytwo compare") :])
+    found = program(*compare[1:], "--runs", "1", "--json").json
+    trials = [Run.open(Path(found[side]["runs"]) / "0").recipe for side in "ab"]
+    assert [bool(trial.teacher.model) for trial in trials] == [False, True]
+    assert Path(found["b"]["runs"]).name == Path(student["run"]).parent.name  # the same training, to the digest
+    assert found["b"]["validation"] == 0.1
+    page = Path(answer.json["page"])
+    drawn = page.read_text(encoding="utf-8")
+    page.unlink()
+    assert program("report", "ensembles/1").code == 0
+    assert page.read_text(encoding="utf-8") == drawn  # with the student in it
     assert program("train", "--resume", student["run"], "--corrupted", "0", "--json").json["test_opening"]
     assert program(*words, "--out", trained).code == 2  # holds something else
     assert program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "ensembles" / "1").code == 2
@@ -359,7 +404,47 @@ def test_without_ray_a_study_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     answer = program(command, *words, "--ray", "auto")
     assert answer.code == 2
-    assert "pip install 'thirtytwo[cluster]'" in answer.err
+    assert "pip install -c constraints.txt '.[cluster]'" in answer.err
+
+
+class Elsewhere(Local):
+    """A cluster whose machines have a device that is not here; it computes with what is."""
+
+    room = 1
+
+    def __init__(self, address: str, *, device: str, gpu_share: float, watcher: Watcher) -> None:
+        super().__init__(watcher)
+
+    def __enter__(self) -> Elsewhere:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, tasks: Iterable[Task], judge: Any = None) -> Generator[tuple[Task, Ended]]:
+        yield from super().run((replace(task, device="cpu") for task in tasks), judge)
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*("cpu" if argument == "cuda" else argument for argument in arguments))
+
+
+def test_who_lets_a_cluster_train_on_gpus_need_not_have_one(
+    program: Program, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("thirtytwo.study.OnRay", Elsewhere)
+    monkeypatch.setattr("thirtytwo.study.pool.imported", lambda: None)
+    cluster = ["--device", "cuda", "--ray", "auto", "--json"]
+    small = f"epochs=1 {SMALL[1]} {SMALL[3].replace(' ', '')} {SMALL[5]}"
+    words = ["--train", "1", "--recipe", f"classic {small}", "--data", SHAPES]
+    answer = program("ensemble", trained, *words, *cluster)
+    assert answer.code == 0, answer.err
+    assert program("ensemble", trained, *words, *cluster[:2]).code == 2  # without a cluster, it is this machine's
+    audit = ["audit", "shapes:training=120,test=40", "--networks", "2", "--recipe", f"classic {small}"]
+    answer = program(*audit, *cluster)
+    assert answer.code == 0, answer.err
+    assert program("ensemble", trained, *words, "--ray", "auto", "--device", "tpu").code == 2
 
 
 @pytest.mark.parametrize(
@@ -532,6 +617,20 @@ def test_what_an_audit_names_is_left_out(program: Program, tmp_path: Path) -> No
     assert f"test accuracy {plain['test']['accuracy']:.2%}" in answer.out
 
 
+def test_what_joins_a_model_in_an_ensemble_does_without_the_same_images(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "issues.csv").write_text("split,index\ntraining,3\ntraining,8\n")
+    words = ["--data", SHAPES, *SMALL, "--epochs", "1", "--corrupted", "0", "--exclude", "issues.csv", "--out", "less"]
+    assert program("train", "classic", *words).code == 0
+    recipe = f"classic epochs=1 {SMALL[1]} {SMALL[5]}"
+    answer = program("ensemble", "less", "--train", "1", "--recipe", recipe, "--distil", recipe, "--json")
+    assert answer.code == 0, answer.err
+    trained, taught = Run.open(answer.json["members"][1]["name"]), Run.open(answer.json["distilled"]["run"])
+    for run in (trained, taught):
+        assert run.environment["data"]["excluded"]["indices"] == [3, 8]
+        assert run.environment["data"]["fingerprint"] == Run.open("less").environment["data"]["fingerprint"]
+    assert program("evaluate", answer.json["out"], "--split", "validation").code == 0
+
+
 def test_a_table_of_other_data_is_refused(program: Program, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "issues.csv").write_text("split,index\ntraining,150\n")
     for words in (["train", "classic", "--data", SHAPES, *SMALL], ["evaluate", trained]):
@@ -550,7 +649,7 @@ def test_without_cleanlab_audit_says_how_to_get_it_before_anything_is_trained(
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
     answer = program("audit", "shapes:training=120,test=40")
     assert answer.code == 2
-    assert "pip install 'thirtytwo[audit]'" in answer.err
+    assert "pip install -c constraints.txt '.[audit]'" in answer.err
     assert not Path("audits").exists()
 
 

@@ -9,14 +9,15 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import nbformat
 import numpy as np
 import pytest
-from docs import generate
+from docs import augmentations, generate
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -24,6 +25,7 @@ from thirtytwo import planner
 from thirtytwo import recipe as recipes
 from thirtytwo.cli import compare_command
 from thirtytwo.run import Run
+from thirtytwo.settings import Augmentation
 from thirtytwo.study import Comparison, Pair, Trial
 
 ROOT = Path(__file__).parent.parent
@@ -158,6 +160,14 @@ def test_an_environment_is_made_anew_if_and_only_if_it_does_not_work(tmp_path: P
 # What is written -----------------------------------------------------------------------------------------------------
 
 
+def test_every_training_that_the_guide_names_is_a_recipe() -> None:
+    lines = re.findall(r"^    thirtytwo train ([a-z].*?)(?: +#.*)?$", text_of("docs/guide.md"), re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        name, *words = shlex.split(line)
+        recipes.load(name, [value for option, value in pairwise(words) if option == "--set"])
+
+
 def test_generated_documentation_is_up_to_date() -> None:
     done = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -261,6 +271,16 @@ def test_what_was_not_measured_says_what_there_is_to_compute(monkeypatch: pytest
     for row in rows:
         assert re.search(r"\| not yet measured \| \| \| \| [\d,]{6,} \| [\d,]{2,} × 10¹² \| \| \|$", row), row
     assert "| `classic` | CPU or GPU |" in "\n".join(rows)
+
+
+def test_the_picture_of_augmentations_shows_each_of_them() -> None:
+    shown = [kind for kind in augmentations.KINDS.values() if kind != Augmentation()]
+    assert len(shown) == len(augmentations.KINDS) - 1  # and the picture as it is
+    assert set().union(*(kind.model_fields_set for kind in shown)) == Augmentation.model_fields.keys()
+    policies = set(get_args(Augmentation.model_fields["policy"].annotation))
+    assert {kind.policy for kind in augmentations.KINDS.values()} == policies
+    with Image.open(ROOT / "docs" / "augmentations.png") as picture:  # made again since the last one came
+        assert picture.height == augmentations.GAP + len(augmentations.KINDS) * (augmentations.SIDE + augmentations.GAP)
 
 
 def test_every_recipe_stands_among_the_networks_with_its_source() -> None:

@@ -59,6 +59,8 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
 def test_naming_another_kind_starts_its_section_from_defaults() -> None:
     changed = recipes.load("classic", ["schedule.name=cosine", "schedule.warmup_epochs=2", "optimizer.name='sgd'"])
     assert changed.schedule == Cosine(warmup_epochs=2.0)
+    assert changed.warmup_epochs == 2.0
+    assert recipes.load("classic", ["epochs=10"]).warmup_epochs == 1.5  # one_cycle's is a share
     assert changed.optimizer == Sgd()
 
 

@@ -287,6 +287,14 @@ def test_a_teacher_that_may_have_seen_validation_images_is_refused(
     with pytest.raises(ModelError, match="held out 20% of the training images, expected 40%"):
         train(taught(small("validation=0.4"), teacher), source(small_images))
     fewer = small_images.take(np.arange(100))
+    table = tmp_path / "table.csv"
+    table.write_text("split,index\ntraining,3\n")
+    train(small("epochs=1"), source(small_images), out="less", exclude=table).finish()
+    with pytest.raises(ModelError, match=r"than these, without 1 of them \(table\.csv\).*with the same --exclude"):
+        train(taught(small(), tmp_path / "less"), source(small_images))
+    with pytest.raises(ModelError, match="with the same --exclude"):
+        train(taught(small(), teacher), source(small_images), exclude=table)
+    train(taught(small("epochs=1"), tmp_path / "less"), source(small_images), out="taught", exclude=table).finish()
     with pytest.raises(ModelError, match="was trained on other images than these"):
         train(taught(small(), teacher), source(fewer))
     for place in (tmp_path / "all", teacher):  # there is nothing to be known

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from thirtytwo import data, models
+from thirtytwo.data import Exclusion, exclusion
 from thirtytwo.data.loader import Standardise
 from thirtytwo.errors import ModelError, ThirtytwoError
 from thirtytwo.run import Run, read_tensors, write_tensors
-from thirtytwo.settings import AnyModel, CustomModel, Pixels, Settings, Views
+from thirtytwo.settings import AnyModel, CustomModel, Pixels, Settings, TimmModel, Views
 
 FORMAT = 1
 """Version of the model file's header."""
@@ -175,6 +176,21 @@ class Classifier:
     def device(self) -> torch.device:
         """Where the network's weights lie."""
         return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+
+    @property
+    def exclusion(self) -> Exclusion:
+        """The training images that it was trained without, though they are among its data's.
+
+        Raises:
+            ModelError: what it says of them is damaged.
+        """
+        try:
+            return exclusion.recalled(self.facts)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"model of {self.facts.get('recipe', self.model.name)}: what it says of images that were left out is "
+                f"damaged ({error!r}); expected what `thirtytwo train --exclude` wrote; copy it again"
+            ) from None
 
     @property
     def fingerprint(self) -> str:
@@ -412,25 +428,57 @@ def unseen_share(models: Sequence[Classifier], names: Sequence[str], fingerprint
     Args:
         models: trained ones.
         names: what messages call them.
-        fingerprint: of the training images, validation part included.
+        fingerprint: of the training images, validation part included, without those that are left out.
 
     Raises:
         ModelError: it is not known which images a model has seen, they held out different ones, or none.
     """
     for model, name in zip(models, names, strict=True):
-        if model.facts.get("fingerprint") != fingerprint or model.facts.get("excluded"):
+        if model.facts.get("fingerprint") != fingerprint:
             raise ModelError(
-                f"{name}: was trained on other images than these, so which of them it has seen is not known; expected "
-                "models of the same training images; leave it out, or name the data with --data"
+                f"{name}: was trained on other images than these{_without(model.exclusion)}, so which of them it has "
+                "seen is not known; expected models of the same training images, with the same ones left out; leave it "
+                "out, name the data with --data, or train with the same --exclude"
             )
     fractions = {float(model.facts.get("validation_fraction", 0.0)) for model in models}
     if len(fractions) != 1 or 0.0 in fractions:
         found = ", ".join(f"{one:.0%}" for one in sorted(fractions))
+        recipe = str(models[0].facts.get("recipe", "RECIPE"))
         raise ModelError(
             f"{', '.join(names)}: held out {found} of the training images; expected the same share, above 0, which "
-            "none of them has seen; train them with --set validation=0.1"
+            f"none of them has seen; train them with it, `thirtytwo train {recipe} --set validation=0.1`, or let "
+            f"`thirtytwo ensemble --train {max(len(models), 2)} --recipe {recipe}` do that"
         )
     return fractions.pop()
+
+
+def shared_exclusion(models: Sequence[Classifier], names: Sequence[str]) -> Exclusion:
+    """The training images that all of some models were trained without, the same for all of them.
+
+    Args:
+        models: trained ones.
+        names: what messages call them.
+
+    Raises:
+        ModelError: they left out different ones.
+    """
+    found = [model.exclusion for model in models] or [Exclusion()]
+    for one, name in zip(found[1:], names[1:], strict=True):
+        if one.indices != found[0].indices:
+            raise ModelError(
+                f"{name}: was trained on its data{_without(one) or ' as they are'}, and {names[0]} on them"
+                f"{_without(found[0]) or ' as they are'}; expected models that leave out the same images; train them "
+                "with the same --exclude, or leave some of them out"
+            )
+    return found[0]
+
+
+def _without(left_out: Exclusion) -> str:
+    """What was left out, in words that follow others; empty if nothing was."""
+    if not left_out.indices:
+        return ""
+    files = ", ".join(Path(file).name for file in left_out.files)
+    return f", without {len(left_out.indices):,} of them" + (f" ({files})" if files else "")
 
 
 def file_of(model: str | Path | Run) -> Path:
@@ -518,14 +566,17 @@ def _rebuild(header: _Header, tensors: Mapping[str, Tensor], path: Path) -> nn.M
             "file; expected Classifier.load(model, network=module) with such a module"
         )
     try:
-        # First without memory: a damaged header can describe a network larger than any machine.
-        with torch.device("meta"):
-            sketch = models.build(header.model, len(header.classes), header.size)
-        sketched, stored = (
-            {name: tuple(tensor.shape) for name, tensor in state.items()} for state in (sketch.state_dict(), tensors)
-        )
-        if different := sorted({name for name, _ in sketched.items() ^ stored.items()}):
-            raise _mismatch(path, header, ", ".join(different[:3]))
+        # First without memory: a damaged header can describe a network larger than any machine. timm's are known by
+        # their names and no larger than they are; while some are built, numbers are computed, which takes memory.
+        if not isinstance(header.model, TimmModel):
+            with torch.device("meta"):
+                sketch = models.build(header.model, len(header.classes), header.size)
+            sketched, stored = (
+                {name: tuple(tensor.shape) for name, tensor in state.items()}
+                for state in (sketch.state_dict(), tensors)
+            )
+            if different := sorted({name for name, _ in sketched.items() ^ stored.items()}):
+                raise _mismatch(path, header, ", ".join(different[:3]))
         with torch.random.fork_rng():  # fresh weights are about to be replaced; the caller's draws are not
             return models.build(header.model, len(header.classes), header.size)
     except ModelError:

@@ -55,6 +55,23 @@ def device(name: str = "auto") -> torch.device:
     return chosen
 
 
+def device_here(name: str) -> torch.device:
+    """The device for what is done here while a cluster trains: that which it is to train on, or else what there is.
+
+    Args:
+        name: as for `device`.
+
+    Raises:
+        DeviceError: no machine has such a device.
+    """
+    try:
+        return device(name)
+    except DeviceError:
+        if name.partition(":")[0] != "cuda":
+            raise
+        return device()
+
+
 def is_queue(chosen: torch.device) -> bool:
     """Whether a device works off what it is given later, so that asking it for a number means to wait for it."""
     return chosen.type == "cuda"

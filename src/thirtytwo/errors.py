@@ -94,8 +94,8 @@ class MissingExtra(InputError):
             where: what else has to be said of installing it.
         """
         return cls(
-            f"{need}, which cannot be imported ({error}); expected the extra `{extra}`; "
-            f"pip install 'thirtytwo[{extra}]' installs it{where}"
+            f"{need}, which cannot be imported ({error}); expected the extra `{extra}`; in the checkout, "
+            f"pip install -c constraints.txt '.[{extra}]' installs it{where}"
         )
 
 

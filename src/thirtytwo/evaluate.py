@@ -124,8 +124,8 @@ def evaluate(
     source = data if isinstance(data, Source) else find(data or classifier.facts.get("spec"))
     if split == "test":
         source = source.without(Exclusion())
-    elif "excluded" in classifier.facts:
-        source = source.without(exclusion.recalled(classifier.facts))
+    elif left_out := classifier.exclusion:
+        source = source.without(left_out)
     # Whether model and tables fit is asked of the training images: a test set is not opened in vain.
     training = source.read_training()
     _fits(classifier, training)

@@ -41,6 +41,7 @@ from thirtytwo.settings import (
     Lookahead,
     Loss,
     NotNegative,
+    OneCycle,
     Pixels,
     Range,
     Selection,
@@ -220,6 +221,13 @@ class Recipe(Settings):
             batch_size = min(batch_size, max(trained // settings.minimum_steps, SMALLEST_BATCH))
         done = settings.model_copy(update={"exponent": 0.0, "minimum_steps": 1})
         return self.model_copy(update={"epochs": epochs, "batch_size": batch_size, "fewer_images": done})
+
+    @property
+    def warmup_epochs(self) -> float:
+        """Epochs over which the learning rate rises; as many as `epochs`, and training ends while it still does."""
+        if isinstance(self.schedule, OneCycle):
+            return self.schedule.warmup_fraction * self.epochs
+        return self.schedule.warmup_epochs
 
     def image_size(self, epoch: int, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in pixels that training images of this size have in an epoch, counted from 0.

@@ -271,6 +271,34 @@ def test_the_commands_of_the_page_work(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert len(list(Path("runs/study").glob("*/0/result.json"))) == 2  # the second one has found the first one's
 
 
+def test_the_ensemble_of_the_page_finds_the_networks_of_the_step_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On less, from a checkout, with a recipe that trains as long as it takes to load it."""
+    Path("docs").symlink_to(REPOSITORY / "docs")
+    recipe = f"{PLACE / LAST}.toml"
+    small = "epochs=1 model.kernels=torch model.widths=[16,16,16]"
+
+    def call(*words: str) -> Any:
+        less = [word.replace(improving.DATA, "shapes:training=60,test=20") for word in words]
+        less = [f"{word} {small}" if word == recipe else word for word in less]
+        monkeypatch.setattr("sys.argv", [*less, "--json"])
+        try:
+            program()
+        except SystemExit as leaving:
+            assert not leaving.code
+        return json.loads(capsys.readouterr().out)
+
+    study = call("thirtytwo", "repeat", recipe, "--data", improving.DATA, "--runs", str(improving.MEMBERS))
+    (words,) = commands(section(ENSEMBLE))
+    found = call(*words)
+    assert [member["name"] for member in found["members"]] == [f"{study['runs']}/{seed}" for seed in study["seeds"]]
+    assert len(list(Path("runs/study").iterdir())) == 1
+    (taught,) = commands(section(TAUGHT))
+    assert taught == [*words, "--distil", recipe]
+    assert call(*taught)["distilled"]["recipe"] == LAST
+
+
 def test_a_gain_comes_with_its_interval_machine_and_commit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "measured", lambda: ())
     assert generate.improving_table() == "Not yet measured."

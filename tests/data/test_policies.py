@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from thirtytwo.data import policies
 from thirtytwo.data.augment import Augment
 from thirtytwo.data.loader import seeded
 from thirtytwo.data.policies import (
     GEOMETRIC,
     OPERATIONS,
+    OTHER_THAN_CORRUPTIONS,
     PHOTOMETRIC,
     AugMix,
     Limits,
@@ -128,6 +130,28 @@ def test_a_turn_by_ninety_degrees_is_a_turn_by_ninety_degrees() -> None:
     assert torch.allclose(turned, square.rot90(1, (2, 3)), atol=1e-5) or torch.allclose(
         turned, square.rot90(-1, (2, 3)), atol=1e-5
     )
+
+
+def test_augmix_leaves_out_what_robustness_is_measured_by(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+    change = policies.changed_by
+
+    def look(images: Tensor, which: Tensor, amounts: Tensor, limits: Limits) -> Tensor:
+        seen.update(OPERATIONS[number] for number in which.tolist())
+        return change(images, which, amounts, limits)
+
+    monkeypatch.setattr(policies, "changed_by", look)
+    for seed in range(10):
+        AugMix()(images, numbers(AugMix(), images, seed))
+    assert seen - {"identity"} == set(OPERATIONS) - {"identity", "brightness", "colour", "contrast", "sharpness"}
+
+
+def test_each_of_some_operations_is_drawn_as_often() -> None:
+    draws = torch.rand((2, 9_000), generator=seeded(0))
+    which, _ = drawn(draws[0], draws[1], torch.ones(9_000), OTHER_THAN_CORRUPTIONS)
+    counts = torch.bincount(which, minlength=len(OPERATIONS))
+    assert {place for place, count in enumerate(counts.tolist()) if count} == set(OTHER_THAN_CORRUPTIONS)
+    assert counts[list(OTHER_THAN_CORRUPTIONS)].min() > 850
 
 
 def test_an_augmix_picture_lies_between_the_image_and_its_chains(images: Tensor) -> None:

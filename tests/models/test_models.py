@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
-from thirtytwo import models
-from thirtytwo.errors import MissingExtra, RecipeError
+from thirtytwo import Classifier, models, train
+from thirtytwo import recipe as recipes
+from thirtytwo.errors import MissingExtra, ModelError, RecipeError
 from thirtytwo.models.speed import SpeedNet
 from thirtytwo.settings import AnyModel, ClassicModel, CustomModel, SpeedModel, TimmModel
 
@@ -133,8 +135,51 @@ def test_the_speed_network_takes_images_of_other_sizes() -> None:
 
 def test_where_timm_cannot_be_imported_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'thirtytwo\[timm\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"pip install -c constraints\.txt '\.\[timm\]' .*whl/cpu for the one for CPUs"
+    ):
         models.build(TimmModel(), 10)
+
+
+class Assertive(nn.Module):
+    """As vision transformers of timm: numbers are computed while it is built, and it asserts its images' size."""
+
+    def __init__(self, classes: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        rates = [number.item() for number in torch.linspace(0, 0.1, 3)]
+        self.size, self.drop, self.head = size, nn.Dropout(rates[-1]), nn.Linear(3 * size[0] * size[1], classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        torch._assert(images.shape[2:] == self.size, "Input height doesn't match model.")  # type: ignore[no-untyped-call]
+        scores: torch.Tensor = self.head(self.drop(images.flatten(1)))
+        return scores
+
+
+def test_a_network_that_computes_while_it_is_built_is_loaded_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(models.MODELS, "timm", lambda _, classes, size: Assertive(classes, size))
+    recipe = recipes.load("classic", ["model.name=timm", "epochs=1"])
+    trained = train(recipe, "shapes:training=40,test=20", out=tmp_path / "run").finish()
+    assert Classifier.load(tmp_path / "run").fingerprint == trained.fingerprint
+    monkeypatch.setitem(models.MODELS, "timm", lambda _, classes, size: Assertive(classes, (size[0] - 1, size[1])))
+    with pytest.raises(ModelError, match="weights do not fit"):
+        Classifier.load(tmp_path / "run")
+
+
+def test_a_network_that_asserts_its_size_is_told_of_scaled_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(models.MODELS, "timm", lambda _, classes, size: Assertive(classes, size))
+    recipe = recipes.load("classic", ["model.name=timm", "epochs=2", "image_scales=[0.5, 1.0]"])
+    with pytest.raises(RecipeError, match=r"image_scales: .*Input height doesn't match model"):
+        train(recipe, "shapes:training=40,test=20")
+
+
+@pytest.mark.parametrize("model", ["resnet10t", "vit_tiny_patch16_224"])
+def test_networks_of_timm_train_and_are_loaded_again(model: str, tmp_path: Path) -> None:
+    pytest.importorskip("timm", reason="needs timm and a torchvision that fits torch", exc_type=ImportError)
+    recipe = recipes.load("classic", ["model.name=timm", f"model.model={model}", "epochs=1", "batch_size=20"])
+    trained = train(recipe, "shapes:training=40,test=20", out=tmp_path / "run").finish()
+    assert Classifier.load(tmp_path / "run").fingerprint == trained.fingerprint
 
 
 def test_averages_of_batch_normalisation_are_renewed_as_plain_means_over_batches() -> None:

@@ -177,6 +177,48 @@ def test_where_a_token_is_is_no_weight() -> None:
     assert {parameter.ndim for parameter in kernels["params"]} == {4}  # convolutions only
 
 
+class Tokens(nn.Module):
+    """Parameters as the transformers of timm have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.along = nn.Conv1d(8, 8, 3)
+        self.cls_token, self.pos_embed = nn.Parameter(torch.rand(1, 1, 8)), nn.Parameter(torch.rand(1, 5, 8))
+        self.relative_position_bias_table = nn.Parameter(torch.rand(9, 2))
+        self.head = nn.Linear(8, 2)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"cls_token", "pos_embed", "relative_position_bias_table"}
+
+
+SPARED = {"cls_token", "pos_embed", "relative_position_bias_table"}
+
+
+@pytest.mark.parametrize("settings", OPTIMISERS, ids=lambda settings: settings.name)
+@pytest.mark.parametrize("inside", [False, True], ids=["itself", "a part of another"])
+def test_what_a_network_names_is_not_decayed(settings: AnyOptimizer, inside: bool) -> None:
+    network = nn.Sequential(nn.Identity(), Tokens()) if inside else Tokens()
+    groups = optim.groups(optim.build(settings, network))
+    decays = {id(p): group.get("weight_decay") for group in groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        last = name.removeprefix("1.")
+        is_weight = parameter.ndim > 1
+        if isinstance(settings, Muon):  # its kernels keep their norm, everything else is decayed, biases too
+            is_weight = parameter.ndim != 4
+        assert bool(decays[id(parameter)]) == (is_weight and last not in SPARED), name
+
+
+def test_only_kernels_of_two_dimensional_convolutions_are_muons() -> None:
+    network = Tokens()
+    *others, kernels = optim.groups(optim.build(Muon(), network))
+    (kernel,) = kernels["params"]
+    assert kernel is network.patches.weight
+    rates = {id(p): group["peak"] for group in others for p in group["params"]}
+    assert {rates[id(p)] for p in (network.head.weight, network.along.weight)} == {Muon().dense_learning_rate}
+    assert {rates[id(network.get_parameter(name))] for name in SPARED} == {Muon().bias_learning_rate}
+
+
 def test_decay_beside_muon_is_a_share_per_step_at_the_peak_rate() -> None:
     module = nn.Linear(3, 2)
     before = module.weight.detach().clone(), module.bias.detach().clone()

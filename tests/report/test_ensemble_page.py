@@ -19,7 +19,7 @@ from thirtytwo.run import Run
 from thirtytwo.settings import ClassicModel
 from thirtytwo.study import Addition, Chosen, Gain, Member, Student, Trial
 
-FACTS = {"validation_fraction": 0.1, "fingerprint": "f" * 64}
+FACTS = {"validation_fraction": 0.1, "fingerprint": "f" * 64, "spec": "cifar10"}
 
 
 def made(
@@ -126,6 +126,22 @@ def test_a_student_stands_beside_its_teacher() -> None:
     assert rows[0][6] == "33%"
     assert "thirtytwo train --resume ensembles/1/distilled/fast94-0123456789/3" in written(made(), [student()]).text
     assert "--distil fast94" in written(made()).text
+    recipe = "ensembles/1/distilled/fast94-0123456789/3/recipe.toml"
+    compare = f"thirtytwo compare '{recipe} teacher.model=' {recipe} --data cifar10"
+    assert compare in written(made(), [student()]).text
+    found = made()
+    found.ensemble.facts = {**FACTS, "excluded": {"files": ["/a/issues.csv"], "indices": [3, 5]}}
+    page = written(found, [student()])
+    assert "thirtytwo compare" not in page.text  # which can leave out no images
+    assert "2 training images, named in issues.csv" in page.text
+
+
+def test_an_ensemble_of_one_is_not_said_to_answer_together() -> None:
+    found = made(["runs/a", "runs/b"])
+    page = written(found)
+    assert len(found.ensemble.members) == 1
+    assert "Of 2 models one answers best alone about made" in page.text
+    assert "Of 2 models a answers alone, since no other one makes its loss lower" in page.text
 
 
 def test_names_are_told_as_they_are_and_nothing_is_fetched() -> None:

@@ -15,7 +15,7 @@ from tests.report.test_audit_page import made
 from tests.report.test_report import UGLY, make_run, rendered
 from thirtytwo.report import write_audit, write_ensemble
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install thirtytwo[dev]")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make check installs it")
 
 pytestmark = pytest.mark.browser
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ from hypothesis import strategies as st
 from thirtytwo import evaluate, metrics
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier, Ensemble
-from thirtytwo.data import Source, find
-from thirtytwo.errors import ModelError
-from thirtytwo.study import ensemble
+from thirtytwo.data import Exclusion, Source, find
+from thirtytwo.errors import ModelError, RunError
+from thirtytwo.run import write_atomic
+from thirtytwo.study import Chosen, ensemble
 from thirtytwo.study.ensemble import _on_other_images, order
 from thirtytwo.train import train
 
@@ -121,6 +124,91 @@ def test_an_ensemble_of_ensembles_is_refused(members: list[Classifier], source: 
     both = Ensemble.of(members[:2], facts={**members[0].facts, "members": ["a", "b"]})
     with pytest.raises(ModelError, match="name those that it is made of: a b"):
         ensemble([both, members[2]], ["both", "c"], source)
+
+
+def test_models_that_left_out_the_same_images_answer_together(
+    source: Source, members: list[Classifier], tmp_path: Path
+) -> None:
+    recipe = recipes.load("classic", ["epochs=1", *WORDS])
+    for name, rows in (("some", "3\ntraining,8"), ("others", "3\ntraining,9"), ("none", "")):
+        (tmp_path / f"{name}.csv").write_text(f"split,index\n{f'training,{rows}' if rows else ''}\n")
+
+    def without(name: str, seed: int) -> Classifier:
+        return train(
+            recipe, source, seed=seed, out=tmp_path / f"{name}-{seed}", exclude=tmp_path / f"{name}.csv"
+        ).finish()
+
+    some = [without("some", seed) for seed in range(2)]
+    chosen = ensemble(some, ["a", "b"], source)
+    assert chosen.ensemble.exclusion.indices == (3, 8)
+    assert chosen.images == sum(
+        max(round(0.25 * number), 1) for number in source.without(some[0].exclusion).read_training().per_class
+    )
+    chosen.ensemble.save(tmp_path / "model.safetensors")
+    scored = evaluate(Classifier.load(tmp_path / "model.safetensors"), source, split="validation")
+    assert scored.summary()["accuracy"] == chosen.accuracy
+    with pytest.raises(
+        ModelError, match=r"b: .*without 2 of them \(others\.csv\), and a on them, without 2 .*\(some\.csv\)"
+    ):
+        ensemble([some[0], without("others", 0)], ["a", "b"], source)
+    with pytest.raises(
+        ModelError, match=r"b: .*on its data, without 2 of them \(some\.csv\), and a on them as they are"
+    ):
+        ensemble([members[0], some[0]], ["a", "b"], source)
+    short = train(recipe, source, out=tmp_path / "short").finish()
+    assert ensemble([without("none", 0), short], ["a", "b"], source).ensemble.exclusion == Exclusion(
+        (str(tmp_path / "none.csv"),)
+    )  # a table that names nobody leaves nobody out
+
+
+def told(members: list[Classifier], source: Source, folder: Path) -> tuple[Chosen, dict[str, Any]]:
+    """An ensemble in a folder of its own, and what result.json says there."""
+    chosen = ensemble(members, ["a", "b", "c"], source)
+    folder.mkdir()
+    chosen.ensemble.save(folder / "model.safetensors")
+    write_atomic(folder / "result.json", json.dumps(chosen.to_json()).encode())
+    return chosen, chosen.to_json()
+
+
+def test_a_folder_tells_all_that_was_known_when_an_ensemble_was_chosen(
+    members: list[Classifier], source: Source, tmp_path: Path
+) -> None:
+    chosen, _ = told(members, source, tmp_path / "three")
+    again = Chosen.recalled(tmp_path / "three")
+    assert again.ensemble.fingerprint == chosen.ensemble.fingerprint
+    assert {**vars(again), "ensemble": None} == {**vars(chosen), "ensemble": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"members": "all"}, r"damaged, or of another version \(members\)"),
+        ({"environment": {"command": "x"}}, r"damaged.*environment\."),
+        ({"apart": [[0.0]]}, "does not fit itself"),
+        ({"additions": [{"name": "x", "accuracy": 1.0, "loss": 0.0, "other_accuracy": None}]}, "does not fit itself"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_folder_that_tells_nonsense_is_refused(
+    members: list[Classifier], source: Source, tmp_path: Path, change: dict[str, Any], problem: str
+) -> None:
+    _, said = told(members, source, tmp_path / "three")
+    path = tmp_path / "three" / "result.json"
+    write_atomic(path, json.dumps({**said, **change}).encode())
+    with pytest.raises(RunError, match=rf"result\.json: .*{problem}.*expected what `thirtytwo ensemble` writes"):
+        Chosen.recalled(tmp_path / "three")
+    path.unlink()
+    with pytest.raises(RunError, match=r"result\.json: missing"):
+        Chosen.recalled(tmp_path / "three")
+
+
+def test_models_that_held_out_nothing_are_refused_with_what_would_do(source: Source, tmp_path: Path) -> None:
+    words = ["epochs=1", *WORDS[:-1], "validation=0", "early_stopping.patience=0"]
+    all_seen = [train(recipes.load("classic", words), source, seed=s, out=tmp_path / str(s)).finish() for s in range(2)]
+    with pytest.raises(ModelError, match="held out 0%") as refused:
+        ensemble(all_seen, ["a", "b"], source)
+    assert "`thirtytwo train classic --set validation=0.1`" in str(refused.value)
+    assert "`thirtytwo ensemble --train 2 --recipe classic`" in str(refused.value)
 
 
 def test_members_that_do_not_fit_are_refused(members: list[Classifier], source: Source, tmp_path: Path) -> None:

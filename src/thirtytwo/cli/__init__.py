@@ -44,6 +44,13 @@ app = typer.Typer(
 
 GOES_ON = "Interrupted; nothing is lost. The same command goes on where this was."
 
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="A run folder, that of an ensemble, a model file, or pretrained: the model in the package, for CIFAR-10.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 DataOption = Annotated[
     str | None,
@@ -184,6 +191,7 @@ def train_command(
                 "leave that out, or start a new run"
             )
     from thirtytwo import recipe as recipes
+    from thirtytwo.cli import launch
 
     settings = None
     if resume is None:
@@ -192,11 +200,12 @@ def train_command(
         words = [*(overrides or []), *([f"epochs={epochs}"] if epochs is not None else [])]
         settings = recipes.load(recipe or recipes.DEFAULT, words)
         if out is not None and (out / "environment.json").exists():  # said before anything is downloaded or computed
+            # Started by others, this may be a restart of theirs, with the words of the start (torchrun --max-restarts).
+            started_by = "torchrun … -m " if launch.is_launched() else ""
             raise RunError(
-                f"{out}: holds a run already; `thirtytwo train --resume {out}` goes on with it, or choose another --out"
+                f"{out}: holds a run already; `{started_by}thirtytwo train --resume {out}` goes on with it, or choose "
+                "another --out"
             )
-
-    from thirtytwo.cli import launch
 
     if launch.is_launched():
         launch.hold_lifeline()
@@ -245,7 +254,7 @@ def train_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model file.")],
+    model: ModelArgument,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="SPEC", help="Other data than the model was trained on; see `train`."),
@@ -298,7 +307,7 @@ def evaluate_command(
 
 @app.command("predict")
 def predict_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder or a model file.")],
+    model: ModelArgument,
     images: Annotated[
         list[Path],
         typer.Argument(
@@ -344,13 +353,19 @@ def predict_command(
 
 @app.command("report")
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or the folder of an ensemble.")],
     as_json: Json = False,
 ) -> None:
-    """Write a run's report.html from what the run has stored."""
+    """Write a run's report.html, or an ensemble's ensemble.html, from what the folder has stored."""
     from thirtytwo import Run, report
+    from thirtytwo.classifier import is_ensemble
 
-    page = report.write(Run.open(run))
+    if is_ensemble(run):
+        from thirtytwo.study import Chosen, Student
+
+        page = report.write_ensemble(run, Chosen.recalled(run), Student.recalled(run))
+    else:
+        page = report.write(Run.open(run))
     if as_json:
         _print_json({"report": str(page)})
     else:
@@ -644,7 +659,7 @@ def ensemble_command(
     from thirtytwo.classifier import is_ensemble
     from thirtytwo.data import find
     from thirtytwo.run import Run, write_atomic
-    from thirtytwo.study import Trials, ensemble, repeat, students
+    from thirtytwo.study import Trials, as_seen, ensemble, repeat, students
     from thirtytwo.study import distil as teach
     from thirtytwo.study.distil import check_untaught
 
@@ -667,9 +682,12 @@ def ensemble_command(
     if pupil is not None:
         check_untaught(pupil)
     screen = _screen(as_json)
-    members = [Classifier.load(path, device=environment.device(device)) for path in paths]
+    # A cluster trains on what is asked for; who asks the models, here, need not have it.
+    here = environment.device(device) if ray is None else environment.device_here(device)
+    members = [Classifier.load(path, device=here) for path in paths]
     with screen.download() as progress:
         source = find(data or (members[0].facts.get("spec") if members else None), progress=progress).in_memory()
+    source = as_seen(members, list(map(str, paths)), source)  # so that what is trained for them sees the same
     if settings is None:
         screen.warn(source, source.read_training().warnings)
     else:
@@ -681,7 +699,7 @@ def ensemble_command(
                 screen.trial(trial)
         # In the order of the seeds, in whichever they ended: ties between models are decided by it.
         trained = [trials.run(seed).path for seed in seeds if trials.is_finished(seed)]
-        members += [Classifier.load(path, device=environment.device(device)) for path in trained]
+        members += [Classifier.load(path, device=here) for path in trained]
         paths += trained
         if len(paths) < 2:
             raise Diverged(f"{train - len(trained)} of {train} trainings diverged; expected two models at least")

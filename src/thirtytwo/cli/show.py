@@ -119,6 +119,7 @@ class Screen:
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         self._teacher(recipe)
+        self._warm_up(recipe)
         if recipe.model.name not in ("custom", "timm"):  # others' networks need not be countable without weights
             images = facts["training_images"] + facts["validation_images"]
             work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
@@ -165,6 +166,14 @@ class Screen:
         if (teacher := recipe.teacher).model:
             how = f"{teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}"
             self.say(f"taught by {teacher.model}: {how}")
+
+    def _warm_up(self, recipe: Recipe) -> None:
+        """That training ends before the rate falls, if it does: a recipe that was shortened, to try something."""
+        if (rise := recipe.warmup_epochs) >= recipe.epochs:
+            self.say(
+                f"schedule.warmup_epochs is {rise:g}, of {plural(recipe.epochs, 'epoch')}: the rate rises to the end "
+                f"and never falls; --set schedule.warmup_epochs={recipe.epochs / 5:g} would let it"
+            )
 
     @contextlib.contextmanager
     def training(self, training: Training) -> Iterator[TrainingDisplay]:
@@ -245,6 +254,7 @@ class Screen:
             f"of its {plural(images, 'training image')} held out to judge by; runs in {trials.path}"
         )
         self._teacher(recipe)
+        self._warm_up(recipe)
 
     def trial(self, trial: Trial) -> None:
         """A training of a study."""
@@ -272,8 +282,10 @@ class Screen:
         """What is searched, and where."""
         images = source.read_training()
         self.warn(source, images.warnings)
-        length = plural(recipe.for_images(len(images)).epochs, "epoch")
+        trained = recipe.for_images(len(images))
+        length = plural(trained.epochs, "epoch")
         self.say(f"tuning {recipe.name} on {source.name}: {plural(trials, 'trial')} of {length}")
+        self._warm_up(trained)
         if not recipe.validation:
             self.say("It holds out no images; here a tenth of them is held out, to judge by.")
         self.say("may vary: " + ", ".join(recipe.search))
@@ -315,9 +327,15 @@ class Screen:
         table.add_row("[bold]together[/bold]", f"[bold]{chosen.accuracy:.2%}[/bold]", f"{chosen.loss:.4f}", "")
         self.console.print(table)
         points = 100 * (chosen.accuracy - chosen.best.accuracy)
+        alone = len(chosen.ensemble.members) == 1
+        members = (
+            "it has one member, since no other one makes its loss lower"
+            if alone
+            else f"its members disagree about {chosen.disagreement:.1%}"
+        )
         self.say(
             f"{points:+.2f} points against the best of them, on the {chosen.images:,} images by which the weights were "
-            f"chosen, which flatters; its members disagree about {chosen.disagreement:.1%}"
+            f"chosen, which flatters; {members}"
         )
         if (gain := chosen.gain) is not None:
             low, high = gain.interval
@@ -339,6 +357,8 @@ class Screen:
             f"its answers take {student.work:.0%} of the work, view by view; {duration(trial.seconds)} of training"
             f"{'' if trial.new else ', done before'}"
         )
+        if comparison := student.comparison(chosen):
+            self.say(f"Whether it is better than the same recipe untaught, with other seeds: {comparison}")
         self.say(f"The test set, once, and a report: thirtytwo train --resume {shlex.quote(str(trial.run.path))}")
 
     def audit_begins(self, source: Source, recipe: str, networks: int, folder: Path) -> None:

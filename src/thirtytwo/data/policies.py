@@ -98,6 +98,11 @@ PHOTOMETRIC: tuple[Operation, ...] = (
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 OPERATIONS = (*(operation.__name__ for operation in PHOTOMETRIC), *GEOMETRIC)
 """As in RandAugment (Cubuk et al. 2020, arXiv 1909.13719)."""
+OTHER_THAN_CORRUPTIONS = tuple(
+    OPERATIONS.index(name) for name in ("autocontrast", "equalize", "posterize", "solarize", *GEOMETRIC)
+)
+"""Positions of AugMix's operations: none that overlaps with the corruptions by which robustness is measured, as
+brightness, colour, contrast and sharpness do (Hendrycks et al. 2020, section 3); see `data.corrupt`."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +163,18 @@ def changed_by(images: Tensor, which: Tensor, amounts: Tensor, limits: Limits) -
     return found
 
 
-def drawn(choice: Tensor, sign: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Which operation, and how much of it: each (n,), from numbers in [0, 1); `size` is what an amount is at most."""
-    which = (choice * len(OPERATIONS)).long()
+def drawn(choice: Tensor, sign: Tensor, size: Tensor, among: tuple[int, ...] | None = None) -> tuple[Tensor, Tensor]:
+    """Which operation, and how much of it: each (n,), from numbers in [0, 1).
+
+    Args:
+        choice: (n,), of the operation.
+        sign: (n,), of the direction.
+        size: (n,), what an amount is at most.
+        among: positions in `OPERATIONS` of those that are drawn from; None is all of them.
+    """
+    which = (choice * len(among or OPERATIONS)).long()
+    if among is not None:  # filled in on the device, as in `per_channel`
+        which = torch.stack([torch.full((), place, device=which.device) for place in among])[which]
     return which, torch.where(sign < 0.5, -size, size)
 
 
@@ -203,6 +217,8 @@ class TrivialAugment:
 class AugMix:
     """A mean of the image and of chains of one to three operations (Hendrycks et al. 2020, arXiv 1912.02781).
 
+    Its operations are `OTHER_THAN_CORRUPTIONS`.
+
     Attributes:
         chains: how many.
         strength: of each operation, in [0, 1].
@@ -225,7 +241,7 @@ class AugMix:
             weight = -torch.log1p(-chain[0])  # exponential: shares of their sum are even over all that sum to 1
             changed, depth = images, 1 + (chain[1] * self.DEPTH).long()
             for step, (choice, sign) in enumerate(torch.split(chain[2:], 2)):
-                which, amounts = drawn(choice, sign, torch.full_like(choice, self.strength))
+                which, amounts = drawn(choice, sign, torch.full_like(choice, self.strength), OTHER_THAN_CORRUPTIONS)
                 which = torch.where(step < depth, which, torch.zeros_like(which))  # 0 changes nothing
                 changed = changed_by(changed, which, amounts, Limits())
             mixed = mixed + weight[:, None, None, None] * changed

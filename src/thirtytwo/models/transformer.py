@@ -80,6 +80,10 @@ class CompactTransformer(nn.Module):
         self.attention = nn.Linear(width, 1, bias=False)  # which would add the same everywhere
         self.head = nn.Linear(width, classes)
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that say where a token is, and are no weights; see `optim.build`."""
+        return {"positions"}
+
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         x = self.tokenizer(images).flatten(2).mT  # (batch, places, width)

@@ -34,8 +34,11 @@ Optimizers = tuple[torch.optim.Optimizer, ...]
 def build(settings: AnyOptimizer, network: nn.Module, *, half: bool = False, compiled: bool = False) -> Optimizers:
     """Make the optimisers for a network.
 
-    Weight decay acts on weights only: matrices and kernels, not biases and normalisation gains, which are vectors, nor
-    what a transformer adds to its tokens to say where they are.
+    Weight decay acts on weights only: matrices and kernels, not biases and normalisation gains, which are vectors. A
+    network, or a part of one, may name more that it spares with a method `no_weight_decay`, as those of timm do: what a
+    transformer adds to its tokens to say where they are, such as its tables. Beside Muon, biases and gains are decayed
+    as well, as cifar10-airbench does it, and kernels are not: Muon keeps their norm. What a network names is spared
+    there, too.
 
     Args:
         settings: a recipe's `optimizer` section.
@@ -44,12 +47,14 @@ def build(settings: AnyOptimizer, network: nn.Module, *, half: bool = False, com
         compiled: whether torch.compile makes kernels for what is more than one operation.
     """
     named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    weights, others = ([each for each in named if _is_weight(*each) is kind] for kind in (True, False))
+    spared = _spared(network)
     if isinstance(settings, Muon):
-        return _muon(settings, weights, others, half, compiled)
+        return _muon(settings, named, spared, half, compiled)
+    weights = [parameter for name, parameter in named if parameter.ndim > 1 and name not in spared]
+    others = [parameter for name, parameter in named if parameter.ndim <= 1 or name in spared]
     kinds: list[dict[str, Any]] = [
-        {"params": [parameter for _, parameter in weights], "weight_decay": settings.weight_decay},
-        {"params": [parameter for _, parameter in others], "weight_decay": 0.0},
+        {"params": weights, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     kinds = [{**kind, "peak": settings.learning_rate} for kind in kinds if kind["params"]]
     # Fused: one pass over each parameter instead of a dozen.
@@ -67,25 +72,35 @@ def build(settings: AnyOptimizer, network: nn.Module, *, half: bool = False, com
     return (optimizer,)
 
 
-def _is_weight(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim > 1 and name.rpartition(".")[2] != "positions"
+def _spared(network: nn.Module) -> set[str]:
+    """Names of the parameters that are not to be decayed, as the network and its parts say."""
+    found: set[str] = set()
+    for place, part in network.named_modules():
+        if callable(names := getattr(part, "no_weight_decay", None)):
+            found |= {f"{place}.{name}" if place else name for name in names()}
+    return found
 
 
-Named = list[tuple[str, nn.Parameter]]
-
-
-def _muon(settings: Muon, weights: Named, others: Named, half: bool, compiled: bool) -> Optimizers:
-    kernels = [parameter for _, parameter in weights if parameter.ndim > 2]
-    dense = [parameter for _, parameter in weights if parameter.ndim == 2]
-    whitening = [parameter for name, parameter in others if name == "whitening.bias"]
-    biases = [parameter for name, parameter in others if name != "whitening.bias"]
+def _muon(
+    settings: Muon, named: list[tuple[str, nn.Parameter]], spared: set[str], half: bool, compiled: bool
+) -> Optimizers:
+    parts: dict[str, list[Tensor]] = {part: [] for part in ("kernels", "dense", "biases", "whitening", "spared")}
+    for name, parameter in named:
+        parts[_part(name, parameter, spared)].append(parameter)
+    kernels, bias_rate = parts["kernels"], settings.bias_learning_rate
     kinds: list[dict[str, Any]] = [
-        {"params": dense, "peak": settings.dense_learning_rate},
-        {"params": biases, "peak": settings.bias_learning_rate},
-        {"params": whitening, "peak": settings.bias_learning_rate, "ends_after": settings.whitening_fraction},
+        {"params": parts["dense"], "peak": settings.dense_learning_rate, "decay": settings.decay},
+        {"params": parts["biases"], "peak": bias_rate, "decay": settings.decay},
+        {
+            "params": parts["whitening"],
+            "peak": bias_rate,
+            "decay": settings.decay,
+            "ends_after": settings.whitening_fraction,
+        },
+        {"params": parts["spared"], "peak": bias_rate, "decay": 0.0},
     ]
     # SGD multiplies its weight decay by the rate, which the settings' number does not contain.
-    kinds = [{**kind, "weight_decay": settings.decay / kind["peak"]} for kind in kinds if kind["params"]]
+    kinds = [{**kind, "weight_decay": kind.pop("decay") / kind["peak"]} for kind in kinds if kind["params"]]
     optimizers: list[torch.optim.Optimizer] = []
     if kinds:
         nesterov = settings.sgd_momentum > 0
@@ -102,6 +117,18 @@ def _muon(settings: Muon, weights: Named, others: Named, half: bool, compiled: b
             )
         )
     return tuple(optimizers)
+
+
+def _part(name: str, parameter: Tensor, spared: set[str]) -> str:
+    """Which kind of parameter it is to Muon's recipe: kernels are Muon's, everything else is SGD's."""
+    if name in spared:
+        return "spared"
+    if name == "whitening.bias":
+        return "whitening"
+    if parameter.ndim <= 1:
+        return "biases"
+    # A tensor of three dimensions, such as a transformer's tokens, is no matrix of outputs by inputs to be orthogonal.
+    return "kernels" if parameter.ndim == 4 else "dense"
 
 
 def set_rates(optimizers: Optimizers, factor: float, done: float) -> None:

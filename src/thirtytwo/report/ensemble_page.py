@@ -155,6 +155,7 @@ def _student(student: Student, found: Chosen) -> dict[str, Any]:
         "parameters": wording.scaled(student.parameters, ""),
         "work": wording.percent(student.work, 0 if student.work >= 0.1 else 1),
         "command": shlex.join(["thirtytwo", "train", "--resume", str(trial.run.path)]),
+        "comparison": student.comparison(found),
     }
 
 
@@ -163,6 +164,9 @@ def _provenance(found: Chosen) -> Iterator[tuple[str, str]]:
     ensemble = found.ensemble
     share = wording.percent(float(ensemble.facts["validation_fraction"]), 0)
     yield "Data", f"{found.data}; {share} of its training images, {found.images:,}, held out by every model"
+    if left_out := ensemble.exclusion:
+        names = ", ".join(Path(file).name for file in left_out.files)
+        yield "Left out", f"{wording.plural(len(left_out.indices), 'training image')}, named in {names}"
     yield "Data's fingerprint", str(ensemble.facts["fingerprint"])
     yield "Models asked", ", ".join(member.name for member in found.members)
     yield "Temperature", f"{ensemble.temperature:.3f}, of the mean of probabilities that each member has calibrated"

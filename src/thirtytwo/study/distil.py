@@ -7,19 +7,25 @@ seen; see `thirtytwo.teacher`. The training is one of `trials`: stopped, and ask
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from thirtytwo import metrics, models
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Source
-from thirtytwo.errors import RecipeError
+from thirtytwo.errors import RecipeError, RunError
 from thirtytwo.recipe import Recipe
+from thirtytwo.run import Run
 from thirtytwo.study.pool import Pool
 from thirtytwo.study.trials import Trial, Trials
+
+if TYPE_CHECKING:
+    from thirtytwo.study.ensemble import Chosen
 
 PLACE = "distilled"
 """Folder beside the ensemble's model in which students are trained."""
@@ -55,6 +61,65 @@ class Student:
             "train_seconds": self.trial.seconds,
             "teacher": {"weight": self.recipe.teacher.weight, "temperature": self.recipe.teacher.temperature},
         }
+
+    def comparison(self, chosen: Chosen) -> str | None:
+        """The command that tells whether it is better than the same recipe untaught.
+
+        The run's own recipe says who teaches and what is held out, so that both sides are judged as the student was.
+
+        Args:
+            chosen: its teacher, and how that was chosen.
+
+        Returns:
+            None where no command can ask: `compare` takes no ``--exclude``.
+        """
+        data, recipe = chosen.ensemble.facts.get("spec"), str(self.trial.run.path / "recipe.toml")
+        if data is None or chosen.ensemble.exclusion:
+            return None
+        untaught = shlex.join([recipe, "teacher.model="])
+        return shlex.join(["thirtytwo", "compare", untaught, recipe, "--data", str(data)])
+
+    @classmethod
+    def recalled(cls, folder: Path) -> list[Student]:
+        """The student of which an ensemble's result.json tells, if there is one and its run has not been deleted.
+
+        Args:
+            folder: of the ensemble.
+
+        Raises:
+            RunError: result.json, or the student's run, is damaged.
+        """
+        said = Run(folder).result.get("distilled")
+        if said is None:
+            return []
+        try:
+            told = _Told.model_validate(said)
+        except (ValidationError, RecursionError):
+            raise RunError(
+                f"{folder / 'result.json'}: distilled is damaged; expected what `thirtytwo ensemble --distil` writes; "
+                "give that command again"
+            ) from None
+        run = Run(folder / PLACE / Path(*Path(told.run).parts[-2:]))  # the folder may have moved, with its student
+        if not run.path.exists():
+            return []
+        trial = Trial(told.seed, run, told.accuracy, told.loss, told.train_seconds, new=False)
+        return [cls(trial, Run.open(run.path).recipe, told.ece, told.agreement, told.parameters, told.work)]
+
+
+class _Told(BaseModel):
+    """What `Student.to_json` says, but for what its run says, too."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    run: str
+    seed: NonNegativeInt
+    accuracy: float
+    loss: float
+    train_seconds: float
+    ece: float
+    agreement: float
+    parameters: NonNegativeInt
+    work: float
 
 
 def check_untaught(recipe: Recipe) -> None:

@@ -15,18 +15,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor
 
 from thirtytwo import environment, metrics
 from thirtytwo import models as networks
-from thirtytwo.classifier import Classifier, Ensemble, unseen_share
+from thirtytwo.classifier import Classifier, Ensemble, shared_exclusion, unseen_share
 from thirtytwo.data import Source
-from thirtytwo.errors import InputError, ModelError
+from thirtytwo.errors import InputError, ModelError, RunError
+from thirtytwo.run import Run
 from thirtytwo.study import paired
 
 ROUNDS = 20
@@ -144,9 +146,59 @@ class Chosen:
         own = [(member.fingerprint, weight) for member, weight in _parts(self.ensemble)]
         return isinstance(stored, Ensemble) and own == [(each.fingerprint, weight) for each, weight in _parts(stored)]
 
+    @classmethod
+    def recalled(cls, folder: Path) -> Chosen:
+        """What a folder's result.json, which holds `to_json`, says of the ensemble beside it.
+
+        Args:
+            folder: of the ensemble.
+
+        Raises:
+            ModelError: the model is damaged, or no ensemble.
+            RunError: result.json is missing, damaged, or of another ensemble.
+        """
+        found, path = Classifier.load(folder), folder / "result.json"
+        if not isinstance(found, Ensemble):
+            raise ModelError(f"{folder}: holds a single model; expected an ensemble, as `thirtytwo ensemble` writes it")
+        expected = (
+            "expected what `thirtytwo ensemble` writes beside its model; give that command again, with a new --out"
+        )
+        said = Run(folder).result
+        if not said:
+            raise RunError(f"{path}: missing; {expected}")
+        try:
+            told = _Told.model_validate(said)
+        except (ValidationError, RecursionError) as error:
+            wrong = error.errors(include_url=False) if isinstance(error, ValidationError) else []
+            places = ", ".join(".".join(map(str, each["loc"])) for each in wrong[:3])
+            raise RunError(f"{path}: damaged, or of another version ({places}); {expected}") from None
+        names = {member.name for member in told.members}
+        chosen = [member.name for member in told.members if member.weight]
+        is_square = all(len(row) == len(told.apart) == len(told.members) for row in told.apart)
+        knows = found.facts.keys() >= {"validation_fraction", "fingerprint"}
+        if not (is_square and knows and {each.name for each in told.additions} <= names):
+            raise RunError(f"{path}: does not fit itself, or the model beside it; {expected}")
+        if len(chosen) != len(found.members):
+            raise RunError(f"{path}: tells of another ensemble than that beside it; {expected}")
+        return cls(
+            ensemble=found,
+            members=told.members,
+            **vars(told.validation),
+            additions=told.additions,
+            gain=told.gain,
+            apart=told.apart,
+            data=told.data,
+            notice=told.notice,
+            warnings=told.warnings,
+            environment=said["environment"],
+        )
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; with the ensemble's model they are all there is to know, see `recalled`."""
         return {
+            "data": self.data,
+            "notice": self.notice,
+            "warnings": list(self.warnings),
             "members": [vars(member) for member in self.members],
             "best": self.best.name,
             "validation": {"images": self.images, "accuracy": self.accuracy, "loss": self.loss, "ece": self.ece},
@@ -154,7 +206,43 @@ class Chosen:
             "additions": [vars(addition) for addition in self.additions],
             "disagreement": self.disagreement,
             "apart": [list(row) for row in self.apart],
+            "environment": self.environment,
         }
+
+
+class _Stored(BaseModel):
+    """A part of what `Chosen.to_json` says; keys that can be computed from others are passed over."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class _Validation(_Stored):
+    images: PositiveInt
+    accuracy: float
+    loss: float
+    ece: float
+
+
+class _Circumstances(_Stored):
+    command: str
+    commit: str | None
+    date: str
+    machine: str
+    device: str
+    device_name: str
+    versions: dict[str, str]
+
+
+class _Told(_Stored):
+    members: Annotated[tuple[Member, ...], Field(min_length=1)]
+    validation: _Validation
+    gain: Gain | None
+    additions: Annotated[tuple[Addition, ...], Field(min_length=1)]
+    apart: tuple[tuple[float, ...], ...]
+    data: str
+    notice: str
+    warnings: tuple[str, ...]
+    environment: _Circumstances
 
 
 def ensemble(models: Sequence[Classifier], names: Sequence[str], source: Source) -> Chosen:
@@ -163,7 +251,7 @@ def ensemble(models: Sequence[Classifier], names: Sequence[str], source: Source)
     Args:
         models: on one device, trained on the same images with the same part held out.
         names: of the models.
-        source: what they were trained on.
+        source: what they were trained on; see `as_seen`, which this asks.
 
     Raises:
         ModelError: they do not fit each other or the data, no images were held out, or one is an ensemble itself.
@@ -174,6 +262,7 @@ def ensemble(models: Sequence[Classifier], names: Sequence[str], source: Source)
                 f"{name}: is an ensemble itself; expected single models; name those that it is made of: "
                 f"{' '.join(map(str, model.facts.get('members', [])))}"
             )
+    source = as_seen(models, names, source)
     training = source.read_training()
     fraction = unseen_share(models, names, training.fingerprint)
     _, held_out = training.split(fraction)
@@ -191,6 +280,8 @@ def ensemble(models: Sequence[Classifier], names: Sequence[str], source: Source)
         "fingerprint": training.fingerprint,
         "validation_fraction": fraction,
     }
+    if source.exclusion:
+        facts["excluded"] = source.exclusion.to_json()
     found = Ensemble.of([models[number] for number in chosen], [counts[number] for number in chosen], facts)
     found.temperature, probabilities = _calibrated(_mean(answers, counts), labels)
     found.unknown_below = metrics.confidence_of_share(probabilities, COVERAGE)
@@ -230,6 +321,21 @@ def ensemble(models: Sequence[Classifier], names: Sequence[str], source: Source)
         warnings=training.warnings,
         environment=environment.describe(models[0].device),
     )
+
+
+def as_seen(models: Sequence[Classifier], names: Sequence[str], source: Source) -> Source:
+    """The data as models saw them: without the training images that all of them left out.
+
+    Args:
+        models: trained ones.
+        names: of the models.
+        source: what they were trained on.
+
+    Raises:
+        ModelError: they left out different images.
+    """
+    left_out = shared_exclusion(models, names)
+    return source.without(left_out) if left_out else source
 
 
 def order(answers: Tensor, labels: Tensor, rounds: int = ROUNDS) -> list[int]:

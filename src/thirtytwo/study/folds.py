@@ -121,7 +121,7 @@ class Folds:
                 progress((before + share * own) / sum(sizes))
 
             # Here, wherever it was trained: the data are here.
-            classifier = Classifier.load(self.run(network), device=environment.device(self.device))
+            classifier = Classifier.load(self.run(network), device=environment.device_here(self.device))
 
             def ask(question: Question, classifier: Classifier = classifier) -> dict[str, Tensor]:
                 name, indices = question

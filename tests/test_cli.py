@@ -499,7 +499,7 @@ def stop_at(place: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     owner, name, call = {
         "reading": (source.Source, "read_training", 1),
-        "checking the test images": (folds.Folds, "train", 1),
+        "before training": (folds.Folds, "train", 1),
         "asking": (Classifier, "probabilities", 2),
         "labels": (label_errors, "find", 1),
         "neighbours": (duplicates, "_nearest", 2),
@@ -539,7 +539,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     ("place", "number"),
     [
         ("reading", signal.SIGINT),
-        ("checking the test images", signal.SIGTERM),
+        ("before training", signal.SIGTERM),
         ("asking", signal.SIGINT),
         ("asking", signal.SIGTERM),
         ("labels", signal.SIGTERM),

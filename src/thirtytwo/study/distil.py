@@ -102,7 +102,8 @@ class Student:
         run = Run(folder / PLACE / Path(*Path(told.run).parts[-2:]))  # the folder may have moved, with its student
         if not run.path.exists():
             return []
-        trial = Trial(told.seed, run, told.accuracy, told.loss, told.train_seconds, new=False)
+        images = int(run.result["validation"]["images"])
+        trial = Trial(told.seed, run, told.accuracy, told.loss, told.train_seconds, new=False, images=images)
         return [cls(trial, Run.open(run.path).recipe, told.ece, told.agreement, told.parameters, told.work)]
 
 

@@ -267,8 +267,27 @@ def test_tune_writes_a_recipe_and_a_page(program: Program, tmp_path: Path) -> No
     again = program(*words)
     assert again.code == 0
     assert "trial 0" not in again.out  # nothing is trained twice
-    assert f"thirtytwo compare {tmp_path / 't' / 'classic-own.toml'} {found['tuned']}" in again.out
+    (command,) = [line for line in again.out.splitlines() if line.startswith("thirtytwo compare")]
+    files = f"{tmp_path / 't' / 'classic-own.toml'} {found['tuned']}"
+    assert command == f"thirtytwo compare {files} --data shapes:training=150,test=40 --first-seed 1"
+    assert program(*shlex.split(command)[1:], "--runs", "1").code == 0  # as it stands
     assert program("train", found["tuned"], "--data", SHAPES, "--epochs", "1", "--out", tmp_path / "run").code == 0
+
+
+def test_another_search_has_another_folder_and_the_same_one_goes_on(program: Program) -> None:
+    words = ["tune", "classic", "--data", SHAPES, *SMALL, "--set", "epochs=1", "--trials", "1", "--json"]
+    first = program(*words)
+    assert first.code == 0, first.err
+    others = [program(*words, *more).json["tuned"] for more in (["--seed", "1"], ["--set", "model.dropout=0.5"])]
+    assert len({first.json["tuned"], *others}) == 3
+    assert program(*words).json == first.json
+    assert len(list(Path("runs/tune").glob("classic-*/tuning.html"))) == 3
+
+
+def test_a_recipe_without_a_search_is_refused_before_anything_is_fetched(program: Program) -> None:
+    answer = program("tune", "airbench94", "--data", "nowhere")
+    assert answer.code == 2
+    assert "take a recipe that has one: cct, classic" in answer.err
 
 
 def test_without_optuna_tune_says_how_to_get_it(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,9 +93,9 @@ class Recipe(Settings):
     search: dict[
         str, Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("choice")], Discriminator(_kind_of_space)]
     ] = Field(default_factory=dict)
-    """What `thirtytwo tune` may vary: for a dotted key a range, ``{ low = 1e-3, high = 1e-2, log = true }``, or
-    choices, ``{ choices = ["none", "trivial"] }``. A training does not look at it. Whoever sets one of these keys takes
-    it out."""
+    """What `thirtytwo tune` may vary: for a dotted key a range, ``{ low = 1e-3, high = 1e-2, log = true }``, in whole
+    steps where the key holds a whole number, or choices, ``{ choices = ["none", "trivial"] }``. A training does not
+    look at it. Whoever sets one of these keys takes it out."""
     checkpoint_minutes: NotNegative = 10.0
     """Within a long epoch, minutes between two checkpoints; there is always one at the end of an epoch."""
     model: Annotated[AnyModel, Field(discriminator="name")]
@@ -141,7 +141,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _what_is_searched_exists(self) -> Self:
-        for key in self.search:
+        for key, space in self.search.items():
             if key not in keys():
                 raise ValueError(f"search: {key}: no such key{_nearest(key, keys())}")
             found: Any = self
@@ -151,6 +151,16 @@ class Recipe(Settings):
                 raise ValueError(
                     f"search: {key}: expected a key of this recipe that holds a number, a word, true or false"
                 )
+            if isinstance(space, Range):
+                if isinstance(found, bool | str):
+                    raise ValueError(
+                        f"search: {key}: a range, but the recipe has {found!r}; expected {{ choices = […] }}"
+                    )
+                if isinstance(found, int) and (space.low != int(space.low) or space.high != int(space.high)):
+                    raise ValueError(
+                        f"search: {key}: from {space.low} to {space.high}, but the recipe has {found}; expected whole "
+                        "numbers, as this key holds one"
+                    )
         return self
 
     @model_validator(mode="after")

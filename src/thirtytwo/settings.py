@@ -521,12 +521,12 @@ class FewerImages(Settings):
 
 
 class Range(Settings):
-    """A number that `thirtytwo tune` may vary."""
+    """A number that `thirtytwo tune` may vary, in whole steps where the recipe holds a whole number."""
 
     low: int | Annotated[float, Field(allow_inf_nan=False)]
     """Least value."""
     high: int | Annotated[float, Field(allow_inf_nan=False)]
-    """Largest value; if both are whole numbers, only such are tried."""
+    """Largest value."""
     log: bool = False
     """Whether factors count, rather than differences."""
 

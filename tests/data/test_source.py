@@ -334,6 +334,38 @@ def test_fewer_of_cifar_are_a_spec_of_its_own(home: Path, find: Find, layouts: S
 
 
 @pytest.mark.parametrize(
+    ("spec", "others"),
+    [
+        ("cifar10:training=5000", "cifar10:training=5000,skip=5000"),
+        ("cifar100:training=10,labels=coarse", "cifar100:labels=coarse,training=10,skip=10"),
+        ("cifar10:training=5000,skip=5000", "cifar10:training=5000,skip=10000"),
+        ("cifar10:training=25000", "cifar10:training=25000,skip=25000"),
+        ("cifar10:training=40000", "cifar10:skip=40000"),  # all that there are
+        ("cifar10:training=40000,skip=10000", ""),
+        ("cifar10", ""),
+        ("cifar10:skip=5000", ""),
+        ("shapes:training=5000", ""),
+    ],
+)
+def test_others_are_images_of_the_same_set_that_are_none_of_these(spec: str, others: str) -> None:
+    options = source._options(spec, spec.partition(":")[2], {**source._CIFAR100, **source._SHAPES})
+    name = spec.partition(":")[0]
+    assert (source._others(name, options, 50_000) if name != "shapes" else source.find(spec).others) == others
+
+
+def test_others_of_some_cifar_images_can_be_found(
+    home: Path, find: Find, layouts: Sequence[Layout], make: Make
+) -> None:
+    make(home / "work", named(layouts, "cifar-10-batches-bin"))
+    found = find("cifar10:training=10")
+    others = find(found.others)
+    pixels = [{image.tobytes() for image in each.read_training().pixels} for each in (found, others)]
+    assert [len(each) for each in pixels] == [10, 10]
+    assert not pixels[0] & pixels[1]
+    assert found.in_memory().others == found.others
+
+
+@pytest.mark.parametrize(
     ("spec", "problems"),
     [
         ("cifar-10", ["no such folder", "did you mean cifar10?"]),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from thirtytwo import recipe as recipes
-from thirtytwo.data import Source, find
-from thirtytwo.errors import RecipeError
+from thirtytwo.data import Source, find, from_arrays
+from thirtytwo.errors import RecipeError, RunError
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
-from thirtytwo.study import Interrupted, Local, Trials, Watcher, tune
+from thirtytwo.report import tuning_page
+from thirtytwo.run import Run
+from thirtytwo.study import Interrupted, Local, Trials, Tuned, TuningTrial, Watcher, space, tune
+from thirtytwo.study.space import Space
 from thirtytwo.study.task import Task
 
 SEARCH = (
@@ -23,6 +29,13 @@ SEARCH = (
 def recipe(*words: str) -> Recipe:
     small = ["epochs=2", "batch_size=40", "model.stages=[[4],[8]]", "validation=0.25", "model.hidden_units=8"]
     return recipes.load("classic", [*small, "optimizer.learning_rate=0.001", *words, SEARCH])
+
+
+class OnGpu(Local):
+    """Says of itself that it has a GPU, and trains on the CPU what a GPU would be given."""
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return "cuda" if function is space._kind_of_device else super().ask(function, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +77,7 @@ def test_a_search_stopped_in_the_middle_of_a_trial_goes_on_with_it(source: Sourc
         tune(recipe(), source, Path("part"), trials=3, sampler="random", pruner="none", pool=pool)
     part = tune(recipe(), source, Path("part"), trials=3, sampler="random", pruner="none")
     assert [trial.number for trial in part.trials] == [0, 1, 2]
-    assert part.trials[:2] == whole.trials[:2]
+    assert part.trials == whole.trials  # what is proposed depends on no process
     ended: list[int] = []
     more = tune(
         recipe(), source, Path("part"), trials=4, sampler="random", pruner="none",
@@ -101,6 +114,9 @@ def test_what_somebody_sets_is_not_searched() -> None:
         ('{"model.dropout" = {low = 0.0, top = 0.9}}', "search.model.dropout"),
         ('{"model.dropout" = {low = 0.5, high = 0.1}}', "expected a low below the high"),
         ('{"model.dropout" = {low = 0.0, high = 0.1, log = true}}', "expected more than 0"),
+        ('{"model.hidden_units" = {low = 4.5, high = 16}}', "expected whole numbers, as this key holds one"),
+        ('{"augmentation.policy" = {low = 0, high = 1}}', r"a range, but the recipe has 'none'; expected \{ choices"),
+        ('{"augmentation.horizontal_flip" = {low = 0, high = 1}}', "a range, but the recipe has True"),
     ],
 )
 def test_a_search_space_that_makes_no_sense_is_a_clear_error(search: str, said: str) -> None:
@@ -109,5 +125,95 @@ def test_a_search_space_that_makes_no_sense_is_a_clear_error(search: str, said: 
 
 
 def test_a_recipe_without_a_search_space_is_refused(source: Source) -> None:
-    with pytest.raises(RecipeError, match=r"has no \[search\] section"):
-        tune(recipes.load("fast94"), source, Path("out"), trials=2)
+    with pytest.raises(RecipeError, match=r"has no \[search\] section.*: cct, classic, .*fast94, .*resnet18"):
+        tune(recipes.load("airbench94"), source, Path("out"), trials=2)
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.names() if recipes.load(name).search])
+@pytest.mark.parametrize("pool", [Local(), OnGpu()], ids=["cpu", "cuda"])
+def test_shipped_recipes_have_their_own_values_among_those_that_they_search(
+    name: str, pool: Local, source: Source
+) -> None:
+    Space.of(recipes.load(name), source, pool=pool)
+
+
+def test_on_a_gpu_the_own_values_are_those_that_the_recipe_has_there(source: Source) -> None:
+    searched = recipe('on_gpu=["optimizer.learning_rate=0.02", "batch_size=20"]')
+    for pool, kind, rate in ((Local(), "cpu", 0.001), (OnGpu(), "cuda", 0.02)):
+        found = tune(searched, source, Path(kind), trials=1, pool=pool)
+        assert found.own is not None
+        assert found.own.values["optimizer.learning_rate"] == rate
+        assert recipes.load(found.own_path) == searched.for_device(kind)
+        (folder,) = Path(kind, "trials").glob("*/0")
+        trained, own = Run.open(folder).recipe, searched.for_device(kind).for_images(160)
+        assert (trained.digest, trained.optimizer.learning_rate) == (own.digest, rate)
+
+
+def test_what_only_a_cpu_has_is_not_searched_on_a_gpu(source: Source) -> None:
+    searched = recipes.load("classic", ['on_gpu=["model.name=resnet"]', 'search={"model.dropout" = {low=0, high=0.5}}'])
+    Space.of(searched, source)
+    searched = recipes.load(
+        "classic", ['on_gpu=["model.name=convmixer"]', 'search={"model.dropout" = {low=0, high=0.5}}']
+    )
+    with pytest.raises(RecipeError, match=r"(?s)as cuda trains it.*search: model.dropout: expected a key of this"):
+        Space.of(searched, source, pool=OnGpu())
+
+
+@pytest.mark.parametrize(("low", "high"), [("0", "1"), ("0.0", "1.0"), ("0", "1.0")])
+def test_a_range_is_whole_where_the_recipe_is_however_its_ends_are_written(source: Source, low: str, high: str) -> None:
+    ends = f"{{low = {low}, high = {high}}}"
+    search = f'search={{"averaging.epochs" = {ends}, "augmentation.cutout_pixels" = {ends}}}'
+    found = tune(recipe("averaging.epochs=0.05").replace(search), source, Path("out"), trials=4, sampler="random")
+    shares = [trial.values["averaging.epochs"] for trial in found.trials]
+    assert shares[0] == 0.05
+    assert all(isinstance(share, float) and 0 < share < 1 for share in shares)
+    assert len(set(shares)) == 4
+    assert {type(trial.values["augmentation.cutout_pixels"]) for trial in found.trials} == {int}
+
+
+def test_the_first_trial_is_the_recipes_own_also_where_few_images_change_its_length(source: Source) -> None:
+    search = 'search={"epochs" = {low = 1, high = 9}, "batch_size" = {low = 4, high = 64}}'
+    searched = recipe("fewer_images.exponent=0.1", "fewer_images.minimum_steps=10").replace(search)
+    own = Trials.of(searched, source).recipe
+    found = tune(searched, source, Path("out"), trials=1)
+    assert found.own is not None
+    assert found.own.values == {"epochs": own.epochs, "batch_size": own.batch_size} != {"epochs": 2, "batch_size": 40}
+    assert Trials.of(recipes.load(found.own_path), source).recipe.digest == own.digest
+
+
+def test_a_folder_holds_one_search(source: Source) -> None:
+    tune(recipe(), source, Path("out"), trials=1)
+    before = Path("out/classic-own.toml").read_bytes()
+    with pytest.raises(RunError, match=r"out: holds another search, of other settings; .* choose another --out"):
+        tune(recipe("epochs=1"), source, Path("out"), trials=1)
+    with pytest.raises(RunError, match="of other seed;"):
+        tune(recipe(), source, Path("out"), trials=1, seed=1)
+    with pytest.raises(RunError, match="of other data;"):
+        tune(recipe(), find("shapes:training=170,test=20"), Path("out"), trials=1)
+    with pytest.raises(RunError, match="of other search space;"):
+        tune(recipe().replace("model.hidden_units=8"), source, Path("out"), trials=1)
+    assert Path("out/classic-own.toml").read_bytes() == before
+
+
+def test_what_was_found_is_compared_on_images_that_the_search_has_not_seen_if_there_are_any() -> None:
+    trial = TuningTrial(0, {"model.dropout": 0.5}, "complete", 0.5)
+    found = Tuned(
+        recipe(), Path("a b/x-tuned.toml"), Path("a b/x-own.toml"), "x", (trial,), {}, "cifar10", "", 4, "auto"
+    )
+    words = ["thirtytwo", "compare", "a b/x-own.toml", "a b/x-tuned.toml", "--data", "cifar10", "--first-seed", "5"]
+    assert found.comparison == words
+    page = tuning_page.render(found)
+    assert "thirtytwo compare &#39;a b/x-own.toml&#39; &#39;a b/x-tuned.toml&#39; --data cifar10 --first-seed 5" in page
+    assert "has not seen" not in page
+    found = replace(found, spec="cifar10:training=9", others="cifar10:training=9,skip=9", device="cpu")
+    words[5] = "cifar10:training=9,skip=9"
+    assert found.comparison == [*words, "--device", "cpu"]
+    assert "on images that the search has not seen" in tuning_page.render(found)
+
+
+def test_arrays_are_compared_by_no_command() -> None:
+    images = find("shapes:training=160,test=20").read_training()
+    source = from_arrays((images.pixels, images.labels), name="mine")
+    found = tune(recipe("epochs=1"), source, Path("out"), trials=1)
+    assert found.comparison == []
+    assert "thirtytwo compare" not in tuning_page.render(found)

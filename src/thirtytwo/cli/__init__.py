@@ -561,7 +561,8 @@ def tune_command(
     data: DataOption = None,
     overrides: SetOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="For everything. Without it: runs/tune/<recipe>.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="For everything. Without it: runs/tune/<recipe>-<digits>."),
     ] = None,
     sampler: Annotated[SamplerName, typer.Option("--sampler", help="What proposes values.")] = SamplerName.TPE,
     pruner: Annotated[
@@ -585,17 +586,20 @@ def tune_command(
     from thirtytwo import report
     from thirtytwo.data import find
     from thirtytwo.study import tune
-    from thirtytwo.study.tune import imported
+    from thirtytwo.study.space import Space, check_searched
+    from thirtytwo.study.tune import ROOT, imported
 
     imported()
     _check_cluster(ray, gpu_share)
     screen = _screen(as_json)
     settings = _recipe(recipe, overrides)
+    check_searched(settings)
     with screen.download() as progress:
         source = find(data, progress=progress).in_memory()
-    folder = out or Path("runs") / "tune" / settings.name
     with screen.trials_under_way(trials) as display, _pool(screen, display, ray, gpu_share, device) as pool:
-        screen.tuning_begins(settings, source, trials, folder)
+        space = Space.of(settings, source, seed=seed, device=device, pool=pool)
+        folder = out or ROOT / space.name  # other changes, data or seeds are another search
+        screen.tuning_begins(space.recipe, source, trials, folder)
         found = tune(
             settings,
             source,
@@ -608,6 +612,7 @@ def tune_command(
             device=device,
             pool=pool,
             done=screen.tuning_trial,
+            waits=screen.tuning_waits,
         )
     page = report.write_tuning(folder, found)
     if as_json:

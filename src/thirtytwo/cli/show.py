@@ -297,6 +297,10 @@ class Screen:
         state = "" if trial.state == "complete" else f"  {trial.state}"
         self.say(f"trial {trial.number}: {accuracy}{state}  {_values(trial.values)}")
 
+    def tuning_waits(self, others: int) -> None:
+        """Nothing is left to be done here."""
+        self.say(f"{plural(others, 'trial')} under way in other processes; waiting for their end")
+
     def tuned(self, found: Tuned, page: Path) -> None:
         """What the search has come to."""
         best, own = found.best, found.own
@@ -310,9 +314,11 @@ class Screen:
             for key, share in found.importances.items():
                 table.add_row(key, f"{share:.0%}")
             self.console.print(table)
-        self.say("The best of many is partly luck. Whether it is better, with other seeds:")
-        files = shlex.join([str(found.own_path), str(found.path)])
-        self.say(f"thirtytwo compare {files} --first-seed 1")
+        self.say("The best of many is partly luck.")
+        if found.comparison:
+            unseen = " and on images that the search has not seen" if found.others else ""
+            self.say(f"Whether it is better, with other seeds{unseen}:")
+            self.say(shlex.join(found.comparison))
         self.say(f"Page: {page}")
 
     def ensemble(self, chosen: Chosen, folder: Path, page: Path) -> None:

@@ -64,6 +64,9 @@ class Source:
     """Reads one split, and opens no file of the other."""
     exclusion: Exclusion = field(default_factory=Exclusion)
     """Training images that are left out."""
+    others: str = ""
+    """SPEC of training images of the same set that are none of these, as many if there are; empty where none is known.
+    What was chosen by these is judged by those."""
     _sealed_reader: Callable[[Split], Images] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, reader: Callable[[Split], Images]) -> None:
@@ -283,7 +286,9 @@ class _Search:
         options = _options(spec, text, _CIFAR100 if name == "cifar100" else _CIFAR10)
         options = {key: options[key] for key in sorted(options) if options[key] not in ("fine", 0)}  # as ever
         chosen = ",".join(f"{key}={value}" for key, value in options.items())
-        found = _cifar(f"{name}:{chosen}" if chosen else name, self._copy(name), options.get("labels", "fine"))
+        copy = self._copy(name)
+        others = _others(name, options, sum(copy.layout.training.values()))
+        found = _cifar(f"{name}:{chosen}" if chosen else name, copy, options.get("labels", "fine"), others)
         return _fewer(found, options.get("training"), options.get("skip", 0))
 
     def _at_path(self, spec: str) -> Source:
@@ -338,13 +343,14 @@ def _existing(spec: str) -> Path:
     return path
 
 
-def _cifar(spec: str, copy: cifar.Copy, labels: official.LabelKind) -> Source:
+def _cifar(spec: str, copy: cifar.Copy, labels: official.LabelKind, others: str = "") -> Source:
     return Source(
         spec=spec,
         name=copy.layout.name if labels == "fine" else f"{copy.layout.name}-{labels}",
         location=str(copy.folder),
         notice="",
         reader=lambda split: cifar.read(copy.folder, split, labels, layouts=[copy.layout]),
+        others=others,
     )
 
 
@@ -374,6 +380,18 @@ def _fewer(source: Source, number: int | None, skip: int) -> Source:
 
     parts = [source.name, *([str(number)] if number else []), *([f"skip-{skip}"] if skip else [])]
     return replace(source, name="-".join(parts), reader=read)
+
+
+def _others(name: str, options: Mapping[str, Any], images: int) -> str:
+    """See `Source.others`: of so many images, those that come after what is skipped and what is taken."""
+    if "training" not in options:
+        return ""
+    seen = options.get("skip", 0) + options["training"]
+    if seen >= images:
+        return ""
+    more = {key: value for key, value in options.items() if key == "labels"}
+    more |= {"training": options["training"]} if seen + options["training"] <= images else {}
+    return f"{name}:" + ",".join(f"{key}={value}" for key, value in {**more, "skip": seen}.items())
 
 
 def _places() -> list[Path]:

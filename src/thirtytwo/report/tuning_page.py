@@ -47,7 +47,8 @@ def render(found: Tuned) -> str:
             for trial in ranked[:LISTED]
         ],
         "file": found.path.name,
-        "command": shlex.join(["thirtytwo", "compare", str(found.own_path), str(found.path), "--first-seed", "1"]),
+        "unseen": bool(found.others),
+        "command": shlex.join(found.comparison),
     }
     return html.render("tuning.html.jinja", facts)
 

@@ -1,41 +1,45 @@
 """Hyper-parameters: a recipe's `search` section says which values may vary, many short trainings say which are better.
 
-Every trial is a training with other values, judged by its best validation accuracy; the test set is not touched. Optuna
-(Akiba et al. 2019, arXiv 1907.10902) proposes the values, from all trials so far (TPE, Bergstra et al. 2011), and ends
-trials early that lag behind. What was tried is in its database, by default
+Every trial is a training with other values, judged by the validation accuracy of the weights that it keeps; the test
+set is not touched. Optuna (Akiba et al. 2019, arXiv 1907.10902) proposes the values, from all trials so far (TPE,
+Bergstra et al. 2011), and ends trials early that lag behind. What was tried is in its database, by default
 
     <out>/study.db
     <out>/trials/            the trainings, each a run folder
     <out>/<recipe>-tuned.toml    what was found
     <out>/<recipe>-own.toml      what it is to be compared with
+    <out>/search.json            which search this is: a folder holds one
+    <out>/.claims/               which process is at which trial
 
 so that the same command goes on where it was stopped, be it in the middle of a trial, and several processes can share
-one database. Where several trials run at once, the next values are proposed when there is room for a trial, from what
-has ended by then: the values of a trial then depend on which of the others were quicker.
+database and folder: a trial belongs to the process that has claimed it, until that has told how it ended, or has died.
+Where several trials run at once, the next values are proposed when there is room for a trial, from what has ended by
+then: the values of a trial then depend on which of the others were quicker.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from thirtytwo import teacher
 from thirtytwo.data import Source
-from thirtytwo.errors import Diverged, MissingExtra, OutOfMemory, RecipeError, RunInUse
+from thirtytwo.data.source import ARRAYS
+from thirtytwo.errors import Diverged, MissingExtra, OutOfMemory, RecipeError, RunError, RunInUse
 from thirtytwo.events import Epoch
 from thirtytwo.recipe import Recipe
-from thirtytwo.run import write_atomic
-from thirtytwo.settings import Choice
+from thirtytwo.run import storing, write_atomic
+from thirtytwo.study.claims import Claims
 from thirtytwo.study.pool import Local, Pool
+from thirtytwo.study.space import Space, Values
 from thirtytwo.study.task import Ended, Task
-from thirtytwo.study.trials import Trials, digest, rounding
+from thirtytwo.study.trials import Trials
 
 if TYPE_CHECKING:
     import optuna
@@ -43,7 +47,11 @@ if TYPE_CHECKING:
 Sampler = Literal["tpe", "random"]
 Pruner = Literal["median", "halving", "none"]
 State = Literal["complete", "pruned", "failed"]
-Values = dict[str, Any]
+
+ROOT = Path("runs/tune")
+"""Where searches are kept if nobody says otherwise, each in a folder of its own."""
+LOOK_SECONDS = 0.5
+"""Between two looks at what other processes have done."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,14 @@ class Tuned:
     """In the order in which they began; number 0 has the recipe's own values."""
     importances: dict[str, float]
     """How much of the differences in accuracy each value explains (PED-ANOVA, Watanabe et al. 2023); may be empty."""
+    spec: str
+    """Of the data that it was searched with."""
+    others: str
+    """Of images that the search has not seen; empty where there are none."""
+    seed: int
+    """Of all trials."""
+    device: str
+    """That trials were asked to run on."""
 
     @property
     def best(self) -> TuningTrial:
@@ -83,6 +99,18 @@ class Tuned:
     def own(self) -> TuningTrial | None:
         """The trial of the recipe's own values; None if it has not ended yet, in another process."""
         return next((trial for trial in self.trials if trial.number == 0), None)
+
+    @property
+    def comparison(self) -> list[str]:
+        """Words of the command that tells whether it is better, with other seeds, and on other images if there are any.
+
+        Empty for data that only a program has, as arrays.
+        """
+        if self.spec == ARRAYS:
+            return []
+        words = ["thirtytwo", "compare", str(self.own_path), str(self.path), "--data", self.others or self.spec]
+        words += ["--first-seed", str(self.seed + 1)]
+        return words if self.device == "auto" else [*words, "--device", self.device]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -110,61 +138,77 @@ def tune(
     device: str = "auto",
     pool: Pool | None = None,
     done: Callable[[TuningTrial], None] = lambda _: None,
+    waits: Callable[[int], None] = lambda _: None,
 ) -> Tuned:
     """Search for better values.
 
     Args:
         recipe: with a `search` section.
         source: the data.
-        out: folder for everything; what is there is gone on with.
+        out: folder for everything, of this search alone; what is there is gone on with.
         trials: how many there shall be in all, those of earlier calls included.
         seed: of every training, so that trials differ by their values alone, and of the sampler.
         sampler: what proposes values.
         pruner: what ends trials early, by their validation accuracy after each epoch.
-        storage: any URL that Optuna takes; None is a file in `out`.
+        storage: any URL that Optuna takes; None is a file in `out`. Processes that share a search share `out`, too.
         device: ``auto``, ``cpu`` or ``cuda``.
         pool: where trials run; None is here, one after another.
-        done: is given each trial that has ended.
+        done: is given each trial that has ended here.
+        waits: is told how many trials are under way when there is nothing to do but wait for other processes.
 
     Raises:
-        RecipeError: there is nothing to search for.
+        RecipeError: there is nothing to search for, or it does not fit the recipe.
+        RunError: `out` holds another search.
         ModelError: the recipe's teacher cannot be read.
         MissingExtra: Optuna is not installed.
         Diverged: no trial came to an end.
         Interrupted: trials were asked to stop.
     """
     optuna = imported()
-    if not recipe.search:
-        raise RecipeError(
-            f"recipe {recipe.name}: has no [search] section; expected the values that may vary, such as "
-            '"optimizer.learning_rate" = { low = 1e-3, high = 1e-2, log = true }; write one into a copy of the recipe'
-        )
     source, pool = source.in_memory(), pool or Local()
-    base = teacher.identified(recipe.replace("search={}"))
-    out.mkdir(parents=True, exist_ok=True)
-    _check_space(recipe, base)
-    space = json.dumps({key: value.model_dump(mode="json") for key, value in recipe.search.items()}, sort_keys=True)
-    space_number = int(hashlib.sha256(space.encode()).hexdigest(), 16)
-    where = pool.ask(rounding, base, device)
-    name = f"{recipe.name}-{digest(base, source.read_training(), where, seed, space_number)}"
-    study = optuna.create_study(
-        storage=storage or f"sqlite:///{out / 'study.db'}",
-        study_name=name,
-        direction="maximize",
-        pruner=_pruner(optuna, pruner),
-        load_if_exists=True,
-    )
-    begun = len(study.get_trials())
-    # Gone on with, it shall not propose once more what it proposed at the beginning.
-    study.sampler = _sampler(optuna, sampler, seed + begun)
-    if not begun:
-        study.enqueue_trial(_own(recipe))
-    running = optuna.trial.TrialState.RUNNING
-    left_behind = [optuna.trial.Trial(study, each._trial_id) for each in study.get_trials(states=(running,))]
-    search = _Search(optuna, study, recipe, base, source, out, seed, device, pool, trials, done, left_behind)
-    while search.number_ended < trials:
-        search.go_on()
-    return _found(optuna, study, recipe, base, out)
+    space = Space.of(recipe, source, seed=seed, device=device, pool=pool)
+    with storing(str(out)):
+        out.mkdir(parents=True, exist_ok=True)
+    with Claims(out / ".claims") as claims:
+        with claims.alone():
+            _reserve(out, space)
+            study = optuna.create_study(
+                storage=storage or f"sqlite:///{out / 'study.db'}",
+                study_name=space.name,
+                direction="maximize",
+                pruner=_pruner(optuna, pruner),
+                load_if_exists=True,
+            )
+            if not study.get_trials():
+                study.enqueue_trial(space.own)
+        search = _Search(optuna, study, space, source, out, seed, sampler, device, pool, trials, claims, done, waits)
+        while search.number_ended < trials:
+            if not search.go_on():
+                search.wait()
+    return _found(optuna, study, space, source, out, seed, device)
+
+
+def _reserve(out: Path, space: Space) -> None:
+    """Keep a folder for one search, since another one's results would replace it.
+
+    Raises:
+        RunError: it holds another search.
+    """
+    path = out / "search.json"
+    if not path.exists():
+        facts = {"name": space.name, **space.facts}
+        write_atomic(path, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        name, differing = found["name"], [key for key, fact in space.facts.items() if found[key] != fact]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: cannot be read ({error!r}); expected what `thirtytwo tune` wrote; delete it") from None
+    if name != space.name:
+        raise RunError(
+            f"{out}: holds another search, of other {', '.join(differing)}; expected the same one, or a new folder; "
+            "choose another --out, or none: then each search has a folder of its own"
+        )
 
 
 @dataclass
@@ -174,23 +218,23 @@ class _Search:
     api: Any
     """Optuna."""
     study: optuna.study.Study
-    recipe: Recipe
-    """The one with the values that may vary."""
-    base: Recipe
-    """The same without them."""
+    space: Space
     source: Source
     out: Path
     seed: int
+    sampler: Sampler
     device: str
     pool: Pool
     trials: int
     """That there shall be in all."""
+    claims: Claims
     done: Callable[[TuningTrial], None]
-    left_behind: list[optuna.trial.Trial]
-    """By earlier processes, unless another one is still at them."""
-    taken_over: set[int] = field(default_factory=set)
-    """Those that were left behind, and tried."""
+    waits: Callable[[int], None]
+    waited_for: int = 0
+    """Trials of other processes, as `waits` was told last."""
     under_way: dict[int, optuna.trial.Trial] = field(default_factory=dict)
+    put_off: list[optuna.trial.Trial] = field(default_factory=list)
+    """Claimed, but somebody else is training in their run folder."""
     told: set[tuple[int, int]] = field(default_factory=set)
     """Trials and the epochs that the study knows of."""
 
@@ -199,28 +243,55 @@ class _Search:
         """Trials that have ended, here or in other processes."""
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
 
-    def go_on(self) -> None:
-        """Do the trials that are missing, or fewer, where other processes are at some of them."""
+    def go_on(self) -> bool:
+        """Do the trials that are missing and that no other process is at; returns whether any has ended."""
+        some = False
         with contextlib.closing(self.pool.run(self._tasks(), self._is_worth_it)) as ends:
             for task, ended in ends:
-                self._tell(task, ended)
+                some |= self._tell(task, ended)
+        if some:
+            self.waited_for = 0
+        return some
+
+    def wait(self) -> None:
+        """Give other processes a moment for the rest."""
+        running = self.api.trial.TrialState.RUNNING
+        others = len(self.study.get_trials(deepcopy=False, states=(running,)))
+        if others != self.waited_for:
+            self.waited_for = others
+            self.waits(others)
+        time.sleep(LOOK_SECONDS)
 
     def _tasks(self) -> Iterator[Task]:
-        """Each with the values that are proposed when there is room for it; those that were left behind come first."""
-        while self.number_ended + len(self.under_way) < self.trials:
-            if self.left_behind:
-                trial = self.left_behind.pop(0)
-                self.taken_over.add(trial.number)
-            else:
-                trial = self.study.ask()
+        """Each with the values that are proposed when there is room for it."""
+        put_off, self.put_off = self.put_off, []
+        for trial in put_off:
             yield from self._task(trial)
+        while (claimed := self._claimed()) is not None:
+            yield from self._task(claimed)
+
+    def _claimed(self) -> optuna.trial.Trial | None:
+        """A trial whose process has died or was stopped, or a new one; None if others are at all that are missing."""
+        running = self.api.trial.TrialState.RUNNING
+        with self.claims.alone():
+            trials = self.study.get_trials(deepcopy=False)
+            begun = [trial for trial in trials if trial.state == running]
+            left = [trial for trial in begun if self.claims.is_free(trial.number)]
+            if sum(trial.state.is_finished() for trial in trials) + len(begun) - len(left) >= self.trials:
+                return None
+            # Of the trial's own: processes that share a search propose different values, and so does one that goes on.
+            number = left[0].number if left else len(trials)
+            self.study.sampler = _sampler(self.api, self.sampler, (self.seed * 1_000_003 + number) % 2**32)
+            trial = self.api.trial.Trial(self.study, left[0]._trial_id) if left else self.study.ask()
+            self.claims.take(trial.number)
+        return trial
 
     def _task(self, trial: optuna.trial.Trial) -> Iterator[Task]:
         """The training with the values of a trial; none if no recipe can have them."""
-        values = _suggested(trial, self.recipe)
+        values = self.space.suggested(trial)
         self.told |= {(trial.number, step) for step in self.study.get_trials()[trial.number].intermediate_values}
         try:
-            recipe = _with(self.base, values)
+            recipe = self.space.having(values)
             trainings = Trials.of(recipe, self.source, self.out / "trials", self.device, self.pool)
         except RecipeError:
             self._end(trial, self.api.trial.TrialState.FAIL)
@@ -238,23 +309,38 @@ class _Search:
             trial.report(epoch.validation_accuracy, step)
         return epoch.epoch == task.recipe.epochs or not trial.should_prune()
 
-    def _tell(self, task: Task, ended: Ended) -> None:
+    def _tell(self, task: Task, ended: Ended) -> bool:
+        """Tell the study how a trial ended; returns whether it has."""
         trial = self.under_way.pop(task.number)
         states = self.api.trial.TrialState
         if ended.how in ("trained", "found"):
             self._end(trial, states.COMPLETE, float(task.run.result["validation"]["accuracy"]))
         elif ended.how == "given up":
-            shutil.rmtree(task.path.parent, ignore_errors=True)
+            _discard(task)
             self._end(trial, states.PRUNED)
         elif isinstance(ended.error, Diverged | OutOfMemory | RecipeError):  # such as a network that they do not fit
-            shutil.rmtree(task.path.parent, ignore_errors=True)
+            _discard(task)
             self._end(trial, states.FAIL)
-        elif not (isinstance(ended.error, RunInUse) and task.number in self.taken_over):  # another process is at it
+        elif isinstance(ended.error, RunInUse):
+            # A trial of the same values in another process, or what a dead process has left on a cluster.
+            self.put_off.append(trial)
+            return False
+        else:
             ended.check()
+        return True
 
     def _end(self, trial: optuna.trial.Trial, state: Any, accuracy: float | None = None) -> None:
-        self.study.tell(trial, accuracy, state=state, skip_if_finished=True)
+        with self.claims.alone():
+            self.study.tell(trial, accuracy, state=state, skip_if_finished=True)
+            self.claims.drop(trial.number)
         self.done(_plain(self.api, self.study.get_trials()[trial.number]))
+
+
+def _discard(task: Task) -> None:
+    """Delete the training of a trial, unless another one of the same values has begun to train there."""
+    if task.path.exists():
+        with contextlib.suppress(RunInUse), task.run.locked():
+            shutil.rmtree(task.path.parent, ignore_errors=True)
 
 
 def imported() -> Any:
@@ -286,75 +372,33 @@ def _pruner(optuna: Any, name: Pruner) -> Any:
             return optuna.pruners.NopPruner()
 
 
-def _own(recipe: Recipe) -> Values:
-    """The values that a recipe has, of those that may vary."""
-    values: Values = {}
-    for key in recipe.search:
-        found: Any = recipe
-        for part in key.split("."):
-            found = getattr(found, part)
-        values[key] = found
-    return values
-
-
-def _check_space(recipe: Recipe, base: Recipe) -> None:
-    """That the recipe's own values lie in the space, and that its ends are values that the recipe can have.
-
-    Raises:
-        RecipeError: says what does not fit.
-    """
-    for key, value in _own(recipe).items():
-        space = recipe.search[key]
-        if isinstance(space, Choice):
-            fits, ends = value in space.choices, list(space.choices)
-        else:
-            fits, ends = space.low <= value <= space.high, [space.low, space.high]
-        if not fits:
-            raise RecipeError(
-                f"search: {key}: the recipe has {value!r}, which lies outside of {ends}; expected its own value among "
-                "those that are tried, since it is tried first; widen the search, or change the value"
-            )
-        for end in ends:
-            _with(base, {key: end})
-
-
-def _suggested(trial: optuna.trial.Trial, recipe: Recipe) -> Values:
-    values: Values = {}
-    for key, space in recipe.search.items():
-        if isinstance(space, Choice):
-            values[key] = trial.suggest_categorical(key, list(space.choices))
-        elif isinstance(space.low, int) and isinstance(space.high, int):
-            values[key] = trial.suggest_int(key, space.low, space.high, log=space.log)
-        else:
-            values[key] = trial.suggest_float(key, space.low, space.high, log=space.log)
-    return values
-
-
-def _with(base: Recipe, values: Values) -> Recipe:
-    return base.replace(*(f"{key}={json.dumps(value)}" for key, value in values.items()))
-
-
-def _found(optuna: Any, study: optuna.study.Study, recipe: Recipe, base: Recipe, out: Path) -> Tuned:
+def _found(
+    optuna: Any, study: optuna.study.Study, space: Space, source: Source, out: Path, seed: int, device: str
+) -> Tuned:
     found = tuple(_plain(optuna, trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished())
     complete = _complete(found)
     if not complete:
         raise Diverged(f"none of {len(found)} trials came to an end; expected some; lower the rates that are searched")
     best = max(complete, key=lambda trial: trial.accuracy or 0.0)
-    name = f"{recipe.name[:50]}-tuned"
-    tuned = _with(base, best.values).model_copy(
-        update={"name": name, "description": f"{recipe.name}, tuned in {len(found)} trials."}
+    own_name = space.recipe.name
+    name = f"{own_name[:50]}-tuned"
+    tuned = space.having(best.values).model_copy(
+        update={"name": name, "description": f"{own_name}, tuned in {len(found)} trials."}
     )
     path = out / f"{name}.toml"
     write_atomic(path, tuned.to_toml().encode())
-    own_path = out / f"{recipe.name[:50]}-own.toml"
-    write_atomic(own_path, base.to_toml().encode())
+    own_path = out / f"{own_name[:50]}-own.toml"
+    write_atomic(own_path, space.base.to_toml().encode())
     importances: dict[str, float] = {}
-    if len(complete) >= 4 and len({trial.accuracy for trial in complete}) > 1 and len(recipe.search) > 1:
+    if len(complete) >= 4 and len({trial.accuracy for trial in complete}) > 1 and len(space.own) > 1:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is new there
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             importances = dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
-    return Tuned(tuned, path, own_path, recipe.name, found, importances)
+    return Tuned(
+        tuned, path, own_path, own_name, found, importances, spec=source.spec, others=source.others, seed=seed,
+        device=device,
+    )  # fmt: skip
 
 
 def _plain(optuna: Any, trial: optuna.trial.FrozenTrial) -> TuningTrial:

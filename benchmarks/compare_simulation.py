@@ -2,8 +2,8 @@
 
     python benchmarks/compare_simulation.py [--recipe fast94] [--pairs 30] [--studies 20000]
 
-Studies are drawn, not trained: accuracies are normal around their recipe's mean, with the standard deviation that
-measured.json has for the recipe, and each study looks after every pair and stops as `compare` does. Told is how often a
+Studies are drawn, not trained: accuracies are normal around their recipe's mean, with the standard deviation of all runs
+that measured.json has of the recipe, and each study looks after every pair and stops as `compare` does. Told is how often a
 difference is found where there is none, how often one of 0.3 points is found, and after how many pairs; and, beside
 it, what an ordinary t test does that is looked at just as often. Results go to measured.json as an entry of kind
 `simulation`.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -68,24 +69,25 @@ def main() -> int:
         parser.error("expected at least two pairs and one study")
 
     def work(_: int) -> int:
-        training = planner.newest("training", arguments.recipe)
-        if training is None or training["accuracy"]["standard_deviation"] is None:
+        trainings = planner.every("training", arguments.recipe)
+        accuracies = [value for entry in trainings for value in entry["accuracy"]["values"]]
+        if len(accuracies) < 2:
             raise Refused(f"{arguments.recipe}: its spread has not been measured; expected a recipe of which it has")
-        deviation = training["accuracy"]["standard_deviation"] * 2**0.5
+        deviation = stdev(accuracies) * 2**0.5
         rows = [simulate(one, deviation, arguments.pairs, arguments.studies) for one in DIFFERENCES]
         facts = environment.describe(torch.device("cpu"))
         measured.add(
             {
                 "kind": "simulation",
                 "recipe": arguments.recipe,
-                "series": f"compare-{training['series']}",
+                "series": f"compare-{trainings[-1]['series']}",
                 **{key: facts[key] for key in measured.CONDITIONS},
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
                 "command": runs.typed("compare_simulation.py", sys.argv[1:], None, "", ""),
                 "data": "drawn",
                 "n": arguments.studies,
                 "deviation_of_differences": deviation,
-                "spread_n": training["accuracy"]["n"],  # that deviation is itself a guess, from so many runs
+                "spread_n": len(accuracies),  # that deviation is itself a guess, from so many runs
                 "pairs": arguments.pairs,
                 "rows": rows,
             }

@@ -38,10 +38,13 @@ def test_the_same_seed_draws_the_same_studies() -> None:
     assert once == again
 
 
+SERIES = {"a": [0.898, 0.902], "b": [0.9]}
+
+
 def test_a_simulation_says_how_many_runs_its_spread_stands_on(monkeypatch: pytest.MonkeyPatch) -> None:
     entries: list[dict[str, Any]] = []
-    training = {"series": "a", "accuracy": {"n": 3, "mean": 0.9, "standard_deviation": 0.002}}
-    monkeypatch.setattr(planner, "newest", lambda *_: training)
+    trainings = [{"series": name, "accuracy": {"values": values}} for name, values in SERIES.items()]
+    monkeypatch.setattr(planner, "every", lambda *_: trainings)
     monkeypatch.setattr(measured, "add", entries.append)
     monkeypatch.setattr("sys.argv", ["compare_simulation.py", "--pairs", "3", "--studies", "5"])
     assert compare_simulation.main() == 0

@@ -2,11 +2,11 @@
 
     python benchmarks/compare_simulation.py [--recipe fast94] [--pairs 30] [--studies 20000]
 
-Studies are drawn, not trained: accuracies are normal around their recipe's mean, with the standard deviation of all runs
-that measured.json has of the recipe, and each study looks after every pair and stops as `compare` does. Told is how often a
-difference is found where there is none, how often one of 0.3 points is found, and after how many pairs; and, beside
-it, what an ordinary t test does that is looked at just as often. Results go to measured.json as an entry of kind
-`simulation`.
+Studies are drawn, not trained: accuracies are normal around their recipe's mean, with the standard deviation of all
+runs that measured.json has of the recipe, and each study looks after every pair and stops as `compare` does. Told is
+how often a difference is found where there is none, how often one of 0.3 points is found, and after how many pairs;
+and, beside it, what an ordinary t test does that is looked at just as often. Results go to measured.json as an entry of
+kind `simulation`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ import pytest
 
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
-from thirtytwo.data import Images, find, from_arrays
+from thirtytwo.data import Images, Source, find, from_arrays
+from thirtytwo.data.images import Split
 from thirtytwo.errors import Diverged, InputError
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
@@ -44,6 +45,23 @@ def test_each_seed_is_trained_once_and_found_again() -> None:
     again = list(repeat(trials(), [0, 1, 2]))
     assert [trial.new for trial in again] == [False, False, True]
     assert [trial.accuracy for trial in again[:2]] == [trial.accuracy for trial in first]
+
+
+def test_many_trainings_read_their_data_once() -> None:
+    drawn, reads = find(DATA), []
+
+    def read(split: Split) -> Images:
+        reads.append(split)
+        return drawn.read_training()
+
+    source = Source(spec=DATA, name="shapes", location="here", notice="", reader=read)
+    list(repeat(Trials.of(small("epochs=1"), source, Path("study")), [0, 1, 2]))
+    assert reads == ["training"]
+    reads.clear()
+    both = source.in_memory()
+    one, other = (Trials.of(small("epochs=1", f"model.dropout={share}"), both, Path("study")) for share in (0.1, 0.2))
+    list(compare(one, other, [0, 1], stop_early=False))
+    assert reads == ["training"]
 
 
 def test_a_trial_is_the_training_that_one_gets_by_itself() -> None:

@@ -126,7 +126,7 @@ def test_labels_keep_their_numbers_however_many_classes_there_are(
 
 def test_a_source_hands_out_training_images_only(source: Source) -> None:
     assert {name for name in dir(source) if not name.startswith("_")} == {
-        *("spec", "name", "location", "notice", "exclusion"),
+        *("spec", "name", "location", "notice", "exclusion", "others"),
         *("read_training", "without", "in_memory", "with_training"),
     }
     assert len(source.read_training()) == 20

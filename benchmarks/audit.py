@@ -123,30 +123,38 @@ def by_cifair(found: set[frozenset[Place]], path: Path) -> dict[str, Any]:
 
 def by_people(issues: Iterable[Mapping[str, Any]], path: Path, labels: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Of the first test images that are named for their labels, those of which most people say another class."""
+    wrong, first = wrong_by_people(path, labels), _first(issues)
+    return {"first": len(first), "wrong": len(wrong & first), "there_are": len(wrong)}
+
+
+def wrong_by_people(path: Path, labels: np.ndarray[Any, Any]) -> set[int]:
+    """Test images of which most people say another class."""
     counts = np.load(path, allow_pickle=False)  # (test images, classes)
     if counts.shape != (len(labels), labels.max() + 1):
         expected = (len(labels), labels.max() + 1)
         raise Refused(f"{path}: shape {counts.shape}; expected {expected}, votes for each class; fetch it again")
-    wrong = set(np.flatnonzero(counts.argmax(1) != labels).tolist())
-    first = [row["index"] for row in _first(issues)]
-    return {"first": len(first), "wrong": len(wrong & set(first)), "there_are": len(wrong)}
+    return set(np.flatnonzero(counts.argmax(1) != labels).tolist())
 
 
 def by_workers(issues: Iterable[Mapping[str, Any]], path: Path) -> dict[str, Any]:
     """Of the first test images that are named for their labels, those of which fewer than three of five agree."""
-    agreeing = {int(row["id"]): row["mturk"]["given"] for row in json.loads(path.read_text(encoding="utf-8"))}
-    wrong = {index for index, votes in agreeing.items() if votes < 3}
-    first = {row["index"] for row in _first(issues)}
+    (shown, wrong), first = wrong_by_workers(path), _first(issues)
     return {
         "first": len(first),
-        "shown": len(first & agreeing.keys()),
+        "shown": len(first & shown),
         "wrong": len(first & wrong),
         "there_are": len(wrong),
     }
 
 
-def _first(issues: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [row for row in issues if row["split"] == "test"][:FIRST]
+def wrong_by_workers(path: Path) -> tuple[set[int], set[int]]:
+    """Test images that five people were shown, and those of them with whose label fewer than three agree."""
+    agreeing = {int(row["id"]): row["mturk"]["given"] for row in json.loads(path.read_text(encoding="utf-8"))}
+    return set(agreeing), {index for index, votes in agreeing.items() if votes < 3}
+
+
+def _first(issues: Iterable[Mapping[str, Any]]) -> set[int]:
+    return {row["index"] for row in [row for row in issues if row["split"] == "test"][:FIRST]}
 
 
 def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
@@ -184,6 +192,9 @@ def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
         entry["people"] = by_people(said["label_issues"], arguments.people, labels.reshape(-1))
     if arguments.workers:
         entry["workers"] = by_workers(said["label_issues"], arguments.workers)
+    if arguments.people and arguments.workers:
+        wrong = wrong_by_people(arguments.people, labels.reshape(-1)) | wrong_by_workers(arguments.workers)[1]
+        entry["either"] = {"wrong": len(_first(said["label_issues"]) & wrong), "there_are": len(wrong)}
     return entry
 
 
@@ -208,7 +219,7 @@ def main() -> int:
     def work(lock: int) -> int:
         entry = measure(arguments, lock)
         measured.add(entry)
-        shown = ("seconds", "named", "judged", "cifair", "people", "workers")
+        shown = ("seconds", "named", "judged", "cifair", "people", "workers", "either")
         print(json.dumps({key: entry[key] for key in shown if key in entry}))
         return 0
 

@@ -309,6 +309,11 @@ def audit_table() -> str:
             f"than three agree with the label | those {found['shown']} of the first {found['first']} that they were "
             f"shown | {found['wrong']} of {found['shown']} | {found['wrong']} of {found['there_are']} |"
         )
+    if both := entry.get("either"):
+        lines.append(
+            f"| one or the other of these people | the first {entry['people']['first']} test images named for their "
+            f"labels | {both['wrong']} | {both['wrong']} of {both['there_are']} |"
+        )
     return "\n".join(lines)
 
 

@@ -70,3 +70,16 @@ def test_workers_judge_what_they_were_shown(tmp_path: Path) -> None:
     issues = [{"split": "test", "index": index} for index in (0, 1, 2)]
     found = audit.by_workers(issues, tmp_path / "votes.json")
     assert found == {"first": 3, "shown": 2, "wrong": 1, "there_are": 2}
+
+
+def test_people_are_told_apart_by_what_they_were_asked(tmp_path: Path) -> None:
+    labels = np.array([0, 1, 0, 1])
+    np.save(tmp_path / "people.npy", np.array([[9, 1], [8, 2], [7, 3], [0, 10]]))
+    shown = [{"id": index, "mturk": {"given": votes}} for index, votes in ((0, 2), (1, 4))]
+    (tmp_path / "workers.json").write_text(json.dumps(shown))
+    assert audit.wrong_by_people(tmp_path / "people.npy", labels) == {1}
+    assert audit.wrong_by_workers(tmp_path / "workers.json") == ({0, 1}, {0})
+    issues = [{"split": "test", "index": index} for index in (0, 1, 3)] + [{"split": "training", "index": 2}]
+    assert audit.by_people(issues, tmp_path / "people.npy", labels) == {"first": 3, "wrong": 1, "there_are": 1}
+    found = audit.by_workers(issues, tmp_path / "workers.json")
+    assert found == {"first": 3, "shown": 2, "wrong": 1, "there_are": 1}

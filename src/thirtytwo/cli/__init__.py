@@ -774,7 +774,7 @@ def audit_command(
     ] = None,
     recipe: Annotated[
         str, typer.Option("--recipe", metavar="RECIPE", help="Of the networks; changes may follow: 'classic epochs=8'.")
-    ] = "fast94 epochs=6 views.translate_pixels=0",
+    ] = "fast94 epochs=8 views.translate_pixels=0",
     networks: Annotated[
         int, typer.Option("--networks", metavar="N", help="Each is trained without an Nth of the training images.")
     ] = 3,

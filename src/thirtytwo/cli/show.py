@@ -134,7 +134,8 @@ class Screen:
             self.say(f"{training.processes_here} processes share {plural(found, 'core')}, which is slower than fewer")
         if training.kernels.startswith("torch (no "):
             self.say(f"computed by {training.kernels}, which takes longer")
-        if known := planner.expected(recipe, facts["name"], facts["images"], training.device):
+        like = training.device, training.precision
+        if known := planner.expected(recipe, facts["name"], facts["images"], *like):
             self.say(f"expected, as measured: {_measured(known)}")
         if not facts["validation_images"]:
             self._calibration(recipe, facts["name"])

@@ -505,7 +505,7 @@ def test_audit_tells_what_is_wrong_with_a_data_set(program: Program, tmp_path: P
     assert f"{table}: was changed since an audit wrote it" in again.out
     assert "delete it or move it" in again.out
     assert "not from it: duplicates.csv" in Path(found["page"]).read_text(encoding="utf-8")
-    assert "how many such pairs are right, nobody has counted" in again.out
+    assert "nobody has checked yet how many such pairs in these data are right" in again.out
     assert f"Opening {found['test_opening']} of this test set" in again.out
     assert program("audit", "shapes:training=120,test=40", "--networks", "1").code == 2
 

@@ -42,7 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-GOES_ON = "Interrupted; nothing is lost. The same command goes on where this was."
+GOES_ON = "Interrupted; nothing is lost. The same command continues from here."
 
 ModelArgument = Annotated[
     Path,

@@ -193,8 +193,8 @@ class Recipe(Settings):
     def _the_rate_falls_before_it_stays(self) -> Self:
         if isinstance(self.schedule, Cosine | Linear) and self.epochs <= self.schedule.final_epochs:
             raise ValueError(
-                f"schedule.final_epochs is {self.schedule.final_epochs:g}, of epochs = {self.epochs}, so that the rate "
-                "would be the final one from the first step on; set schedule.final_epochs lower, or epochs higher"
+                f"schedule.final_epochs is {self.schedule.final_epochs:g}, of epochs = {self.epochs}, so the learning "
+                "rate would be the final one from the first step; set schedule.final_epochs lower, or epochs higher"
             )
         return self
 

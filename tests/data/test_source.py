@@ -329,7 +329,7 @@ def test_fewer_of_cifar_are_a_spec_of_its_own(home: Path, find: Find, layouts: S
     assert (found.spec, found.name) == ("cifar100:labels=coarse,training=10", "cifar100-coarse-10")
     assert find("cifar100:training=10,labels=coarse,skip=0").spec == found.spec
     assert find("cifar100:training=10,skip=5").spec == "cifar100:skip=5,training=10"
-    with pytest.raises(DataError, match="to be fewer together"):  # it is a small copy
+    with pytest.raises(DataError, match="to add up to fewer"):  # it is a small copy
         found.read_training()
 
 

@@ -42,7 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-GOES_ON = "Interrupted; nothing is lost. The same command goes on where this was."
+GOES_ON = "Interrupted; nothing is lost. The same command continues from here."
 
 ModelArgument = Annotated[
     Path,
@@ -297,7 +297,7 @@ def evaluate_command(
         left_out = len(scored.images) - len(rest.images)
         result["without_excluded"] = {"files": list(map(str, exclude or [])), "excluded": left_out, **rest.summary()}
     if corrupted:
-        with screen.busy("scoring them corrupted"):
+        with screen.busy("scoring them once more, corrupted"):
             result["corrupted"] = under_corruption(classifier, scored.images, corrupted)
     if as_json:
         _print_json(result)
@@ -708,7 +708,7 @@ def ensemble_command(
         paths += trained
         if len(paths) < 2:
             raise Diverged(f"{train - len(trained)} of {train} trainings diverged; expected two models at least")
-    with screen.busy("asking them about the validation images"):
+    with screen.busy("scoring the models on the validation images"):
         chosen = ensemble(members, list(map(str, paths)), source)
     folder = _folder_of(chosen, out, goes_on=pupil is not None)
     if not is_ensemble(folder):

@@ -300,14 +300,14 @@ def audit_table() -> str:
         ]
     if found := entry.get("people"):
         lines.append(
-            f"| about fifty people per image (CIFAR-10H, Peterson et al. 2019), most of whom name another class "
+            "| about fifty people per image (CIFAR-10H, Peterson et al. 2019): wrong if another class got most votes "
             f"| the first {found['first']} test images named for their labels "
             f"| {found['wrong']} of {found['first']} | {found['wrong']} of {found['there_are']} |"
         )
     if found := entry.get("workers"):
         lines.append(
-            "| five people per image, shown what another search had named (Northcutt, Athalye & Mueller 2021), of whom "
-            f"fewer than three agree with the label | the {found['shown']} of the first {found['first']} that they "
+            "| five people per image, shown what another search had named (Northcutt, Athalye & Mueller 2021): wrong "
+            f"if fewer than three agree with the label | the {found['shown']} of the first {found['first']} that they "
             f"were shown | {found['wrong']} of {found['shown']} | {found['wrong']} of {found['there_are']} |"
         )
     if both := entry.get("either"):

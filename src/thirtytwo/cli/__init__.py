@@ -48,20 +48,14 @@ ModelArgument = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL",
-        help="A run folder, that of an ensemble, a model file, or pretrained: the model in the package, for CIFAR-10.",
+        help="A run folder, an ensemble's folder, a model file, or pretrained: the model in the package, for CIFAR-10.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
-DataOption = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        metavar="SPEC",
-        help="cifar10, cifar100, shapes, or a path. Without it: $THIRTYTWO_DATA, then cifar10.",
-    ),
-]
-CORRUPTED_HELP = "Score N of the images made worse, too: noise, blur, JPEG, brightness, contrast, shifts."
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+DATA_HELP = "cifar10, cifar100, shapes, or a path. Default: $THIRTYTWO_DATA, then cifar10."
+DataOption = Annotated[str | None, typer.Option("--data", metavar="SPEC", help=DATA_HELP)]
+CORRUPTED_HELP = "Also score N of the images with noise, blur, JPEG, changed brightness and contrast, and shifts."
+DeviceOption = Annotated[str, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")]
 
 
 class SplitName(StrEnum):
@@ -89,10 +83,10 @@ def _program(
 
 @app.command("data")
 def data_command(
-    spec: Annotated[str | None, typer.Argument(metavar="SPEC", help="cifar10, cifar100, shapes, or a path.")] = None,
+    spec: Annotated[str | None, typer.Argument(metavar="SPEC", help=DATA_HELP)] = None,
     as_json: Json = False,
 ) -> None:
-    """Find or fetch a data set, verify it, and show what is in it."""
+    """Find or download a data set, verify it, and show what is in it."""
     from thirtytwo import data
 
     screen = _screen(as_json)
@@ -120,21 +114,24 @@ def data_command(
 def train_command(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file. Without it: fast94."),
+        typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file. Default: fast94."),
     ] = None,
     data: DataOption = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Decides everything that is random; 0 without it.", min=0)
+        int | None, typer.Option("--seed", help="Decides everything that is random. Default: 0.", min=0)
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Short for --set epochs=N.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a recipe's value, such as optimizer.learning_rate=0.01."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of the recipe, such as optimizer.learning_rate=0.01. May be given more than once; "
+            "docs/settings.md lists all settings.",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Without it: runs/<recipe>-<n>.")
+        Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: `runs/<recipe>-<n>`.")
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")] = None,
     devices: Annotated[
@@ -142,20 +139,18 @@ def train_command(
         typer.Option(
             "--devices",
             metavar="N",
-            help="Train on N GPUs, or with N processes on a CPU, each with a part of every batch. Without it: 1; with "
-            "--resume, as many as the run was begun by.",
+            help="Train on N GPUs, or in N processes on a CPU, each with a part of every batch. Default: 1; with "
+            "--resume, as many as the run was begun with.",
             min=1,
         ),
     ] = None,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a training that was interrupted.")
-    ] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Continue an interrupted run.")] = None,
     exclude: Annotated[
         list[Path] | None,
         typer.Option(
             "--exclude",
             metavar="FILE",
-            help="Leave out the training images that a table of `audit` names, such as label_issues.csv; of duplicates "
+            help="Leave out the training images named in a table of `audit`, such as label_issues.csv; of duplicates, "
             "one stays. May be given more than once.",
         ),
     ] = None,
@@ -164,16 +159,16 @@ def train_command(
         typer.Option(
             "--corrupted",
             metavar="N",
-            help=f"{CORRUPTED_HELP} Without it: 1000, or a fifth of them if that is less.",
+            help=f"{CORRUPTED_HELP} Default: 1000, or a fifth of them if that is fewer.",
             min=0,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier; then open the test set once and report.
+    """Train a classifier, score the test set once, and write a report.
 
-    Without --data it takes CIFAR-10, and where that cannot be had, `shapes`. For several machines it can be started by
-    torchrun: `torchrun … -m thirtytwo train …`.
+    If neither --data nor $THIRTYTWO_DATA names data, it trains on CIFAR-10, or on `shapes` if CIFAR-10 cannot be had.
+    On several machines, start it with torchrun: `torchrun … -m thirtytwo train …`.
     """
     if resume is not None:
         given = {
@@ -257,7 +252,11 @@ def evaluate_command(
     model: ModelArgument,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="SPEC", help="Other data than the model was trained on; see `train`."),
+        typer.Option(
+            "--data",
+            metavar="SPEC",
+            help="cifar10, cifar100, shapes, or a path. Default: the data that the model was trained on.",
+        ),
     ] = None,
     split: Annotated[SplitName, typer.Option("--split", help="Which images to score.")] = SplitName.test,
     exclude: Annotated[
@@ -265,7 +264,7 @@ def evaluate_command(
         typer.Option(
             "--exclude",
             metavar="FILE",
-            help="Tell the scores once more without the test images that a table of `audit` names; of duplicates.csv, "
+            help="Report the scores once more, without the test images named in a table of `audit`; of duplicates.csv, "
             "those with a copy among the training images. May be given more than once.",
         ),
     ] = None,
@@ -273,7 +272,7 @@ def evaluate_command(
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
-    """Score a model on a split. Scoring the test set is counted: every result says which opening of it this was."""
+    """Score a model on a split. Openings of the test set are counted: every result says which one it was."""
     from thirtytwo import Classifier, environment, evaluate
     from thirtytwo.data import exclusion, find
     from thirtytwo.evaluate import under_corruption
@@ -311,7 +310,7 @@ def predict_command(
     images: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGE", help="Image files, or folders of them: there, what ends like an image, at any depth."
+            metavar="IMAGE", help="Image files, or folders: all files in them that end like an image, at any depth."
         ),
     ],
     unknown_below: Annotated[
@@ -319,13 +318,13 @@ def predict_command(
         typer.Option(
             "--unknown-below",
             metavar="P",
-            help="Answer `unknown` where no class has this probability; `auto` takes the one that the model suggests.",
+            help="Answer `unknown` if no class reaches this probability; `auto` takes the one that the model suggests.",
         ),
     ] = None,
     device: DeviceOption = "auto",
     as_json: Json = False,
 ) -> None:
-    """Classify your own image files, of any size. Files that cannot be read are named, and the others are answered."""
+    """Classify your own image files, of any size. Files that cannot be read are named; the others are classified."""
     from dataclasses import asdict
 
     from thirtytwo import Classifier, environment
@@ -353,10 +352,10 @@ def predict_command(
 
 @app.command("report")
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or the folder of an ensemble.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or an ensemble's folder.")],
     as_json: Json = False,
 ) -> None:
-    """Write a run's report.html, or an ensemble's ensemble.html, from what the folder has stored."""
+    """Draw a run's report.html, or an ensemble's ensemble.html, again from what the folder holds."""
     from thirtytwo import Run, report
     from thirtytwo.classifier import is_ensemble
 
@@ -391,27 +390,32 @@ def _probability(text: str | None, classifier: Classifier) -> float:
 
 
 RunsOption = Annotated[int, typer.Option("--runs", metavar="N", help="Number of seeds.", min=1)]
-SeedOption = Annotated[int, typer.Option("--first-seed", metavar="SEED", help="The seeds count up from here.", min=0)]
+SeedOption = Annotated[int, typer.Option("--first-seed", metavar="SEED", help="The seeds count up from this.", min=0)]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a value, such as optimizer.learning_rate=0.01."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, such as optimizer.learning_rate=0.01. May be given more than once.",
+    ),
 ]
 StudyOption = Annotated[
-    Path, typer.Option("--out", metavar="DIR", help="Folder of all studies' runs; what is there is not trained again.")
+    Path,
+    typer.Option("--out", metavar="DIR", help="Folder of all studies' runs. What is found there is not trained again."),
 ]
 RayOption = Annotated[
     str | None,
     typer.Option(
         "--ray",
         metavar="ADDRESS",
-        help="Train on a Ray cluster, several at once: auto for the one that this machine is part of, or HOST:PORT of "
-        "its head.",
+        help="Spread the trainings over a Ray cluster: auto for the one that this machine is part of, or HOST:PORT of "
+        "its head node.",
     ),
 ]
 GpuShareOption = Annotated[
     float,
     typer.Option(
-        "--gpu-share", metavar="SHARE", help="With --ray, the share of a GPU that a training takes.", min=0.01, max=1.0
+        "--gpu-share", metavar="SHARE", help="With --ray: share of a GPU that each training takes.", min=0.01, max=1.0
     ),
 ]
 
@@ -420,7 +424,7 @@ GpuShareOption = Annotated[
 def repeat_command(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="RECIPE", help="As for `train`; changes may follow: 'classic model.dropout=0.4'."),
+        typer.Argument(metavar="RECIPE", help="As for `train`, optionally with changes: 'classic model.dropout=0.4'."),
     ] = None,
     runs: RunsOption = 5,
     first_seed: SeedOption = 0,
@@ -432,9 +436,9 @@ def repeat_command(
     gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe with several seeds: the mean of their validation accuracies, and how much they differ.
+    """Train a recipe with several seeds, and report the mean of their validation accuracies and how much they differ.
 
-    The test set is not opened. A recipe without validation images is trained on nine tenths of the training images.
+    The test set is not opened. If a recipe holds out no validation images, a tenth of the training images is held out.
     """
     from thirtytwo import report
     from thirtytwo.data import find
@@ -473,22 +477,22 @@ def repeat_command(
 
 @app.command("compare")
 def compare_command(
-    first: Annotated[str, typer.Argument(metavar="A", help="A recipe; changes may follow: 'fast94 epochs=20'.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    runs: RunsOption = 30,
+    first: Annotated[str, typer.Argument(metavar="A", help="A recipe, optionally with changes: 'fast94 epochs=20'.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another recipe, likewise.")],
+    runs: Annotated[int, typer.Option("--runs", metavar="N", help="Most pairs to train, one per seed.", min=1)] = 30,
     first_seed: SeedOption = 0,
     data: DataOption = None,
     overrides: SetOption = None,
     all_runs: Annotated[
-        bool, typer.Option("--all", help="Train all pairs, even when the answer is clear before.")
+        bool, typer.Option("--all", help="Train all pairs, even if the answer is clear before.")
     ] = False,
     difference: Annotated[
         float | None,
         typer.Option(
             "--difference",
             metavar="POINTS",
-            help="Tell how many more pairs would settle a difference of so many percentage points; otherwise that is "
-            "told of 0.1, 0.3 and 1.",
+            help="Report how many more pairs would settle a difference of this many percentage points. Default: 0.1, "
+            "0.3 and 1.",
             min=0.01,
             max=100,
         ),
@@ -499,10 +503,10 @@ def compare_command(
     gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Is B better than A? Trainings in pairs, of the same seed, until it is clear or there have been N pairs.
+    """Is B better than A? Train both with the same seeds, pair by pair, until the answer is clear or N pairs are done.
 
-    Judged by validation accuracy, with a test that stays valid though it looks after every pair; the test set is not
-    opened. A seed with which a training diverges makes no pair, and is told. --set changes both recipes.
+    Pairs are judged by validation accuracy, with a test that stays valid although it looks after every pair. The test
+    set is not opened. A seed with which a training diverges makes no pair, and is reported. --set changes both recipes.
     """
     from thirtytwo import report
     from thirtytwo.data import find
@@ -553,35 +557,37 @@ class PrunerName(StrEnum):
 def tune_command(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="One with a [search] section; changes may follow: 'classic epochs=4'."),
+        typer.Argument(
+            metavar="RECIPE", help="A recipe with a `search` section, optionally with changes: 'classic epochs=4'."
+        ),
     ],
     trials: Annotated[
-        int, typer.Option("--trials", metavar="N", help="Trials in all, earlier ones included.", min=1)
+        int, typer.Option("--trials", metavar="N", help="Number of trials in all, earlier ones included.", min=1)
     ] = 40,
     data: DataOption = None,
     overrides: SetOption = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="For everything. Without it: runs/tune/<recipe>-<digits>."),
+        typer.Option("--out", metavar="DIR", help="Folder of the search. Default: `runs/tune/<recipe>-<digits>`."),
     ] = None,
-    sampler: Annotated[SamplerName, typer.Option("--sampler", help="What proposes values.")] = SamplerName.TPE,
+    sampler: Annotated[SamplerName, typer.Option("--sampler", help="What proposes the values.")] = SamplerName.TPE,
     pruner: Annotated[
-        PrunerName, typer.Option("--pruner", help="What ends trials that lag behind.")
+        PrunerName, typer.Option("--pruner", help="What stops trials that lag behind.")
     ] = PrunerName.MEDIAN,
     storage: Annotated[
         str | None,
-        typer.Option("--storage", metavar="URL", help="Any database of Optuna's. Without it: a file in DIR."),
+        typer.Option("--storage", metavar="URL", help="URL of a database for Optuna. Default: a file in the folder."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of all trainings, and of what proposes values.", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all trainings and of the sampler.", min=0)] = 0,
     device: DeviceOption = "auto",
     ray: RayOption = None,
     gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Search for better values of what a recipe's [search] section lets vary.
+    """Search for better values of the settings that a recipe's `search` section names.
 
-    Judged by validation accuracy; the test set is not opened. Stopped, the same command goes on. Writes a new recipe,
-    and a page about what mattered.
+    Trials are judged by validation accuracy; the test set is not opened. If stopped, the same command goes on from
+    there. It writes a new recipe, and a page that shows which settings mattered.
     """
     from thirtytwo import report
     from thirtytwo.data import find
@@ -625,40 +631,53 @@ def tune_command(
 def ensemble_command(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="MODEL", help="Run folders or model files; with those of --train at least two."),
+        typer.Argument(metavar="MODEL", help="Run folders or model files; at least two, with those of --train."),
     ] = None,
     train: Annotated[
         int,
-        typer.Option("--train", metavar="N", help="Train N seeds of RECIPE first, to choose among them, too.", min=0),
+        typer.Option("--train", metavar="N", help="Train RECIPE with N seeds first, to choose among them, too.", min=0),
     ] = 0,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="RECIPE", help="For --train; changes may follow: 'fast94 epochs=20'."),
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="For --train: a recipe, optionally with changes: 'fast94 epochs=20'. Default: fast94.",
+        ),
     ] = None,
     first_seed: SeedOption = 0,
-    data: DataOption = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="SPEC",
+            help="cifar10, cifar100, shapes, or a path. Default: what the first MODEL was trained on; without one, "
+            "$THIRTYTWO_DATA, then cifar10.",
+        ),
+    ] = None,
     distil: Annotated[
         str | None,
         typer.Option(
             "--distil",
             metavar="RECIPE",
-            help="Then train one network that imitates them: a recipe; changes may follow: 'fast94 epochs=20'.",
+            help="Then train one network that imitates them: a recipe, optionally with changes: 'fast94 epochs=20'.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the training that --distil asks for.", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the training that --distil asks for.", min=0)] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="For the ensemble. Without it: ensembles/<n>.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the ensemble. Default: `ensembles/<n>`.")
     ] = None,
     device: DeviceOption = "auto",
     ray: RayOption = None,
     gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Let models answer together: their probabilities are averaged, with weights chosen on the validation images.
+    """Let models answer together: average their probabilities, with weights chosen on the validation images.
 
-    What comes out is a model like any other, for `evaluate` and `predict`, and a page about what it gains. What --train
-    trains is kept in runs/study, where `repeat` and `compare` find it, too. With --distil a single network is trained
-    with the ensemble for a teacher, in DIR/distilled. Stopped, the same command goes on. The test set is not opened.
+    The result is a model like any other, for `evaluate` and `predict`, and a page that shows what it gains. Models that
+    --train trains are kept in runs/study, where `repeat` and `compare` find them, too. With --distil, the ensemble then
+    teaches a single network, in DIR/distilled. If stopped, the same command goes on from there. The test set is not
+    opened.
     """
     from thirtytwo import Classifier, environment, report
     from thirtytwo.classifier import is_ensemble
@@ -768,30 +787,35 @@ def _taken(place: Path) -> RunError:
 
 @app.command("audit")
 def audit_command(
-    spec: Annotated[
-        str | None,
-        typer.Argument(metavar="SPEC", help="cifar10, cifar100, shapes, or a path. Without it: as for `train`."),
-    ] = None,
+    spec: Annotated[str | None, typer.Argument(metavar="SPEC", help=DATA_HELP)] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", metavar="RECIPE", help="Of the networks; changes may follow: 'classic epochs=8'.")
+        str,
+        typer.Option(
+            "--recipe", metavar="RECIPE", help="Recipe of the networks, optionally with changes: 'classic epochs=8'."
+        ),
     ] = "fast94 epochs=8 views.translate_pixels=0",
     networks: Annotated[
-        int, typer.Option("--networks", metavar="N", help="Each is trained without an Nth of the training images.")
+        int,
+        typer.Option(
+            "--networks",
+            metavar="N",
+            help="Number of networks; each is trained without an Nth of the training images.",
+        ),
     ] = 3,
-    seed: Annotated[int, typer.Option("--seed", help="Of the first network; the others count up.", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the first network; the others count up.", min=0)] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="For what is found. Without it: audits/<name>.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for what is found. Default: `audits/<name>`.")
     ] = None,
     device: DeviceOption = "auto",
     ray: RayOption = None,
     gpu_share: GpuShareOption = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Search a data set for wrong labels, duplicates, leaks between its splits, images that show nothing, broken files.
+    """Search a data set for wrong labels, duplicates, leaks between splits, images that show nothing, and broken files.
 
-    Networks are trained and asked about images that they have not seen. Stopped, the same command goes on. The test
-    images are looked at, which is counted. Writes label_issues.csv, duplicates.csv, odd_images.csv, broken_files.csv
-    and audit.html; a table that was changed by hand is left as it is.
+    It trains networks and asks them about images that they have not seen. If stopped, the same command goes on from
+    there. It looks at the test images, which is counted. It writes label_issues.csv, duplicates.csv, odd_images.csv,
+    broken_files.csv and audit.html; a table that you have changed by hand is left as it is.
     """
     screen = _screen(as_json)
     with _goes_on(screen):

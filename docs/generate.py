@@ -414,8 +414,11 @@ def commands() -> str:
         lines += [f"## `thirtytwo {name}`", "", command.help or "", "", f"    thirtytwo {name} {pieces}", ""]
         lines += ["| | |", "|---|---|"]
         for parameter in command.params:
-            words = ", ".join(f"`{word}`" for word in parameter.opts) if parameter.param_type_name == "option" else None
-            shown = words or f"`{parameter.metavar or parameter.name.upper()}`"
+            if parameter.param_type_name == "option":
+                value = f" {parameter.metavar}" if parameter.metavar else ""
+                shown = ", ".join(f"`{word}{value}`" for word in parameter.opts)
+            else:
+                shown = f"`{parameter.metavar or parameter.name.upper()}`"
             lines.append(f"| {shown} | {getattr(parameter, 'help', '') or ''} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

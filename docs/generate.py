@@ -261,8 +261,10 @@ def shown(value: Any) -> str:
 
 
 JUDGED = {
-    "compared": "pairs that the audit compares pixel by pixel",
+    "compared": "pairs of a test and a training image that the audit compares",
     "nearest": "test images, each with its nearest training image",
+    "within training": "pairs of training images that the audit compares at full size",
+    "within test": "pairs of test images that the audit compares at full size",
 }
 """How pairs were drawn that somebody has looked at."""
 

@@ -55,10 +55,12 @@ def _program(
 
 
 def screen_for(as_json: bool, *, silent: bool = False) -> Screen:
+    """What a person sees; beside JSON on stdout it goes to stderr."""
     from thirtytwo.cli.show import Screen
 
     return Screen(to_stderr=as_json, silent=silent)
 
 
 def print_json(value: object) -> None:
+    """A result, on stdout."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thirtytwo.cli.app import DataOption, DeviceOption, Json, app, print_json, screen_for
+from thirtytwo.cli.app import DATA_HELP, DataOption, DeviceOption, Json, app, print_json, screen_for
 from thirtytwo.cli.signals import GOES_ON, goes_on, interruptible
 from thirtytwo.errors import Diverged, InputError, RunError
 

@@ -35,7 +35,7 @@ from thirtytwo.data.images import Split
 from thirtytwo.study.findings import Pair
 from thirtytwo.study.piecewise import Busy, Progress, computed, unseen
 
-NEIGHBOURS = 5
+NEIGHBOURS = 10
 """That are compared with each image: of its own split, and, for test images, as many training images."""
 ROWS = 2_000
 """Images whose neighbours are looked for at once."""

@@ -319,7 +319,7 @@ def test_what_is_skipped_and_what_is_taken_make_up_the_whole() -> None:
     assert sorted(pixels) == sorted(image.tobytes() for image in whole.read_training().pixels)
     assert source._fewer(whole, None, 0) is whole
     for number, skip in ((200, 0), (101, 100), (None, 200), (10, 1000)):
-        with pytest.raises(DataError, match="expected training and skip to be fewer"):
+        with pytest.raises(DataError, match="expected training and skip to add up to fewer"):
             source._fewer(whole, number, skip).read_training()
 
 

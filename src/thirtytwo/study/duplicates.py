@@ -346,7 +346,8 @@ def _fitted(
             which[apart < best] = len(fits)
             best = torch.minimum(best, apart)
             fits.append(_Fit(scales, mirrored, down, right))
-    return best, [(fits[number], (which == number).nonzero()[:, 0]) for number in which.unique().tolist()]
+    numbers = sorted(set(which.tolist()))
+    return best, [(fits[number], (which == number).nonzero()[:, 0]) for number in numbers]
 
 
 def _locally(one: Tensor, other: Tensor, fits: Sequence[tuple[_Fit, Tensor]]) -> Tensor:

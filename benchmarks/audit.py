@@ -6,7 +6,7 @@
 finds again what an earlier audit of the same kind has trained and compared there. Judged is
 
 - the search for duplicates by tests/study/judged_pairs.csv: pairs of CIFAR-10's images that were looked at, one by one.
-  The file's first lines say how they were drawn, in two ways; a pair stands for as many as its column `weight` says;
+  The file's first lines say how they were drawn, in four ways; a pair stands for as many as its column `weight` says;
 - by --cifair, that search once more: duplicates_cifar10.csv of ciFAIR (Barz & Denzler 2020, arXiv 1902.00423), pairs of
   test and training images that were found and judged by others;
 - by --people, the search for wrong labels: cifar10h-counts.npy of CIFAR-10H (Peterson et al. 2019, arXiv 1908.07086),
@@ -54,7 +54,7 @@ class Judged:
 
     pair: frozenset[Place]
     drawn: str
-    """From which pairs: ``compared`` or ``nearest``."""
+    """From which pairs, see the list."""
     weight: float
     """How many of these it stands for."""
     verdict: str

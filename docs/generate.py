@@ -75,7 +75,7 @@ DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 def recipe_table() -> str:
     """What was measured of each recipe on each kind of device, over all series, or what it will have to compute."""
     lines = [
-        "| recipe | on | test accuracy (mean ± s.d.) | n | calibration error | training time | parameters | FLOPs "
+        "| recipe | device | test accuracy (mean ± s.d.) | n | calibration error | training time | parameters | FLOPs "
         "| machine | commit |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -127,22 +127,22 @@ def race_sentence() -> str:
     ratio = entry["ratio"]
     if ratio is None:
         return (
-            f"The race against the usual Keras notebook is lost: in {len(entry['lost_seeds'])} of n = {entry['n']} "
-            f"pairs `classic` never reached the validation accuracy at which the notebook stops ({where})."
+            f"`classic` has lost the race against the usual Keras notebook: in {len(entry['lost_seeds'])} of "
+            f"n = {entry['n']} pairs, it never reached the validation accuracy at which the notebook stops ({where})."
         )
     low, high = min(ratio["values"]), max(ratio["values"])
     return (
         "To reach the validation accuracy at which the usual Keras notebook stops, `classic` takes "
-        f"**{ratio['mean']:.2f}** of the notebook's time (mean of n = {ratio['n']} pairs, one training of each "
-        f"with the same seed, from {low:.2f} to {high:.2f}; {where})."
+        f"**{ratio['mean']:.2f}** of the notebook's time (mean of n = {ratio['n']} pairs of trainings with the same "
+        f"seed, from {low:.2f} to {high:.2f}; {where})."
     )
 
 
 def speed_table() -> str:
     """One row for each recipe made for speed and each kind of device: its time beside the rival's."""
     lines = [
-        "| recipe | device | time against `airbench94` (mean, lowest to highest) | pairs n | seconds | `airbench94`'s "
-        "| test accuracy of both | cold seconds of both | machine | commit |",
+        "| recipe | device | time relative to `airbench94` (mean, lowest to highest) | pairs n | seconds "
+        "| `airbench94`'s seconds | test accuracy of both | cold seconds of both | machine | commit |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in (name for name in recipes.names() if name.startswith("fast")):
@@ -187,11 +187,11 @@ def simulation_table() -> str:
     deviation = 100 * entry["deviation_of_differences"]
     runs = f" (n = {entry['spread_n']})" if "spread_n" in entry else ""
     lines = [
-        f"In {entry['n']:,} studies of at most {entry['pairs']} pairs that were drawn, with the spread that "
-        f"`{entry['recipe']}` was measured to have{runs}: pairs differ by ± {deviation:.2f} points ({where(entry)}; "
-        f"commit `{commit(entry)}`; `{entry['command']}`).",
+        f"{entry['n']:,} studies of at most {entry['pairs']} pairs were simulated, with the spread that "
+        f"`{entry['recipe']}` was measured to have{runs}: differences within pairs have a standard deviation of "
+        f"{deviation:.2f} points ({where(entry)}; commit `{commit(entry)}`; `{entry['command']}`).",
         "",
-        "| true difference | found by `compare` | pairs, mean | found by a t test that is looked at as often |",
+        "| true difference | found by `compare` | pairs (mean) | found by a t test that looks after every pair |",
         "|---|---|---|---|",
     ]
     for row in entry["rows"]:
@@ -214,8 +214,8 @@ def judged(entry: dict[str, Any], first: str, second: str) -> str:
     lost = zip((first, second), entry.get("diverged_seeds", {}).values(), strict=False)
     without = [f"; without seeds {', '.join(map(str, seeds))}, where {name} diverged" for name, seeds in lost if seeds]
     return (
-        f"{first} {spread(entry['first'], percent)}, {second} {spread(entry['second'], percent)} of "
-        f"{entry['validation_images']:,} validation images, after training on {entry['training_images']:,}; "
+        f"validation accuracy {first} {spread(entry['first'], percent)}, {second} {spread(entry['second'], percent)} "
+        f"({entry['validation_images']:,} images, after training on {entry['training_images']:,}); "
         f"difference **{100 * entry['difference']:+.2f}** points ({100 * low:+.2f} to {100 * high:+.2f}), "
         f"p = {entry['p_value']:.2g}, after n = {entry['n']} pairs: {verdict[entry['better']]}{''.join(without)}"
     )
@@ -227,7 +227,7 @@ def difference_sentence() -> str:
     if entry is None:
         return "With real trainings: not yet measured."
     return (
-        f"With real trainings, of A `{entry['a']}` and B `{entry['b']}` on `{entry['data']}`: "
+        f"With real trainings of A, `{entry['a']}`, and B, `{entry['b']}`, on `{entry['data']}`: "
         f"{judged(entry, 'A', 'B')} ({where(entry)}; commit `{commit(entry)}`; `{entry['command']}`)."
     )
 
@@ -240,12 +240,12 @@ def tuning_table() -> str:
     states = ", ".join(f"{number} {state}" for state, number in sorted(entry["states"].items()))
     lines = [
         f"What such a search gains: {entry['trials']} trials of `{entry['recipe']}` on `{entry['search_data']}` "
-        f"({states}) found values that name {percent(entry['best']['accuracy'])} of its validation images, where the "
-        f"recipe's own name {percent(entry['own']['accuracy'])}. On other images, `{entry['data']}`, and with other "
+        f"({states}) found settings with a validation accuracy of {percent(entry['best']['accuracy'])}, where the "
+        f"recipe's own have {percent(entry['own']['accuracy'])}. On other images, `{entry['data']}`, and with other "
         f"seeds: "
         f"{judged(entry, 'own', 'found')} ({where(entry)}; commit `{commit(entry)}`; `{entry['command']}`).",
         "",
-        "| value | own | found | share of the differences in accuracy that it explains |",
+        "| setting | own | found | share of the differences in accuracy that it explains |",
         "|---|---|---|---|",
     ]
     own, found, shares = entry["own"]["values"], entry["best"]["values"], entry["importances"]
@@ -261,8 +261,10 @@ def shown(value: Any) -> str:
 
 
 JUDGED = {
-    "compared": "pairs that are compared pixel by pixel",
+    "compared": "pairs of a test and a training image that the audit compares",
     "nearest": "test images, each with its nearest training image",
+    "within training": "pairs of training images that the audit compares at full size",
+    "within test": "pairs of test images that the audit compares at full size",
 }
 """How pairs were drawn that somebody has looked at."""
 
@@ -274,18 +276,19 @@ def audit_table() -> str:
         return "Not yet measured on CIFAR-10."
     named, issues = entry["named"], entry["named"]["label_issues"]
     lines = [
-        f"On CIFAR-10 all of it took {entry['seconds'] / 60:.0f} minutes (n = 1; {where(entry)}; commit "
-        f"`{commit(entry)}`; `{entry['command']}`). Named were {issues.get('training', 0):,} training and "
-        f"{issues.get('test', 0):,} test images for their labels, {named['pairs']:,} pairs that seem to show the same "
-        f"picture, and, with these, {named['leaked_test_images']:,} test images of which there seems to be a training "
-        "image.",
+        f"On CIFAR-10, the whole audit took {entry['seconds'] / 60:.0f} minutes (n = 1; {where(entry)}; commit "
+        f"`{commit(entry)}`; `{entry['command']}`). It named {issues.get('training', 0):,} training and "
+        f"{issues.get('test', 0):,} test images for their labels, and {named['pairs']:,} pairs that seem to show the "
+        f"same picture. By these pairs, {named['leaked_test_images']:,} test images seem to be in the training set, "
+        "too.",
         "",
-        "| judged by | what | of what is named, right (precision) | of what there is, named (recall) |",
+        "| judged by | judged on | precision (of what is named, how much is right) "
+        "| recall (of what there is, how much is named) |",
         "|---|---|---|---|",
     ]
     for drawn, found in entry["judged"].items():
         lines.append(
-            f"| our own eyes, one by one; the threshold was chosen by these | {found['pairs']} {JUDGED[drawn]} "
+            f"| our own eyes, pair by pair; these also chose the threshold | {found['pairs']} {JUDGED[drawn]} "
             f"| {percent(found['precision'])} | {percent(found['recall'])} |"
         )
     if found := entry.get("cifair"):
@@ -294,25 +297,25 @@ def audit_table() -> str:
             f"| {who} | {found['same_shot']} test images with a training image of the same shot | "
             f"| {percent(found['recall_of_same_shot'])} |",
             f"| {who} | {found['test_images']} test images, other shots of the same thing included "
-            f"| {found['named_and_listed']} of {found['named']} named are on the list; of those that are not, many are "
-            f"duplicates too, see above | {percent(found['recall'])} |",
+            f"| {found['named_and_listed']} of the {found['named']} named are on its list; many of the others are "
+            f"duplicates, too (see above) | {percent(found['recall'])} |",
         ]
     if found := entry.get("people"):
         lines.append(
-            f"| some fifty people an image (CIFAR-10H, Peterson et al. 2019): most of them name another class "
+            "| about fifty people per image (CIFAR-10H, Peterson et al. 2019): wrong if another class got most votes "
             f"| the first {found['first']} test images named for their labels "
-            f"| {found['wrong']} | {found['wrong']} of {found['there_are']} |"
+            f"| {found['wrong']} of {found['first']} | {found['wrong']} of {found['there_are']} |"
         )
     if found := entry.get("workers"):
         lines.append(
-            "| five people an image, shown what another search had named (Northcutt, Athalye & Mueller 2021): fewer "
-            f"than three agree with the label | those {found['shown']} of the first {found['first']} that they were "
-            f"shown | {found['wrong']} of {found['shown']} | {found['wrong']} of {found['there_are']} |"
+            "| five people per image, shown what another search had named (Northcutt, Athalye & Mueller 2021): wrong "
+            f"if fewer than three agree with the label | the {found['shown']} of the first {found['first']} that they "
+            f"were shown | {found['wrong']} of {found['shown']} | {found['wrong']} of {found['there_are']} |"
         )
     if both := entry.get("either"):
         lines.append(
-            f"| one or the other of these people | the first {entry['people']['first']} test images named for their "
-            f"labels | {both['wrong']} | {both['wrong']} of {both['there_are']} |"
+            f"| one or the other of these groups | the first {entry['people']['first']} test images named for their "
+            f"labels | {both['wrong']} of {entry['people']['first']} | {both['wrong']} of {both['there_are']} |"
         )
     return "\n".join(lines)
 
@@ -350,9 +353,10 @@ def improving_table() -> str:
         [
             *lines,
             "",
-            f"On the {entry['validation_images']:,} validation images of `{entry['data']}`, after training on the "
-            f"other {entry['training_images']:,}. An ensemble is chosen from {entry['members']} networks, and its "
-            f"training time is that of all of them. {where(entry)}; commit `{commit(entry)}`; `{entry['command']}`.",
+            f"Measured on the {entry['validation_images']:,} validation images of `{entry['data']}`, after training on "
+            f"the other {entry['training_images']:,} ({where(entry)}; commit `{commit(entry)}`; "
+            f"`{entry['command']}`). An ensemble is chosen from {entry['members']} networks; its training time is that "
+            "of all of them.",
         ]
     )
 
@@ -399,10 +403,10 @@ def commands() -> str:
         "",
         "Written from `--help` by `docs/generate.py`.",
         "",
-        "Exit codes: 0 when all went well; 2 when what was asked for cannot be done as asked, and the message says",
-        "what would do; 1 when something else went wrong: no host delivered a download, the disk is full, memory ran",
-        "out, the loss became infinite, one of several processes died; 130 and 143 when Ctrl-C or a polite kill ended",
-        "it, and nothing is lost.",
+        "Exit codes: 0 on success; 2 if the command cannot be carried out as given (the message says what would work);",
+        "1 if something else went wrong: no host delivered a download, the disk is full, memory ran out, the loss",
+        "became NaN or infinite, or one of several processes died; 130 and 143 after Ctrl-C or a polite kill, when",
+        "nothing is lost.",
         "",
     ]
     group: Any = typer.main.get_command(app)
@@ -412,8 +416,11 @@ def commands() -> str:
         lines += [f"## `thirtytwo {name}`", "", command.help or "", "", f"    thirtytwo {name} {pieces}", ""]
         lines += ["| | |", "|---|---|"]
         for parameter in command.params:
-            words = ", ".join(f"`{word}`" for word in parameter.opts) if parameter.param_type_name == "option" else None
-            shown = words or f"`{parameter.metavar or parameter.name.upper()}`"
+            if parameter.param_type_name == "option":
+                value = f" {parameter.metavar}" if parameter.metavar else ""
+                shown = ", ".join(f"`{word}{value}`" for word in parameter.opts)
+            else:
+                shown = f"`{parameter.metavar or parameter.name.upper()}`"
             lines.append(f"| {shown} | {getattr(parameter, 'help', '') or ''} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
@@ -462,12 +469,12 @@ def models_page() -> str:
     lines = [
         "# Networks",
         "",
-        "Written by `docs/generate.py` from the recipes. FLOPs are those of training with one image of 32 × 32 pixels, "
-        "forward and backward, counted by torch; parameters are for ten classes. What a recipe reaches, where that was "
-        "measured, and what all of its training has to compute, stands in the table of the "
-        "[README](../README.md#recipes).",
+        "Written by `docs/generate.py` from the recipes. FLOPs are for training on one image of 32 × 32 pixels, "
+        "forward and backward, as counted by torch. Parameters are for ten classes. The table in the "
+        "[README](../README.md#recipes) says what a recipe reaches, where that was measured, and how much its whole "
+        "training has to compute.",
         "",
-        "| recipe | network | source | parameters | FLOPs an image | what for |",
+        "| recipe | network | source | parameters | FLOPs per image | what for |",
         "|---|---|---|---|---|---|",
     ]
     for name in recipes.names():
@@ -481,10 +488,10 @@ def models_page() -> str:
         )
     lines += [
         "",
-        "A recipe's network has settings of its own; [settings.md](settings.md) lists them. Some published networks, "
-        "and what makes them:",
+        "Each network has settings of its own, listed in [settings.md](settings.md). These settings make some "
+        "published networks:",
         "",
-        "| network | parameters | FLOPs an image | `thirtytwo train` |",
+        "| network | parameters | FLOPs per image | `thirtytwo train` |",
         "|---|---|---|---|",
     ]
     for title, (name, overrides) in VARIANTS.items():
@@ -493,8 +500,8 @@ def models_page() -> str:
         lines.append(f"| {title} | {work.parameters:,} | {work.flops_per_image / 1e9:,.2f} × 10⁹ | `{name} {words}` |")
     lines += [
         "",
-        "Any other network trains, too: one of PyTorch Image Models by its name (`--set model.name=timm --set "
-        "model.model=resnet26d`, with the extra `timm`), or in Python a module of your own (see the "
+        "Any other network can be trained, too: one of PyTorch Image Models, by its name (`--set model.name=timm --set "
+        "model.model=resnet26d`, with the extra `timm`), or a module of your own in Python (see the "
         "[guide](guide.md)).",
     ]
     return "\n".join(lines) + "\n"

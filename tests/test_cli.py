@@ -101,7 +101,7 @@ def test_a_restart_by_torchrun_is_told_how_to_go_on(
 
 def test_a_training_that_ends_while_the_rate_still_rises_is_told(program: Program) -> None:
     rises = ["--set", "schedule.name=cosine", "--set", "schedule.warmup_epochs=2"]
-    said = "schedule.warmup_epochs is 2, of 2 epochs: the rate rises to the end and never falls"
+    said = "schedule.warmup_epochs is 2, of 2 epochs: the learning rate rises to the end and never falls"
     words = ["--data", SHAPES, *SMALL, *rises]
     answer = program("train", "classic", "--epochs", "2", "--corrupted", "0", "--json", *words)
     assert answer.code == 0, answer.err
@@ -339,7 +339,7 @@ def test_an_ensemble_teaches_a_network_and_the_same_command_goes_on(
         patched.setattr(Training, "__iter__", until_somebody_stops_it)
         stopped = program(*words)
     assert stopped.code == 128 + signal.SIGINT
-    assert "The same command goes on" in stopped.err
+    assert "The same command continues" in stopped.err
     answer = program(*words)
     assert answer.code == 0, answer.err
     assert answer.json["out"] == "ensembles/1"  # where it was
@@ -505,7 +505,7 @@ def test_audit_tells_what_is_wrong_with_a_data_set(program: Program, tmp_path: P
     assert f"{table}: was changed since an audit wrote it" in again.out
     assert "delete it or move it" in again.out
     assert "not from it: duplicates.csv" in Path(found["page"]).read_text(encoding="utf-8")
-    assert "how many such pairs are right, nobody has counted" in again.out
+    assert "nobody has checked yet how many such pairs in these data are right" in again.out
     assert f"Opening {found['test_opening']} of this test set" in again.out
     assert program("audit", "shapes:training=120,test=40", "--networks", "1").code == 2
 
@@ -577,7 +577,7 @@ def test_an_audit_that_is_stopped_anywhere_says_that_the_same_command_goes_on(
         stop_at(place, number, patched)
         stopped = program(*words)
     assert stopped.code == 128 + number
-    assert "Interrupted; nothing is lost. The same command goes on where this was." in stopped.err
+    assert "Interrupted; nothing is lost. The same command continues from here." in stopped.err
     assert stopped.out == ""
     assert signal.getsignal(number) == before
     answer = program(*words)
@@ -601,7 +601,7 @@ def test_an_audit_names_broken_files_and_goes_on(program: Program, tmp_path: Pat
     answer = program("audit", "pets", "--networks", "2", "--recipe", recipe)
     assert answer.code == 0, answer.err
     assert "left out: 2 training files that cannot be read as images" in answer.out
-    assert "files that are no images" in answer.out
+    assert "unreadable files" in answer.out
     with (tmp_path / "audits" / "pets" / "broken_files.csv").open(newline="", encoding="utf-8") as file:
         assert [row["path"] for row in csv.DictReader(file)] == list(map(str, broken))
     page = (tmp_path / "audits" / "pets" / "audit.html").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from PIL import Image
 
 from thirtytwo import planner
 from thirtytwo import recipe as recipes
-from thirtytwo.cli import compare_command
+from thirtytwo.cli.study_commands import compare_command
 from thirtytwo.run import Run
 from thirtytwo.settings import Augmentation
 from thirtytwo.study import Comparison, Pair, Trial

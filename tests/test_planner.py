@@ -75,6 +75,15 @@ def test_what_was_measured_on_the_same_kind_of_device_is_expected_first(monkeypa
     assert planner.expected(recipe, "cifar10", 50_000, "cpu") is card
 
 
+def test_what_was_measured_in_the_same_precision_is_expected_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, slow = entry(1, "a") | {"precision": "bfloat16"}, entry(3, "b") | {"precision": "float32"}
+    monkeypatch.setattr(planner, "measured", lambda: (quick, slow))
+    recipe = recipes.load("classic")
+    assert planner.expected(recipe, "cifar10", 50_000, "cpu", "bfloat16") is quick
+    assert planner.expected(recipe, "cifar10", 50_000, "cpu", "float32") is slow
+    assert planner.expected(recipe, "cifar10", 50_000, "cpu", "half") is slow
+
+
 def test_what_was_measured_of_what_a_gpu_does_otherwise_is_found_for_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = recipes.load("classic", ['on_gpu=["batch_size=1000"]'])
     entries = tuple(

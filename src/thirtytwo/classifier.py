@@ -445,9 +445,9 @@ def unseen_share(models: Sequence[Classifier], names: Sequence[str], fingerprint
         found = ", ".join(f"{one:.0%}" for one in sorted(fractions))
         recipe = str(models[0].facts.get("recipe", "RECIPE"))
         raise ModelError(
-            f"{', '.join(names)}: held out {found} of the training images; expected the same share, above 0, which "
-            f"none of them has seen; train them with it, `thirtytwo train {recipe} --set validation=0.1`, or let "
-            f"`thirtytwo ensemble --train {max(len(models), 2)} --recipe {recipe}` do that"
+            f"{', '.join(names)}: held out {found} of the training images; expected all to hold out the same share, "
+            f"above 0, so that none has seen these images; `thirtytwo train {recipe} --set validation=0.1` trains such "
+            f"a model, `thirtytwo ensemble --train {max(len(models), 2)} --recipe {recipe}` as many as needed"
         )
     return fractions.pop()
 
@@ -562,8 +562,8 @@ def _rebuild(header: _Header, tensors: Mapping[str, Tensor], path: Path) -> nn.M
     """The network that a header describes, with fresh weights."""
     if isinstance(header.model, CustomModel):
         raise ModelError(
-            f"{path}: was trained with a network of its owner's ({header.model.module}), which is not in the "
-            "file; expected Classifier.load(model, network=module) with such a module"
+            f"{path}: was trained with a custom network ({header.model.module}), whose code is not in the file; "
+            "expected that network, too; load it with Classifier.load(model, network=module)"
         )
     try:
         # First without memory: a damaged header can describe a network larger than any machine. timm's are known by

@@ -39,15 +39,20 @@ def every(kind: str, recipe: str) -> list[dict[str, Any]]:
     ]
 
 
-def newest(kind: str, recipe: str, device: str | None = None) -> dict[str, Any] | None:
+def newest(kind: str, recipe: str, device: str | None = None, precision: str | None = None) -> dict[str, Any] | None:
     """The latest of `every` result; a single run, or changed code, only for want of others.
 
     Args:
         kind: such as ``training``.
         recipe: name of a shipped one.
         device: ``cpu`` or ``cuda``; None takes what was measured on any.
+        precision: as a training names it; None takes any.
     """
-    found = [entry for entry in every(kind, recipe) if device is None or entry["device"] == device]
+    found = [
+        entry
+        for entry in every(kind, recipe)
+        if device in (None, entry["device"]) and precision in (None, entry.get("precision"))
+    ]
     found.sort(key=lambda entry: entry["n"] > 1 and not str(entry["commit"]).endswith("+"))  # stable: newest last
     return found[-1] if found else None
 
@@ -73,7 +78,9 @@ def where(entry: dict[str, Any]) -> str:
     return f"{entry['device_name']}, {entry['machine']}" if entry["device"] == "cuda" else str(entry["machine"])
 
 
-def expected(recipe: Recipe, data: str, images: int, device: str) -> dict[str, Any] | None:
+def expected(
+    recipe: Recipe, data: str, images: int, device: str, precision: str | None = None
+) -> dict[str, Any] | None:
     """The measured result of a shipped recipe, if this training is to be one of its kind.
 
     Args:
@@ -81,6 +88,7 @@ def expected(recipe: Recipe, data: str, images: int, device: str) -> dict[str, A
         data: the data set's name.
         images: number of its training images, validation part included.
         device: ``cpu`` or ``cuda``; what was measured on the other one is told for want of better.
+        precision: that it computes in, since this decides how long it takes; likewise.
 
     Returns:
         An entry of kind ``training`` in measured.json; None if the recipe was changed, is nobody's, has not been
@@ -92,7 +100,8 @@ def expected(recipe: Recipe, data: str, images: int, device: str) -> dict[str, A
     kinds = (shipped, shipped.for_device(device))
     if recipe not in (*kinds, *(kind.for_images(images) for kind in kinds)):
         return None
-    return newest("training", recipe.name, device) or newest("training", recipe.name)
+    name = recipe.name
+    return newest("training", name, device, precision) or newest("training", name, device) or newest("training", name)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def check_augmentation(recipe: Recipe, size: tuple[int, int]) -> None:
     if recipe.augmentation.policy != "none" and min(size) < 3:
         raise RecipeError(
             f"augmentation.policy: found {recipe.augmentation.policy}; expected none for images of {size[0]} × "
-            f"{size[1]} pixels, since sharpness is a matter of 3 × 3; choose none"
+            f"{size[1]} pixels, since changing sharpness takes 3 × 3; choose none"
         )
     shifts = {
         "augmentation.translate_pixels": recipe.augmentation.translate_pixels,

@@ -203,7 +203,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
         raise InputError(f"RANK, WORLD_SIZE: {error}; expected whole numbers, as torchrun sets them") from None
     if not dist.is_available():
         raise DeviceError(
-            "several processes: this build of torch cannot let them talk; expected one with torch.distributed; train "
+            "several processes: this build of torch cannot connect them; expected one with torch.distributed; train "
             "with one process, or install another build"
         )
     on_gpu = _take_device(device, local, local_size)
@@ -248,7 +248,7 @@ def _talking() -> Iterator[None]:
     except RuntimeError as error:  # gloo, NCCL and the store each raise kinds of it
         said = re.sub(r"^(\[[^\]]*\]\s*)+", "", str(error).strip().partition("\n")[0]).partition(". ")[0]
         raise RankLost(
-            f"lost touch with another process of this training ({said}); expected all of them to go on to the end"
+            f"lost contact with another process of this training ({said}); expected all of them to run to the end"
         ) from error
 
 

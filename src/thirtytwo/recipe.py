@@ -67,43 +67,45 @@ class Recipe(Settings):
     """Everything that decides a training, apart from data, seed and device."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-    """What the recipe is called; default run folders are named after it."""
+    """Name of the recipe, after which run folders are named by default."""
     description: str = ""
-    """One sentence on what it is for."""
+    """One sentence that says what the recipe is for."""
     epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
-    """Most passes over the training images."""
+    """Passes over the training images. Early stopping may end a training before (`early_stopping`), and a smaller data
+    set may take more (`fewer_images`)."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
-    """Most images in a step; an epoch is divided into as few steps as that allows, of equal size but for one image."""
+    """Most images in a step. An epoch is divided into as few steps as this allows, whose sizes differ by at most one
+    image."""
     drop_last: bool = False
-    """All batches have `batch_size` images; those that are left over come in another epoch, at random."""
+    """Give all batches exactly `batch_size` images. The few that are left over, drawn at random, sit an epoch out."""
     image_scales: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)], ...], Field(max_length=1000)
     ] = ()
-    """Progressive resizing (Howard 2018): the share of their height and width that training images are scaled down to,
-    one for each equal part of the epochs; empty trains on images as they are. All but training sees full size."""
+    """Progressive resizing (Howard 2018): scale training images down to this share of their height and width, with one
+    share for each equal part of the epochs. Empty trains on images as they are. All but training sees full size."""
     precision: Literal["float32", "half"] = "float32"
-    """What steps compute with: `half` is bfloat16 on devices that are made for it, and float32 on others. Compiled
-    kernels on a CPU (`model.kernels`) then multiply in bfloat16, where the processor does so (AVX512_BF16), and keep
-    everything else in float32. Weights, and everything but steps, are float32 always."""
+    """Number format in which training steps compute: `half` is bfloat16 on devices made for it, and float32 on others.
+    Compiled kernels on a CPU (`model.kernels`) then multiply in bfloat16 where the processor can (AVX512_BF16), and
+    keep everything else in float32. Weights, and everything but training steps, are always float32."""
     validation: Fraction = 0.1
-    """Share of the training images held out, class by class, to select with; 0 trains on all of them."""
+    """Share of the training images that is held out for validation, stratified by class; 0 trains on all of them."""
     on_gpu: tuple[str, ...] = ()
-    """What is different where a GPU trains: overrides as `--set` takes them, such as ``"batch_size=1000"``. A GPU wants
-    larger batches than a CPU has memory for. Whoever sets one of these keys sets it for both."""
+    """Settings that differ where a GPU trains, written as for `--set`, such as ``"batch_size=1000"``: a GPU wants
+    larger batches than a CPU has memory for. If you set one of these keys yourself, your value holds on both."""
     search: dict[
         str, Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("choice")], Discriminator(_kind_of_space)]
     ] = Field(default_factory=dict)
-    """What `thirtytwo tune` may vary: for a dotted key a range, ``{ low = 1e-3, high = 1e-2, log = true }``, in whole
-    steps where the key holds a whole number, or choices, ``{ choices = ["none", "trivial"] }``. A training does not
-    look at it. Whoever sets one of these keys takes it out."""
+    """What `thirtytwo tune` may vary. A dotted key has a range, ``{ low = 1e-3, high = 1e-2, log = true }``, in whole
+    steps if the setting is a whole number, or choices, ``{ choices = ["none", "trivial"] }``. A key that you set
+    yourself is not varied. Training ignores all of this."""
     checkpoint_minutes: NotNegative = 10.0
-    """Within a long epoch, minutes between two checkpoints; there is always one at the end of an epoch."""
+    """Minutes between two checkpoints within a long epoch; the end of an epoch always has one."""
     model: Annotated[AnyModel, Field(discriminator="name")]
     """The network."""
     optimizer: Annotated[AnyOptimizer, Field(discriminator="name")]
     """What turns gradients into updates."""
     lookahead: Lookahead = Lookahead()
-    """How updates are taken back in part."""
+    """Slow weights beside those that the optimiser changes."""
     schedule: Annotated[AnySchedule, Field(discriminator="name")] = Constant()
     """How the learning rate changes over the training."""
     augmentation: Augmentation = Augmentation()
@@ -113,7 +115,7 @@ class Recipe(Settings):
     loss: Loss = Loss()
     """What is minimised."""
     teacher: Teacher = Teacher()
-    """Whose answers are imitated."""
+    """A model whose answers are imitated."""
     averaging: Averaging = Averaging()
     """Which weights are validated and kept."""
     early_stopping: EarlyStopping = EarlyStopping()
@@ -121,9 +123,9 @@ class Recipe(Settings):
     pixels: Pixels = Pixels()
     """How pixels become the network's input."""
     views: Views = Views()
-    """What is averaged when an image is classified."""
+    """What is averaged when an image is classified: test-time augmentation."""
     calibration: Calibration = Calibration()
-    """How sure answers are, and from when on they had better be "unknown"."""
+    """How sure answers are, and below which probability they had better be "unknown"."""
     fewer_images: FewerImages = FewerImages()
     """How epochs grow on a smaller data set."""
 
@@ -193,8 +195,8 @@ class Recipe(Settings):
     def _the_rate_falls_before_it_stays(self) -> Self:
         if isinstance(self.schedule, Cosine | Linear) and self.epochs <= self.schedule.final_epochs:
             raise ValueError(
-                f"schedule.final_epochs is {self.schedule.final_epochs:g}, of epochs = {self.epochs}, so that the rate "
-                "would be the final one from the first step on; set schedule.final_epochs lower, or epochs higher"
+                f"schedule.final_epochs is {self.schedule.final_epochs:g}, of epochs = {self.epochs}, so the learning "
+                "rate would be the final one from the first step; set schedule.final_epochs lower, or epochs higher"
             )
         return self
 

@@ -40,43 +40,47 @@ class ClassicModel(Settings):
         (64,),
         (128, 128),
     )
-    """Output channels of each 3 × 3 convolution, grouped by stage; each stage ends by halving height and width."""
+    """Output channels of each 3 × 3 convolution, grouped by stage. Max-pooling at the end of each stage halves height
+    and width."""
     hidden_units: Count = 256
-    """Width of the dense layer between the convolutions and the class scores."""
+    """Units of the dense layer between the convolutions and the class scores."""
     dropout: Fraction = 0.3
-    """Probability with which an input of either dense layer is zeroed in training."""
+    """Dropout before each of the two dense layers: the probability with which an input is zeroed in training."""
 
 
 class SpeedModel(Settings):
-    """The network of the fast recipes (cifar10-airbench, Jordan 2024, arXiv 2404.00498): a whitened first layer, then
-    groups of convolutions."""
+    """The network of the fast recipes (cifar10-airbench, Jordan 2024, arXiv 2404.00498): a first layer that whitens
+    patches of the images, then groups of convolutions."""
 
     name: Literal["speed"] = "speed"
     """Kind of network."""
     whitening_kernel: Annotated[int, Field(ge=1, le=7)] = 2
-    """Side of the patches that the first layer whitens, in pixels."""
+    """Side of the patches that the first layer whitens (its kernel size), in pixels."""
     whitening_images: Count = 5000
-    """Training images whose patches it is computed from."""
+    """Number of training images from whose patches the first layer is computed."""
     widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (64, 256, 256)
-    """Output channels of each group; each group halves height and width, after its first convolution."""
+    """Output channels of each group. Each group halves height and width after its first convolution."""
     depth: Annotated[int, Field(ge=1, le=8)] = 2
-    """Convolutions of each group. With three or more, those after the first are added to what the first gives."""
+    """Convolutions in each group. From three on, a residual connection adds what comes out of the first convolution to
+    what the others make of it."""
     kernels: Literal["torch", "compiled"] = "torch"
-    """What computes steps: torch's operations or compiled ones, which round differently. On a CPU these are our own, in
-    C: Winograd's convolution, which needs a third of the multiplications (Lavin & Gray 2016, arXiv 1509.09308), and
-    everything between two convolutions in one go, for Linux with a C compiler, in float32 (with `precision` half also
-    with products of bfloat16) and with channels in multiples of 8. On a GPU they are what torch.compile makes, in about
-    half a minute, of torch's; it needs triton. Elsewhere, torch's are used."""
+    """What computes training steps: torch's operations or compiled kernels, which round differently. On a CPU, these
+    are our own, in C: Winograd's convolution, which needs a third of the multiplications (Lavin & Gray 2016, arXiv
+    1509.09308), and everything between two convolutions in one go. They need Linux, a C compiler and channels in
+    multiples of 8, and compute in float32 (with `precision` half also with products of bfloat16). On a GPU,
+    torch.compile makes them from torch's operations, in about half a minute; it needs triton. Elsewhere, torch's
+    operations are used."""
     batch_norm_momentum: Fraction = 0.6
-    """Share of the running averages that a step keeps."""
+    """Share of batch normalisation's running averages that a step keeps: `momentum` in Keras, 1 - `momentum` in
+    torch."""
     batch_norm_epsilon: NotNegative = 1e-12
-    """Added to the variance."""
+    """Added to the variance in batch normalisation."""
 
 
 class ResNetModel(Settings):
-    """A residual network: ResNet-18 (He et al. 2016, arXiv 1512.03385) unless told otherwise. The wide residual network
-    28-10 (Zagoruyko & Komodakis 2016, arXiv 1605.07146) is ``stem=16``, ``widths=[160,320,640]``, ``blocks=[4,4,4]``,
-    ``preactivation=true``; ResNeXt-29, 8 × 64d (Xie et al. 2017, arXiv 1611.05431) ``widths=[256,512,1024]``,
+    """A residual network, ResNet-18 (He et al. 2016, arXiv 1512.03385) by default. The wide residual network 28-10
+    (Zagoruyko & Komodakis 2016, arXiv 1605.07146) has ``stem=16``, ``widths=[160,320,640]``, ``blocks=[4,4,4]``,
+    ``preactivation=true``; ResNeXt-29, 8 × 64d (Xie et al. 2017, arXiv 1611.05431) has ``widths=[256,512,1024]``,
     ``blocks=[3,3,3]``, ``bottleneck=2``, ``cardinality=8``."""
 
     name: Literal["resnet"] = "resnet"
@@ -84,92 +88,97 @@ class ResNetModel(Settings):
     stem: Count = 64
     """Output channels of the first convolution."""
     widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (64, 128, 256, 512)
-    """Channels of each stage; each but the first halves height and width."""
+    """Output channels of each stage. Each stage but the first halves height and width."""
     blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (2, 2, 2, 2)
-    """Blocks of each stage, of two 3 × 3 convolutions each unless they are bottlenecks."""
+    """Blocks in each stage. A block has two 3 × 3 convolutions unless it is a bottleneck."""
     preactivation: bool = False
-    """Normalise and activate before a convolution, not after it (He et al. 2016, arXiv 1603.05027)."""
+    """Normalise and activate before each convolution, not after it (He et al. 2016, arXiv 1603.05027)."""
     bottleneck: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] = 0.0
-    """Blocks are of three convolutions, 1 × 1, 3 × 3 and 1 × 1, of which the first two have so many times as many
-    channels as the stage: 0.25 in ResNet-50, 2 in ResNeXt-29, 8 × 64d; 0 makes blocks of two 3 × 3 ones."""
+    """Build each block of three convolutions, 1 × 1, 3 × 3 and 1 × 1, of which the first two have this many times the
+    channels of the stage: 0.25 in ResNet-50, 2 in ResNeXt-29, 8 × 64d. 0 builds it of two 3 × 3 convolutions."""
     cardinality: Count = 1
-    """Groups that the channels of 3 × 3 convolutions are divided into (Xie et al. 2017, arXiv 1611.05431)."""
+    """Groups into which the channels of each block's 3 × 3 convolutions are divided (Xie et al. 2017, arXiv
+    1611.05431)."""
     dropout: Fraction = 0.0
-    """Probability with which an input of a block's last convolution is zeroed in training."""
+    """Dropout before the last convolution of each block: the probability with which an input is zeroed in training."""
     stochastic_depth: Fraction = 0.0
-    """Probability with which the last block is left out for an image in training, less for earlier ones (Huang et al.
-    2016, arXiv 1603.09382)."""
+    """Probability with which the last block is skipped for an image in training; earlier blocks are skipped less often
+    (Huang et al. 2016, arXiv 1603.09382)."""
 
 
 class PyramidNetModel(Settings):
-    """A pyramidal residual network (Han, Kim & Kim 2017, arXiv 1610.02915), PyramidNet-110 with a widening of 84 unless
-    told otherwise: every block has some channels more than the one before it."""
+    """A pyramidal residual network (Han, Kim & Kim 2017, arXiv 1610.02915), in which every block has a few more
+    channels than the one before it: PyramidNet-110 with a widening of 84 by default."""
 
     name: Literal["pyramidnet"] = "pyramidnet"
     """Kind of network."""
     stem: Count = 16
     """Output channels of the first convolution."""
     widening: Count = 84
-    """How many channels more the last block has; every block has an equal part of them more than the one before it."""
+    """How many channels the last block has more than the stem. Every block adds an equal part of them."""
     blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (18, 18, 18)
-    """Blocks of each stage; each stage but the first halves height and width."""
+    """Blocks in each stage. Each stage but the first halves height and width."""
     bottleneck: bool = False
-    """Blocks are of three convolutions, 1 × 1, 3 × 3 and 1 × 1, of which the last has four times as many channels; else
-    of two 3 × 3 ones."""
+    """Build each block of three convolutions, 1 × 1, 3 × 3 and 1 × 1, of which the last has four times as many
+    channels, instead of two 3 × 3 ones."""
     shakedrop: Fraction = 0.0
-    """Probability with which the last block is disturbed in training, less for earlier ones: multiplied by a number
-    from -1 to 1, and its gradient by another one from 0 to 1 (ShakeDrop, Yamada et al. 2019, arXiv 1802.02375)."""
+    """Probability with which the last block is disturbed in training; earlier blocks are disturbed less often. What its
+    convolutions compute is multiplied by a random number from -1 to 1, and its gradient by another one from 0 to 1
+    (ShakeDrop, Yamada et al. 2019, arXiv 1802.02375)."""
     shakedrop_chance: Literal["batch", "image"] = "batch"
-    """Whether a block is disturbed for a batch as a whole or for each image by itself."""
+    """Whether a block is disturbed for the whole `batch` at once, or for each `image` independently."""
     shakedrop_level: Literal["batch", "image", "channel", "pixel"] = "image"
-    """What such a number is drawn for: all of it, each image, each channel of an image or each number in it."""
+    """What gets random numbers of its own: the whole `batch`, each `image`, each `channel` of an image, or each `pixel`
+    of a channel."""
 
 
 class ConvMixerModel(Settings):
-    """ConvMixer (Trockman & Kolter 2022, arXiv 2201.09792): large convolutions per channel, dense layers per place."""
+    """ConvMixer (Trockman & Kolter 2022, arXiv 2201.09792): the image is cut into patches, which large depthwise
+    convolutions and 1 × 1 convolutions mix in turn."""
 
     name: Literal["convmixer"] = "convmixer"
     """Kind of network."""
     width: Count = 256
-    """Channels."""
+    """Number of channels."""
     depth: Annotated[int, Field(ge=1, le=64)] = 8
-    """Layers."""
+    """Number of layers."""
     kernel: Annotated[int, Field(ge=1, le=31)] = 5
-    """Side of the convolutions, in places."""
+    """Kernel size of the depthwise convolutions, in patches."""
     patch: Annotated[int, Field(ge=1, le=32)] = 2
-    """Side of a place, in pixels."""
+    """Side of a patch, in pixels."""
 
 
 class TransformerModel(Settings):
-    """A compact convolutional transformer, CCT-7/3×1 unless told otherwise (Hassani et al. 2021, arXiv 2104.05704)."""
+    """A compact convolutional transformer, CCT-7/3×1 by default (Hassani et al. 2021, arXiv 2104.05704)."""
 
     name: Literal["transformer"] = "transformer"
     """Kind of network."""
     width: Count = 256
-    """Numbers a token."""
+    """Numbers in a token (embedding dimension)."""
     depth: Annotated[int, Field(ge=1, le=64)] = 7
-    """Layers."""
+    """Number of layers."""
     heads: Annotated[int, Field(ge=1, le=64)] = 4
-    """Of attention; a divisor of the width."""
+    """Attention heads; a divisor of the width."""
     tokenizer: Annotated[int, Field(ge=1, le=4)] = 1
-    """Convolutions that make tokens; each halves height and width."""
+    """Convolutions that turn an image into tokens; each halves height and width."""
     dropout: Fraction = 0.1
-    """Probability with which attention and outputs of dense layers are zeroed in training."""
+    """Probability with which attention weights and outputs of dense layers are zeroed in training."""
     stochastic_depth: Fraction = 0.1
-    """Probability with which the last layer is left out for an image in training, less for earlier ones."""
+    """Probability with which the last layer is skipped for an image in training; earlier layers are skipped less
+    often."""
 
 
 class TimmModel(Settings):
-    """Any network of PyTorch Image Models by its name there; needs the extra `timm`."""
+    """Any network of PyTorch Image Models (timm), by its name there; needs the extra `timm`."""
 
     name: Literal["timm"] = "timm"
     """Kind of network."""
     model: str = "resnet26d"
-    """As timm calls it; weights are fresh."""
+    """The network's name in timm. Its weights are fresh, not pretrained."""
 
 
 class CustomModel(Settings):
-    """A network that the caller brings as an ``nn.Module``; it cannot be rebuilt from the recipe alone."""
+    """A network that you bring as an ``nn.Module``; it cannot be rebuilt from the recipe alone."""
 
     name: Literal["custom"] = "custom"
     """Kind of network."""
@@ -190,21 +199,22 @@ AnyModel = (
 
 
 class Adam(Settings):
-    """Adam (Kingma & Ba 2015, arXiv 1412.6980); decoupled weight decay (Loshchilov & Hutter 2019) where it is not 0."""
+    """Adam (Kingma & Ba 2015, arXiv 1412.6980); with weight decay, its decoupled form AdamW (Loshchilov & Hutter
+    2019)."""
 
     name: Literal["adam"] = "adam"
     """Kind of optimiser."""
     learning_rate: Positive = 1e-3
-    """Peak step size; the schedule multiplies it by a factor in [0, 1]."""
+    """Peak learning rate; the schedule multiplies it by a factor in [0, 1]."""
     beta1: Fraction = 0.9
-    """Decay of the running mean of gradients, per step."""
+    """Share of the running mean of gradients that a step keeps."""
     beta2: Fraction = 0.999
-    """Decay of the running mean of squared gradients, per step."""
+    """Share of the running mean of squared gradients that a step keeps."""
     epsilon: Positive = 1e-8
     """Added to the denominator, in units of a gradient."""
     weight_decay: NotNegative = 0.0
-    """Share of each weight removed per step, times the learning rate; norms, biases, and what a network's
-    `no_weight_decay` names, are left alone."""
+    """Share of each weight that a step removes, times the learning rate. Normalisations, biases, and what a network's
+    `no_weight_decay` names are not decayed."""
 
 
 class Sgd(Settings):
@@ -213,120 +223,126 @@ class Sgd(Settings):
     name: Literal["sgd"] = "sgd"
     """Kind of optimiser."""
     learning_rate: Positive = 0.1
-    """Peak step size; the schedule multiplies it by a factor in [0, 1]."""
+    """Peak learning rate; the schedule multiplies it by a factor in [0, 1]."""
     momentum: Fraction = 0.9
     """Share of the previous update that is added to the next one."""
     nesterov: bool = True
-    """Look ahead along the momentum before taking the gradient; needs momentum."""
+    """Use Nesterov momentum, which looks ahead along the momentum before it takes the gradient; needs momentum."""
     weight_decay: NotNegative = 0.0
-    """This share of each weight is added to its gradient; norms, biases, and what a network's `no_weight_decay` names,
-    are left alone."""
+    """Share of each weight that is added to its gradient. Normalisations, biases, and what a network's
+    `no_weight_decay` names are not decayed."""
 
 
 class Muon(Settings):
-    """Muon (Jordan 2024) for the kernels of convolutions; SGD with Nesterov momentum for everything else.
+    """Muon (Jordan 2024) for the kernels of convolutions, SGD with Nesterov momentum for everything else.
 
-    The rates are those of a loss that is summed over the batch (`loss.reduction`): Muon does not mind, SGD does.
+    The learning rates suit a loss that is summed over the batch (`loss.reduction`). To Muon this makes no difference,
+    to SGD it does.
     """
 
     name: Literal["muon"] = "muon"
     """Kind of optimiser."""
     learning_rate: Positive = 0.24
-    """Peak step size of kernels, against a norm of the square root of their outputs."""
+    """Peak learning rate of kernels. It is relative to their norm, which is kept at the square root of their number of
+    output channels."""
     momentum: Fraction = 0.6
-    """Share of the previous momentum of kernels that is kept."""
+    """Share of the kernels' previous momentum that a step keeps."""
     newton_schulz_steps: Annotated[int, Field(ge=1, le=20)] = 3
-    """Steps of the iteration that makes an update orthogonal."""
+    """Steps of the Newton–Schulz iteration, which makes an update orthogonal."""
     dense_learning_rate: Positive = 0.67
-    """Peak step size of dense layers' weights."""
+    """Peak learning rate of the weights of dense layers."""
     bias_learning_rate: Positive = 0.053
-    """Peak step size of biases and normalisations."""
+    """Peak learning rate of biases and normalisations."""
     sgd_momentum: Fraction = 0.85
-    """Share of the previous update of everything but kernels that is added to the next one."""
+    """Momentum of everything but kernels: the share of the previous update that is added to the next one."""
     decay: NotNegative = 0.0
-    """Weight decay of everything but kernels: this share of a weight is taken off it, at the peak rate, by the decay of
-    one step; momentum makes it 1 / (1 - sgd_momentum) times as much in all."""
+    """Weight decay of everything but kernels: the share of a weight that one step's decay takes off at the peak rate.
+    Momentum makes it 1 / (1 - sgd_momentum) times as much in all."""
     whitening_fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.375
-    """Over this share of the training the rate of the whitening layer's bias falls to 0; then it stays as it is."""
+    """Share of the training over which the learning rate of the whitening layer's bias falls to 0; from then on, the
+    bias stays as it is."""
 
 
 AnyOptimizer = Adam | Sgd | Muon
 
 
 class Constant(Settings):
-    """The peak rate throughout, after a linear warm-up."""
+    """The peak learning rate throughout, after a linear warm-up."""
 
     name: Literal["constant"] = "constant"
     """Kind of schedule."""
     warmup_epochs: NotNegative = 0.0
-    """Epochs over which the rate rises linearly from 0 to its peak."""
+    """Learning-rate warm-up: epochs over which the rate rises linearly from 0 to its peak."""
 
 
 class StepDecay(Settings):
-    """The rate is multiplied by a factor every few epochs."""
+    """The learning rate is multiplied by a factor every few epochs."""
 
     name: Literal["step"] = "step"
     """Kind of schedule."""
     warmup_epochs: NotNegative = 0.0
-    """Epochs over which the rate rises linearly from 0 to its peak."""
+    """Learning-rate warm-up: epochs over which the rate rises linearly from 0 to its peak."""
     every_epochs: Positive = 10.0
     """Epochs between two reductions."""
     factor: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.1
-    """What the rate is multiplied by at each reduction."""
+    """Factor by which each reduction multiplies the rate."""
 
 
 class Cosine(Settings):
-    """Half a cosine from the peak to the final rate (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts)."""
+    """The learning rate falls from its peak to the final rate along half a cosine (Loshchilov & Hutter 2017, arXiv
+    1608.03983, without restarts)."""
 
     name: Literal["cosine"] = "cosine"
     """Kind of schedule."""
     warmup_epochs: NotNegative = 0.0
-    """Epochs over which the rate rises linearly from 0 to its peak."""
+    """Learning-rate warm-up: epochs over which the rate rises linearly from 0 to its peak."""
     final_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """The last rate, as a share of the peak."""
+    """Final rate, as a share of the peak."""
     final_epochs: NotNegative = 0.0
     """Epochs at the end that keep the final rate."""
 
 
 class Linear(Settings):
-    """A straight line from the peak to the final rate, which it would reach with the step after the last."""
+    """The learning rate falls from its peak to the final rate along a straight line, whose end it would reach one step
+    after the last."""
 
     name: Literal["linear"] = "linear"
     """Kind of schedule."""
     warmup_epochs: NotNegative = 0.0
-    """Epochs over which the rate rises linearly from 0 to its peak."""
+    """Learning-rate warm-up: epochs over which the rate rises linearly from 0 to its peak."""
     final_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Where the line ends, as a share of the peak."""
+    """Final rate, where the line ends, as a share of the peak."""
     final_epochs: NotNegative = 0.0
     """Epochs at the end that keep the final rate."""
 
 
 class OneCycle(Settings):
-    """Up to the peak and down again on half cosines (Smith & Topin 2018, arXiv 1708.07120)."""
+    """The learning rate rises to its peak and falls again, both along half a cosine (Smith & Topin 2018, arXiv
+    1708.07120)."""
 
     name: Literal["one_cycle"] = "one_cycle"
     """Kind of schedule."""
     warmup_fraction: Fraction = 0.25
-    """Share of the training spent rising."""
+    """Learning-rate warm-up: share of the training over which the rate rises."""
     initial_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.04
-    """The first rate, as a share of the peak."""
+    """First rate, as a share of the peak."""
     final_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.001
-    """The last rate, as a share of the peak."""
+    """Last rate, as a share of the peak."""
 
 
 class Plateau(Settings):
-    """The rate is reduced whenever the validation loss has stopped falling; needs validation images."""
+    """The learning rate is reduced whenever the validation loss has stopped falling; needs validation images."""
 
     name: Literal["plateau"] = "plateau"
     """Kind of schedule."""
     warmup_epochs: NotNegative = 0.0
-    """Epochs over which the rate rises linearly from 0 to its peak."""
+    """Learning-rate warm-up: epochs over which the rate rises linearly from 0 to its peak."""
     patience: Count = 3
-    """Epochs without a new lowest validation loss before the rate is reduced."""
+    """Epochs without a new lowest validation loss after which the rate is reduced."""
     factor: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.5
-    """What the rate is multiplied by at each reduction."""
+    """Factor by which each reduction multiplies the rate."""
     minimum_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
-    """The rate is never reduced below this share of the peak."""
+    """Lowest rate, as a share of the peak; it is never reduced below this."""
 
 
 AnySchedule = Constant | StepDecay | Cosine | Linear | OneCycle | Plateau
@@ -336,41 +352,43 @@ class Augmentation(Settings):
     """Random changes to each training image, drawn anew every time it is used."""
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = 0.0
-    """Rotation about the centre by an angle drawn evenly from ± this many degrees."""
+    """Rotate about the centre by an angle drawn uniformly from ± this many degrees."""
     width_shift: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Horizontal shift drawn evenly from ± this share of the image's width."""
+    """Shift horizontally by a distance drawn uniformly from ± this share of the image's width."""
     height_shift: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Vertical shift drawn evenly from ± this share of the image's height."""
+    """Shift vertically by a distance drawn uniformly from ± this share of the image's height."""
     horizontal_flip: bool = False
     """Mirror left and right with probability one half."""
     alternating_flip: bool = False
-    """Mirror each image in every other epoch instead, half of the images in the first (Jordan 2024)."""
+    """Instead of at random, mirror each image in every other epoch, half of them in the first one (Jordan 2024)."""
     translate_pixels: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Shift by whole pixels, up to this many in either direction; the border is reflected, nothing is resampled."""
+    """Shift by up to this many whole pixels in each direction. The image is reflected at its border, not resampled."""
     brightness: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Added to all values of an image, which run from 0 to 1: drawn evenly from ± this."""
+    """Add a number drawn uniformly from ± this to all values of an image, which run from 0 to 1."""
     contrast: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Distances from an image's mean are multiplied by a factor drawn evenly from 1 ± this."""
+    """Multiply all values' distances from the image's mean by a factor drawn uniformly from 1 ± this."""
     policy: Literal["none", "rand", "trivial", "augmix"] = "none"
-    """Operations drawn from a list for each image: RandAugment (Cubuk et al. 2020, arXiv 1909.13719), TrivialAugment
-    (Müller & Hutter 2021, arXiv 2103.10158) or AugMix (Hendrycks et al. 2020, arXiv 1912.02781), whose list has
-    no brightness, colour, contrast and sharpness, since robustness is measured by images made worse in such ways."""
+    """Apply operations drawn from a list for each image: RandAugment (`rand`; Cubuk et al. 2020, arXiv 1909.13719),
+    TrivialAugment (`trivial`; Müller & Hutter 2021, arXiv 2103.10158) or AugMix (`augmix`; Hendrycks et al. 2020, arXiv
+    1912.02781). AugMix's list lacks brightness, colour, contrast and sharpness, since robustness is measured with
+    images made worse in such ways."""
     policy_operations: Annotated[int, Field(ge=1, le=20)] = 2
-    """Operations an image of RandAugment."""
+    """Operations per image in RandAugment."""
     policy_strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.3
-    """How strong they are, and those of AugMix, as a share of the strongest; TrivialAugment draws that, too.
-    RandAugment's magnitude M, which torchvision counts up to 30, is M / 30 here, 0.3 for its M = 9."""
+    """Strength of the operations in RandAugment and AugMix, as a share of the strongest; TrivialAugment draws it at
+    random. RandAugment's magnitude M, which torchvision counts up to 30, is M / 30 here: 0.3 for its M = 9."""
     erasing_probability: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Paint over a rectangle of 2 to 33% of an image with `pixels.mean`, with this probability (after Zhong et
-    al. 2020, arXiv 1708.04896)."""
+    """Random erasing: with this probability, paint over a rectangle of 2 to 33% of an image with `pixels.mean` (after
+    Zhong et al. 2020, arXiv 1708.04896)."""
     mixup_alpha: NotNegative = 0.0
-    """Images are blended with another one, labels too, in shares drawn from Beta(alpha, alpha) (Zhang et al. 2018,
-    arXiv 1710.09412); 0 blends none."""
+    """Mixup: blend each image, and its label, with another one, in shares drawn from Beta(alpha, alpha) (Zhang et al.
+    2018, arXiv 1710.09412). 0 turns it off."""
     cutmix_alpha: NotNegative = 0.0
-    """A rectangle of another image is put into each, so that such a share of it is left (Yun et al. 2019, arXiv
-    1905.04899); with `mixup_alpha` too, half of the images are mixed either way."""
+    """CutMix: paste a rectangle of another image into each image, and mix the labels by area; shares are drawn as for
+    `mixup_alpha` (Yun et al. 2019, arXiv 1905.04899). If both are set, half of the images are mixed in each way."""
     cutout_pixels: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Side of a square somewhere in the image that is painted over with `pixels.mean` (DeVries & Taylor 2017)."""
+    """Cutout: paint over a square with `pixels.mean`, somewhere within the image (DeVries & Taylor 2017). This is its
+    side in pixels."""
 
 
 class Loss(Settings):
@@ -379,34 +397,35 @@ class Loss(Settings):
     label_smoothing: Fraction = 0.0
     """Share of the target probability that is spread evenly over all classes (Szegedy et al. 2016)."""
     reduction: Literal["mean", "sum"] = "mean"
-    """How the losses of a batch become the number that is minimised; results always show the mean."""
+    """How the losses of a batch are combined into the number that is minimised. Results always show the mean."""
     sharpness_radius: NotNegative = 0.0
-    """Take each gradient so far uphill of the weights, as a distance between all of them (SAM, Foret et al. 2021, arXiv
-    2010.01412): a step takes twice as long; 0 takes it where they are. 0.05 is usual on CIFAR-10."""
+    """Sharpness-aware minimisation (SAM, Foret et al. 2021, arXiv 2010.01412): take each gradient this far uphill of
+    the weights, as a distance over all of them together. A step then takes twice as long. 0 turns it off; 0.05 is usual
+    on CIFAR-10."""
 
 
 class Teacher(Settings):
-    """A trained model whose answers are imitated, beside the labels (distillation, Hinton et al. 2015, arXiv
-    1503.02531). In every step it is shown what the network is shown, each changed image anew (Beyer et al. 2022, arXiv
-    2106.05237)."""
+    """A trained model whose answers the network learns to imitate, beside the labels (distillation, Hinton et al. 2015,
+    arXiv 1503.02531). In every step, the teacher sees the same augmented images as the network (Beyer et al. 2022,
+    arXiv 2106.05237)."""
 
     model: str = ""
-    """A run folder, that of an ensemble, a model file, or ``pretrained``; empty is none. If the recipe holds out
-    validation images, it must be one that has held out the same."""
+    """A run folder, an ensemble's folder, a model file, or ``pretrained``; empty means no teacher. If the recipe holds
+    out validation images, the teacher must have held out the same ones."""
     fingerprint: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """Of the model, SHA-256; written down when a training begins. Where it stands, no other model is taken."""
+    """SHA-256 of the model, recorded when a training begins. If it is set, no other model is accepted."""
     weight: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.9
-    """Share of the loss that is the cross-entropy to the teacher's answers; the rest is that to the labels. This, and
-    the temperature, are as usual on CIFAR (Tian et al. 2020, arXiv 1910.10699)."""
+    """Share of the loss that is the cross-entropy to the teacher's answers; the rest is the cross-entropy to the
+    labels. The defaults of this and of the temperature are usual on CIFAR (Tian et al. 2020, arXiv 1910.10699)."""
     temperature: Positive = 4.0
-    """Calibrated scores of the teacher, and those of the network, are divided by this before they are compared, so that
-    improbable classes count, too; what they then add to the loss is multiplied by its square, so that gradients stay as
-    large as they were."""
+    """The teacher's calibrated scores and the network's scores are divided by this before they are compared, so that
+    improbable classes count, too. That part of the loss is multiplied by its square, which keeps gradients as large as
+    they were."""
 
 
 class Selection(Settings):
-    """Which training images an epoch leaves out: those that the network found easiest when it last saw them (Loshchilov
-    & Hutter 2015, arXiv 1511.06343; Jordan 2024, airbench96_faster). The first epoch uses all."""
+    """Leaves out of each epoch the training images that the network found easiest when it last saw them (Loshchilov
+    & Hutter 2015, arXiv 1511.06343; Jordan 2024, airbench96_faster). The first epoch uses all images."""
 
     drop: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     """Share of the training images that an epoch leaves out; 0 uses every image in every epoch."""
@@ -417,17 +436,17 @@ class Selection(Settings):
 
 
 class Averaging(Settings):
-    """The mean of the weights at the end of a training, which is better than the last ones (Polyak & Juditsky 1992).
-    Validation, and the model that is kept, have the mean; training goes on from the weights themselves."""
+    """Weight averaging: the mean of the weights at the end of a training is better than the last ones (Polyak &
+    Juditsky 1992). The mean is validated and kept; the training itself goes on from its own weights."""
 
     epochs: NotNegative = 0.0
-    """How far back it reaches; 0 takes the weights as they are."""
+    """How many epochs back the mean reaches; 0 takes the weights as they are."""
     weighting: Literal["exponential", "equal"] = "exponential"
-    """`exponential`: after every step, and what a weight was `epochs` ago counts 1/e as much as what it is now, so that
-    nobody has to know beforehand where the end is (Tarvainen & Valpola 2017, arXiv 1703.01780). `equal`: the plain mean
-    of the weights at the end of each of the last `epochs` epochs, with averages of batch normalisation that are
-    computed anew from all training images (SWA, Izmailov et al. 2018, arXiv 1803.05407); it wants a rate that stays
-    high, see `schedule.final_epochs`."""
+    """`exponential`: an exponential moving average, updated after every step. Weights from `epochs` ago count 1/e as
+    much as those of now, so nobody has to know beforehand where the end is (Tarvainen & Valpola 2017, arXiv
+    1703.01780). `equal`: the plain mean of the weights at the end of each of the last `epochs` epochs, with batch
+    normalisation's averages computed anew from all training images (stochastic weight averaging, SWA, Izmailov et al.
+    2018, arXiv 1803.05407). This needs a learning rate that stays high; see `schedule.final_epochs`."""
 
     @model_validator(mode="after")
     def _epochs_are_whole_where_their_ends_count(self) -> Self:
@@ -440,21 +459,22 @@ class Averaging(Settings):
 
 
 class Lookahead(Settings):
-    """Slow weights beside those that the optimiser changes, whichever it is: every few steps they go a part of the way
-    to them, and the optimiser goes on from there (Zhang et al. 2019, arXiv 1907.08610)."""
+    """Lookahead (Zhang et al. 2019, arXiv 1907.08610), for any optimiser: slow weights are kept beside those that the
+    optimiser changes. Every few steps, they go part of the way to these, and the optimiser goes on from there."""
 
     steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Steps from one time to the next, 5 or 6 in most uses; 0 has no slow weights. The last step of an epoch is such a
-    time, too, so that what is validated and kept are slow weights."""
+    """Steps between two moves of the slow weights, usually 5 or 6; 0 turns Lookahead off. They also move at the last
+    step of an epoch, so that the slow weights are what is validated and kept."""
     share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
-    """Part of the way that they go."""
+    """Share of the way that the slow weights go."""
 
 
 class EarlyStopping(Settings):
-    """When to give up, and which weights to keep: those of the epoch with the lowest validation loss."""
+    """When to stop early, and which weights to keep: those of the epoch with the lowest validation loss."""
 
     patience: Annotated[int, Field(ge=0, le=1_000_000)] = 10
-    """Epochs without a new lowest validation loss before training stops; 0 never stops and keeps the last weights."""
+    """Epochs without a new lowest validation loss after which training stops; 0 never stops and keeps the last
+    weights."""
     minimum_improvement: NotNegative = 0.0
     """A loss counts as lower only if it is lower by more than this, in nats."""
 
@@ -463,20 +483,21 @@ class Pixels(Settings):
     """How uint8 pixels become the network's input: divided by 255, then standardised per channel."""
 
     mean: Rgb = (0.0, 0.0, 0.0)
-    """Subtracted per channel (red, green, blue), after the division by 255."""
+    """Subtracted from each channel (red, green, blue), after the division by 255."""
     standard_deviation: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
-    """Divided by per channel, after the subtraction."""
+    """What each channel is divided by, after the subtraction."""
 
 
 class Views(Settings):
     """Test-time augmentation: the scores of an image are the mean over several views of it."""
 
     mirror: bool = False
-    """Each view is looked at mirrored left and right, too."""
+    """Look at the mirror image (left and right) of each view, too."""
     translate_pixels: Annotated[int, Field(ge=0, le=1000)] = 0
-    """If not 0, half of the weight goes to the image shifted by this much, up-left and down-right (Jordan 2024)."""
+    """If not 0, half of the weight goes to the image shifted by this many pixels, up-left and down-right (Jordan
+    2024)."""
     below_probability: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
-    """Looked at again is only an image to which the first view gives no class more than this probability, before any
+    """Look again only at images to which the first view gives no class more than this probability, before any
     temperature (Hiverge 2025); 1 looks at all of them again."""
 
     @property
@@ -486,38 +507,39 @@ class Views(Settings):
 
 
 class Calibration(Settings):
-    """How sure answers are, and from when on they had better be "unknown". Both is fitted on the validation images when
-    training ends; a recipe that has none carries what was fitted for a training that held some out."""
+    """How sure answers are, and below which probability they had better be "unknown". Both are fitted on the validation
+    images when training ends. A recipe without validation images carries what was fitted for a training that held some
+    out."""
 
     coverage: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.95
-    """Share of the validation images that shall get an answer other than "unknown", where that is asked for."""
+    """Share of the validation images that get an answer other than "unknown" if you ask for `--unknown-below auto`."""
     temperature: Positive = 1.0
     """Without validation images: scores, averaged over the views, are divided by this before the softmax (Guo et al.
     2017)."""
     unknown_below: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Without validation images: the probability that `coverage` stands for."""
+    """Without validation images: the probability that `--unknown-below auto` stands for; 0 suggests none."""
     data: str = ""
-    """Name of the data that temperature and probability were fitted on; on others they are a guess."""
+    """Name of the data that temperature and probability were fitted on; on other data they are a guess."""
     settings: str = ""
     """Digest of the recipe, as it is trained on these data, that they were fitted for; with other settings they are a
     guess."""
 
 
 class FewerImages(Settings):
-    """How epochs grow, and batches shrink, when there are fewer images than the recipe was made for.
+    """How epochs grow, and batches shrink, if there are fewer images than the recipe was made for.
 
-    epochs × (reference_images / images) ** exponent, at most `maximum_factor` times as many.
+    The number of epochs is multiplied by (reference_images / images) ** exponent, but at most by `maximum_factor`.
     """
 
     reference_images: Count = 50_000
-    """Training images, validation part included, for which `epochs` is meant."""
+    """Number of training images, validation part included, for which `epochs` is meant."""
     exponent: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """0 keeps the number of epochs, 1 keeps the number of steps."""
     maximum_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
-    """Most that the number of epochs may grow by."""
+    """Largest factor by which the number of epochs may grow."""
     minimum_steps: Count = 1
-    """Batches shrink, though not below 8 images, where an epoch would have fewer steps than this: running averages of
-    batch normalisation, and a rate that has to rise and fall, need some."""
+    """If an epoch would have fewer steps than this, batches shrink, though not below 8 images: running averages of
+    batch normalisation, and a learning rate that has to rise and fall, need some."""
 
 
 class Range(Settings):
@@ -528,7 +550,7 @@ class Range(Settings):
     high: int | Annotated[float, Field(allow_inf_nan=False)]
     """Largest value."""
     log: bool = False
-    """Whether factors count, rather than differences."""
+    """Whether the scale is logarithmic: factors count, rather than differences."""
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:

@@ -124,11 +124,11 @@ def check(teacher: Classifier, recipe: Recipe, images: Images) -> None:
         share = unseen_share([teacher], [name], images.fingerprint)
     except ModelError as error:
         raise ModelError(
-            f"teacher.model: a network would know through it the images that it is judged by. {error}; {remedy}"
+            f"teacher.model: through it, the network would know the images that it is judged by. {error}; {remedy}"
         ) from None
     if share != recipe.validation:
         raise ModelError(
-            f"teacher.model: {name} held out {share:.0%} of the training images, expected {recipe.validation:.0%}, the "
-            "same that this training holds out, since a network would know through its teacher the images that it is "
-            f"judged by; set validation={share:g}, {remedy}"
+            f"teacher.model: {name} held out {share:.0%} of the training images, expected {recipe.validation:.0%}, as "
+            "this training does; otherwise the network would know, through its teacher, images that it is judged by; "
+            f"set validation={share:g}, {remedy}"
         )

@@ -565,11 +565,11 @@ class Training:
         if self._ranks.together:
             self._ranks.check_same(
                 self._state.checksums(),
-                f"these are sums over its bits, epoch {self._state.progress.epoch + 1}, step "
+                f"these are checksums of its bits, epoch {self._state.progress.epoch + 1}, step "
                 f"{self._state.progress.step}. "
-                "Processors or threads that round differently can do that, and parts of a network of your own that "
-                f"remember what one process has seen. The last good checkpoint is kept in {self.run.path}; go on with "
-                "it on machines of one kind, or with --devices 1",
+                "The cause may be processors or threads that round differently, or parts of your own network that "
+                f"remember what one process has seen. The last good checkpoint is kept in {self.run.path}; continue "
+                "from it on machines of one kind, or with --devices 1",
             )
         if self._ranks.is_first:
             self._state.save(self.run.checkpoint_path)
@@ -807,20 +807,20 @@ def resume(
         environment.device(chosen)
     except DeviceError:
         raise RunError(
-            f"{run.path}: was begun on {chosen}, which this machine lacks; expected to go on with the same kind of "
-            "device; go on where there is one, or start a new run"
+            f"{run.path}: was begun on {chosen}, which this machine lacks; expected the same kind of device; "
+            "continue where there is one, or start a new run"
         ) from None
     now = models.kernels(recipe.model, environment.device(chosen), str(facts["precision"]))
     if facts["kernels"] == "compiled" and now != "compiled":
         raise RunError(
             f"{run.path}: was begun with compiled kernels in {facts['precision']}, which this machine lacks: {now}; "
-            "expected the same, since others round differently; install a C compiler such as gcc, go on where the "
-            "processor is of the same kind, or start a new run"
+            "expected the same, since others round differently; install a C compiler such as gcc, continue on a "
+            "processor of the same kind, or start a new run"
         )
     if isinstance(recipe.model, CustomModel) and network is None:
         raise RunError(
-            f"{run.path}: trains a network of its owner's ({recipe.model.module}); "
-            "expected resume(run, network=module) with a freshly made one"
+            f"{run.path}: trains a custom network ({recipe.model.module}), whose code is not stored; "
+            "expected a freshly made one, as in resume(run, network=module)"
         )
     source = data if isinstance(data, Source) else find(data or spec, progress=progress)
     source = source.without(left_out)

@@ -319,7 +319,7 @@ def test_what_is_skipped_and_what_is_taken_make_up_the_whole() -> None:
     assert sorted(pixels) == sorted(image.tobytes() for image in whole.read_training().pixels)
     assert source._fewer(whole, None, 0) is whole
     for number, skip in ((200, 0), (101, 100), (None, 200), (10, 1000)):
-        with pytest.raises(DataError, match="expected training and skip to be fewer"):
+        with pytest.raises(DataError, match="expected training and skip to add up to fewer"):
             source._fewer(whole, number, skip).read_training()
 
 
@@ -329,7 +329,7 @@ def test_fewer_of_cifar_are_a_spec_of_its_own(home: Path, find: Find, layouts: S
     assert (found.spec, found.name) == ("cifar100:labels=coarse,training=10", "cifar100-coarse-10")
     assert find("cifar100:training=10,labels=coarse,skip=0").spec == found.spec
     assert find("cifar100:training=10,skip=5").spec == "cifar100:skip=5,training=10"
-    with pytest.raises(DataError, match="to be fewer together"):  # it is a small copy
+    with pytest.raises(DataError, match="to add up to fewer"):  # it is a small copy
         found.read_training()
 
 

@@ -72,7 +72,7 @@ def test_the_gain_on_other_images_stands_first_and_the_flattering_one_is_called_
     hero = page.text.partition("Members")[0]
     assert "+0.60 points of accuracy against the best single model" in hero  # 30 of 5,000
     assert re.search(r"95% interval \+0\.\d\d to \+\d\.\d\d, n = 5,000", hero.replace("\u00a0", " "))
-    assert "right about 94.62% of 5,000 validation images" in hero
+    assert "right on 94.62% of 5,000 validation images" in hero
     assert "so the +1.42 points in between flatter" in hero  # 94.62% against 93.20%
     assert "Together they are better" in page.section("gain").text
     assert "On 60 images the ensemble is right and the best model wrong, on 30" in page.section("gain").text
@@ -106,7 +106,7 @@ def test_each_round_is_drawn_for_both_kinds_of_images() -> None:
     page = written(made()).section("rounds")
     assert len(page.of("circle")) == 8
     assert len(page.of("polyline")) == 4  # two in the legend
-    assert "2, b added: 93.40%, images that chose it" in page.html
+    assert "2, b added: 93.40%, images it was chosen on" in page.html
     lone = written(replace(made(), additions=made().additions[:1])).section("rounds")
     assert len(lone.of("circle")) == 4
 
@@ -140,8 +140,8 @@ def test_an_ensemble_of_one_is_not_said_to_answer_together() -> None:
     found = made(["runs/a", "runs/b"])
     page = written(found)
     assert len(found.ensemble.members) == 1
-    assert "Of 2 models one answers best alone about made" in page.text
-    assert "Of 2 models a answers alone, since no other one makes its loss lower" in page.text
+    assert "One of 2 models does best alone on made" in page.text
+    assert "Of 2 models, a answers alone, because adding any other does not lower the loss" in page.text
 
 
 def test_names_are_told_as_they_are_and_nothing_is_fetched() -> None:

@@ -301,7 +301,7 @@ def test_the_numbers_are_those_of_the_result(run: Run, html: Page) -> None:
         "551,466",
         "412 TFLOP",
         "4 of 16",
-        "3rd time that this test set was opened on this machine by this user",
+        "Test set opening 3rd by this user on this machine",
         "The weights of epoch 3 were kept",
         "Both losses are plain cross-entropy and can be compared.",
         "10 training images of each class, drawn at random from those that the network was trained on.",
@@ -361,18 +361,18 @@ def test_a_temperature_is_shown_with_what_it_changed(tmp_path: Path) -> None:
     assert torch.allclose((before.log() / 1.7).softmax(1), judged.probabilities, atol=1e-5)
     text = rendered(run).section("calibration").text
     ece = expected_calibration_error(before, judged.labels)
-    assert f"As the network's scores come: calibration error {ece:.1%}" in text
-    assert "After division by 1.70" in text
+    assert f"Before temperature scaling: calibration error {ece:.1%}" in text
+    assert "scores divided by 1.70" in text
     answered = judged.probabilities.amax(1) >= 0.5
     right = (judged.probabilities.argmax(1) == judged.labels)[answered]
     assert f"it would answer {answered.float().mean():.1%} of the test images" in text
     assert f"be right on {right.float().mean():.1%} of those" in text
-    assert "As the network's scores come" not in rendered(make_run(tmp_path / "other")).text
+    assert "Before temperature scaling" not in rendered(make_run(tmp_path / "other")).text
 
 
 def test_accuracy_under_corruption_is_shown(tmp_path: Path, html: Page) -> None:
     found = html.section("corruptions")
-    assert "Mean accuracy over all of them: 60.5%; of the same images as they are: 86.0%" in found.text
+    assert "Mean accuracy over all of them: 60.5%; on the same images uncorrupted: 86.0%" in found.text
     assert [drawing["aria-label"].partition(":")[0] for drawing in found.of("svg")] == ["noise", "blur"]
     assert len(found.of("img")) == 6
     assert 'id="corruptions"' not in rendered(make_run(tmp_path / "run", corrupted=False)).html
@@ -448,7 +448,7 @@ def test_threads_are_named_only_where_they_decide_how_sums_are_rounded(tmp_path:
     run.environment = {**run.environment, "device": "cuda:1"}
     found = rendered(run)
     assert "OMP_NUM_THREADS" not in found.text
-    assert "the same kind of processor, this makes the run again, up to rounding: thirtytwo train" in found.text
+    assert "the same kind of processor, this reproduces the run, up to rounding: thirtytwo train" in found.text
 
 
 def test_a_network_of_ones_own_is_made_again_in_python(tmp_path: Path) -> None:

@@ -137,9 +137,9 @@ def test_the_page_is_complete_without_scripts(browser: Any, reports: dict[str, P
         "Where it fails",
         "Its most confident mistakes",
         "Does it know when it may be wrong?",
-        "What it still knows when pictures get worse",
+        "When pictures get worse",
         "What it learned from",
-        "How it was made, and how to make it again",
+        "How it was made, and how to reproduce it",
     ]
     assert seen.page.locator("table.sortable tbody tr").count() == 10
     assert seen.page.locator("button:visible, select:visible").count() == 0

@@ -145,8 +145,8 @@ def test_the_difference_that_is_asked_for_replaces_the_usual_ones(capsys: pytest
 
 
 def test_where_the_spread_is_unknown_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "a single one does not tell\n" in told(capsys, pairs([0.01]))
-    assert "3 that all differ alike do not tell\n" in told(capsys, pairs([0, 0, 0]))
+    assert "a single pair does not tell how many more" in told(capsys, pairs([0.01]))
+    assert "3 pairs that all differ alike do not tell how many more" in told(capsys, pairs([0, 0, 0]))
     assert "None" not in told(capsys, pairs([0, 0, 0]), 0.3)
 
 

@@ -184,8 +184,8 @@ def test_a_folder_tells_all_that_was_known_when_an_ensemble_was_chosen(
     [
         ({"members": "all"}, r"damaged, or of another version \(members\)"),
         ({"environment": {"command": "x"}}, r"damaged.*environment\."),
-        ({"apart": [[0.0]]}, "does not fit itself"),
-        ({"additions": [{"name": "x", "accuracy": 1.0, "loss": 0.0, "other_accuracy": None}]}, "does not fit itself"),
+        ({"apart": [[0.0]]}, "contradicts itself"),
+        ({"additions": [{"name": "x", "accuracy": 1.0, "loss": 0.0, "other_accuracy": None}]}, "contradicts itself"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -204,11 +204,11 @@ def test_what_was_found_is_compared_on_images_that_the_search_has_not_seen_if_th
     assert found.comparison == words
     page = tuning_page.render(found)
     assert "thirtytwo compare &#39;a b/x-own.toml&#39; &#39;a b/x-tuned.toml&#39; --data cifar10 --first-seed 5" in page
-    assert "has not seen" not in page
+    assert "did not see" not in page
     found = replace(found, spec="cifar10:training=9", others="cifar10:training=9,skip=9", device="cpu")
     words[5] = "cifar10:training=9,skip=9"
     assert found.comparison == [*words, "--device", "cpu"]
-    assert "on images that the search has not seen" in tuning_page.render(found)
+    assert "on images that the search did not see" in tuning_page.render(found)
 
 
 def test_arrays_are_compared_by_no_command() -> None:

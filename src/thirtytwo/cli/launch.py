@@ -62,8 +62,8 @@ def check(devices: int | None) -> None:
     found = os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE"))
     if devices is not None and str(devices) != found:
         raise InputError(
-            f"--devices {devices}: found {found} processes on this machine, as torchrun has started them; expected as "
-            "many; leave --devices out"
+            f"--devices {devices}: torchrun has started {found} processes on this machine; expected as many as "
+            "--devices says; leave it out"
         )
 
 
@@ -176,9 +176,9 @@ def _verdict(
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         _say(
-            f"error: process {number} of {len(processes)} was killed by {name}; expected all of them to go on to the "
-            "end, so the others were ended. The system does that where memory runs out. "
-            "`thirtytwo train --resume RUN` goes on from the last checkpoint"
+            f"error: process {number} of {len(processes)} was killed by {name}; expected all of them to run to the "
+            "end, so the others were stopped. The system kills processes when memory runs out. "
+            "`thirtytwo train --resume RUN` continues from the last checkpoint"
         )
         return 1
     said[number].seek(0)

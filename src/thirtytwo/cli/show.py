@@ -123,19 +123,20 @@ class Screen:
         if recipe.model.name not in ("custom", "timm"):  # others' networks need not be countable without weights
             images = facts["training_images"] + facts["validation_images"]
             work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
-            beside = ", beside what its teacher answers" if recipe.teacher.model else ""
+            beside = ", and what its teacher takes" if recipe.teacher.model else ""
             self.say(f"to compute: {scaled(work.flops, 'FLOP')}{beside}")
         if (ranks := training.ranks) != training.ranks_before:
             self.say(
-                f"was trained by {plural(training.ranks_before, 'process', 'processes')} until now, by {ranks} from "
-                "here on: the same batches, other bits"
+                f"trained by {plural(training.ranks_before, 'process', 'processes')} until now, by {ranks} from here "
+                "on: the same batches, rounded differently"
             )
         if training.device == "cpu" and training.processes_here > (found := cores()):
-            self.say(f"{training.processes_here} processes share {plural(found, 'core')}, which is slower than fewer")
+            self.say(f"{training.processes_here} processes share {plural(found, 'core')}; fewer would be faster")
         if training.kernels.startswith("torch (no "):
-            self.say(f"computed by {training.kernels}, which takes longer")
-        if known := planner.expected(recipe, facts["name"], facts["images"], training.device):
-            self.say(f"expected, as measured: {_measured(known)}")
+            self.say(f"computed by {training.kernels}, which is slower")
+        like = training.device, training.precision
+        if known := planner.expected(recipe, facts["name"], facts["images"], *like):
+            self.say(f"expected, from measurements: {_measured(known)}")
         if not facts["validation_images"]:
             self._calibration(recipe, facts["name"])
         table = Table("layer", "kind", "output", "parameters", box=None, pad_edge=False)
@@ -156,10 +157,10 @@ class Screen:
         if carried.temperature == 1 and not carried.unknown_below:
             state = "its answers will not be calibrated"
         elif carried.data == data:
-            state = "how sure its answers are was fitted for other settings"
+            state = "its answers will be calibrated with values fitted for other settings"
         else:
-            state = f"how sure its answers are was fitted on {carried.data or 'other images'}"
-        self.say(f"{state}; --set validation=0.1 holds images out to fit it on these")
+            state = f"its answers will be calibrated with values fitted on {carried.data or 'other images'}"
+        self.say(f"{state}; --set validation=0.1 holds out images to calibrate them on")
 
     def _teacher(self, recipe: Recipe) -> None:
         """Who teaches, if somebody does."""
@@ -171,8 +172,8 @@ class Screen:
         """That training ends before the rate falls, if it does: a recipe that was shortened, to try something."""
         if (rise := recipe.warmup_epochs) >= recipe.epochs:
             self.say(
-                f"schedule.warmup_epochs is {rise:g}, of {plural(recipe.epochs, 'epoch')}: the rate rises to the end "
-                f"and never falls; --set schedule.warmup_epochs={recipe.epochs / 5:g} would let it"
+                f"schedule.warmup_epochs is {rise:g}, of {plural(recipe.epochs, 'epoch')}: the learning rate rises to "
+                f"the end and never falls; --set schedule.warmup_epochs={recipe.epochs / 5:g} would change that"
             )
 
     @contextlib.contextmanager
@@ -188,14 +189,14 @@ class Screen:
 
     def interrupted(self, run: Run) -> None:
         """How to go on."""
-        self.say(f"Interrupted; nothing is lost. Go on with:\nthirtytwo train --resume {shlex.quote(str(run.path))}")
+        self.say(f"Interrupted; nothing is lost. To continue:\nthirtytwo train --resume {shlex.quote(str(run.path))}")
 
     def result(self, result: dict[str, Any], run: Run, page: Path) -> None:
         """The end of `train`."""
         self.scores(result, "test")
         epoch = result.get("kept_epoch", result["epochs"])
-        kept = f", kept the weights of epoch {epoch}" if epoch < result["epochs"] else ""
-        seconds = f"{duration(result['train_seconds'])} of training, {duration(result['cold_seconds'])} with everything"
+        kept = f"; kept the weights of epoch {epoch}" if epoch < result["epochs"] else ""
+        seconds = f"{duration(result['train_seconds'])} of training, {duration(result['cold_seconds'])} from the start"
         self.say(f"{plural(result['epochs'], 'epoch')}, {seconds}{kept}")
         self.say(f"Report: {page}")
         self.say(f"Try it: thirtytwo predict {run.path} YOUR_IMAGE.jpg")
@@ -213,7 +214,7 @@ class Screen:
             names = ", ".join(Path(file).name for file in rest["files"])
             self.say(
                 f"without the {plural(rest['excluded'], 'image')} named in {names}: {rest['accuracy']:.2%} on "
-                f"{rest['images']:,} images. To be told beside the other accuracy, not in its place"
+                f"{rest['images']:,} images. Report it beside the other accuracy, not in its place"
             )
         table = Table("class", "precision", "recall", "F1", box=None, pad_edge=False)
         for column in table.columns[1:]:
@@ -227,8 +228,8 @@ class Screen:
     def corrupted(self, scores: dict[str, Any]) -> None:
         """Accuracy by kind and strength of what was done to the images."""
         self.say(
-            f"made worse: {scores['mean']:.1%} on average, of {plural(scores['images'], 'image')} of which "
-            f"{scores['accuracy']:.1%} are named rightly as they are (first view)"
+            f"corrupted: mean accuracy {scores['mean']:.1%} on {plural(scores['images'], 'image')}, against "
+            f"{scores['accuracy']:.1%} uncorrupted; both without test-time augmentation"
         )
         table = Table("strength", *map(str, range(1, 6)), box=None, pad_edge=False)
         for column in table.columns[1:]:
@@ -250,8 +251,8 @@ class Screen:
     def _trials_begin(self, trials: Trials, which: str) -> None:
         recipe, images = trials.recipe, len(trials.source.read_training())
         self.say(
-            f"{which}{recipe.name}: {plural(recipe.epochs, 'epoch')} of {trials.source.name}, {recipe.validation:.0%} "
-            f"of its {plural(images, 'training image')} held out to judge by; runs in {trials.path}"
+            f"{which}{recipe.name}: {plural(recipe.epochs, 'epoch')} on {trials.source.name}, {recipe.validation:.0%} "
+            f"of its {plural(images, 'training image')} held out for validation; runs in {trials.path}"
         )
         self._teacher(recipe)
         self._warm_up(recipe)
@@ -287,8 +288,8 @@ class Screen:
         self.say(f"tuning {recipe.name} on {source.name}: {plural(trials, 'trial')} of {length}")
         self._warm_up(trained)
         if not recipe.validation:
-            self.say("It holds out no images; here a tenth of them is held out, to judge by.")
-        self.say("may vary: " + ", ".join(recipe.search))
+            self.say("The recipe holds out no images; here, a tenth is held out for validation.")
+        self.say("settings to vary: " + ", ".join(recipe.search))
         self.say(f"folder: {folder}")
 
     def tuning_trial(self, trial: TuningTrial) -> None:
@@ -299,7 +300,7 @@ class Screen:
 
     def tuning_waits(self, others: int) -> None:
         """Nothing is left to be done here."""
-        self.say(f"{plural(others, 'trial')} under way in other processes; waiting for their end")
+        self.say(f"waiting for {plural(others, 'trial')} in other processes to end")
 
     def tuned(self, found: Tuned, page: Path) -> None:
         """What the search has come to."""
@@ -316,8 +317,8 @@ class Screen:
             self.console.print(table)
         self.say("The best of many is partly luck.")
         if found.comparison:
-            unseen = " and on images that the search has not seen" if found.others else ""
-            self.say(f"Whether it is better, with other seeds{unseen}:")
+            unseen = " and on images that the search did not see" if found.others else ""
+            self.say(f"To see whether it is better, with other seeds{unseen}:")
             self.say(shlex.join(found.comparison))
         self.say(f"Page: {page}")
 
@@ -335,37 +336,38 @@ class Screen:
         points = 100 * (chosen.accuracy - chosen.best.accuracy)
         alone = len(chosen.ensemble.members) == 1
         members = (
-            "it has one member, since no other one makes its loss lower"
+            "it has one member, because adding any other does not lower the loss"
             if alone
-            else f"its members disagree about {chosen.disagreement:.1%}"
+            else f"its members disagree on {chosen.disagreement:.1%}"
         )
         self.say(
-            f"{points:+.2f} points against the best of them, on the {chosen.images:,} images by which the weights were "
-            f"chosen, which flatters; {members}"
+            f"{points:+.2f} points against the best of them, on the {chosen.images:,} images that the weights were "
+            f"chosen on, which flatters; {members}"
         )
         if (gain := chosen.gain) is not None:
             low, high = gain.interval
             self.console.print(
-                f"[bold]{100 * gain.difference:+.2f} points[/bold] on images by which neither was chosen (95% interval "
+                f"[bold]{100 * gain.difference:+.2f} points[/bold] on images that neither was chosen on (95% interval "
                 f"{100 * low:+.2f} to {100 * high:+.2f})"
             )
-        self.say(f"a model like any other: thirtytwo evaluate {shlex.quote(str(folder))}")
+        self.say(f"It is a model like any other: thirtytwo evaluate {shlex.quote(str(folder))}")
         self.say(f"Page: {page}")
 
     def student(self, student: Student, chosen: Chosen) -> None:
         """What a network has learned from an ensemble."""
         trial = student.trial
         self.console.print(
-            f"[bold]the student: {trial.accuracy:.2%}[/bold] of the same {chosen.images:,} images, of which its "
-            f"teacher names {chosen.accuracy:.2%} rightly; they agree about {student.agreement:.2%} of them"
+            f"[bold]the student: {trial.accuracy:.2%}[/bold] on the same {chosen.images:,} images, where its teacher "
+            f"reaches {chosen.accuracy:.2%}; they agree on {student.agreement:.2%}"
         )
         self.say(
-            f"its answers take {student.work:.0%} of the work, view by view; {duration(trial.seconds)} of training"
-            f"{'' if trial.new else ', done before'}"
+            f"one view of an image takes {student.work:.0%} of the teacher's computation; {duration(trial.seconds)} of "
+            f"training{'' if trial.new else ', done before'}"
         )
         if comparison := student.comparison(chosen):
-            self.say(f"Whether it is better than the same recipe untaught, with other seeds: {comparison}")
-        self.say(f"The test set, once, and a report: thirtytwo train --resume {shlex.quote(str(trial.run.path))}")
+            self.say(f"To see whether it is better than without a teacher, with other seeds: {comparison}")
+        run = shlex.quote(str(trial.run.path))
+        self.say(f"To score the test set, once, and write a report: thirtytwo train --resume {run}")
 
     def audit_begins(self, source: Source, recipe: str, networks: int, folder: Path) -> None:
         """What is going to be done."""
@@ -373,7 +375,7 @@ class Screen:
         self.warn(source, images.warnings)
         self.say(
             f"{source.name}: {plural(networks, 'network')} ({recipe}), each trained without its share of "
-            f"{plural(len(images), 'training image')} and asked about that, and about the test images; in {folder}"
+            f"{plural(len(images), 'training image')}, then asked about it and about the test images; in {folder}"
         )
         if images.broken:
             self.say(f"left out: {plural(len(images.broken), 'training file')} that cannot be read as images")
@@ -393,17 +395,17 @@ class Screen:
         for column in table.columns[1:]:
             column.justify = "right"
         table.add_row("images", *(f"{audit.splits[split].images:,}" for split in splits))
-        table.add_row("labels that networks agree with", *(f"{audit.accuracy[split]:.2%}" for split in splits))
+        table.add_row("labels that the networks agree with", *(f"{audit.accuracy[split]:.2%}" for split in splits))
         table.add_row("doubtful labels", *(f"{len(audit.issues_in(split)):,}" for split in splits))
         table.add_row("pairs of duplicates", *(f"{len(audit.pairs_in(split)):,}" for split in splits))
         table.add_row("images of one colour", *(f"{len(audit.odd_in(split)):,}" for split in splits))
         if audit.broken:
-            table.add_row("files that are no images", *(f"{len(audit.broken_in(split)):,}" for split in splits))
+            table.add_row("unreadable files", *(f"{len(audit.broken_in(split)):,}" for split in splits))
         self.console.print(table)
         leaked, tested = len(audit.leaked), audit.splits["test"].images
         self.console.print(
             f"[bold]{plural(leaked, 'test image')} of {tested:,} ({leaked / max(tested, 1):.1%})[/bold] "
-            f"{'looks' if leaked == 1 else 'look'} as if the training images held the same picture"
+            f"{'seems' if leaked == 1 else 'seem'} to show the same picture as a training image"
         )
         if audit.pairs:
             self.say(trust_in_pairs(planner.precision_of_pairs(audit.name)))
@@ -417,11 +419,11 @@ class Screen:
             self.console.print(table)
             if audit.is_weak:
                 self.say(
-                    f"The networks agree with {audit.accuracy['training']:.0%} of the training labels only, so many of "
-                    "these doubts are mistakes of theirs; a better --recipe, or more epochs, doubts fewer."
+                    f"The networks agree with only {audit.accuracy['training']:.0%} of the training labels, so many of "
+                    "these doubts are their own mistakes; with a better --recipe, or more epochs, they doubt fewer."
                 )
         self.say(
-            f"These are suspicions: look at them. Opening {audit.test_opening} of this test set; "
+            f"These are suspicions: look at each. Opening {audit.test_opening} of this test set; "
             f"{duration(audit.seconds)}"
         )
         self.say(f"Page: {page}\nTables: {', '.join(audit.tables)} beside it")
@@ -431,7 +433,7 @@ class Screen:
         for name in names:
             self.console.print(
                 f"[yellow]warning[/yellow] {escape(str(folder / name))}: was changed since an audit wrote it, so it is "
-                "left as it is; to get it anew, delete it or move it, and give the same command"
+                "left as it is; to have it written anew, delete it or move it, and give the same command"
             )
 
     def spread(self, spread: Spread, figure: Path) -> None:
@@ -498,8 +500,8 @@ class Screen:
         there = len(comparison.pairs)
         for size in sizes:
             if (needed := comparison.needed(size)) is None:
-                which = "a single one does" if there == 1 else f"{there:,} that all differ alike do"
-                self.say(f"how many more pairs would settle a difference, {which} not tell")
+                which = "a single pair does" if there == 1 else f"{there:,} pairs that all differ alike do"
+                self.say(f"{which} not tell how many more would settle a difference")
                 return
             points = f"a true difference of {100 * size:g} point{'' if size == 0.01 else 's'}"
             if needed.more is None:
@@ -513,7 +515,7 @@ class Screen:
 
     def predictions(self, predictions: Sequence[Prediction]) -> None:
         """One line an image: its class, and the next two."""
-        table = Table("image", "class", "probability", "then", box=None, pad_edge=False)
+        table = Table("image", "class", "probability", "next", box=None, pad_edge=False)
         table.columns[2].justify = "right"
         for prediction in predictions:
             ranked = list(prediction.probabilities.items())
@@ -537,7 +539,7 @@ def _measured(entry: dict[str, Any]) -> str:
     accuracy, deviation = entry["accuracy"]["mean"], entry["accuracy"]["standard_deviation"]
     spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
     seconds = duration(entry["train_seconds"]["mean"])
-    return f"{100 * accuracy:.2f}{spread}% of test images (n = {entry['n']}) after {seconds} on {planner.where(entry)}"
+    return f"test accuracy {100 * accuracy:.2f}{spread}% (n = {entry['n']}) after {seconds} on {planner.where(entry)}"
 
 
 class TrainingDisplay:

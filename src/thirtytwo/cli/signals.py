@@ -5,7 +5,17 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from thirtytwo.cli.show import Screen
+    from thirtytwo.study import Pool
+    from thirtytwo.train import Training
+
+GOES_ON = "Interrupted; nothing is lost. The same command continues from here."
 
 
 @contextlib.contextmanager
@@ -27,3 +37,47 @@ def caught(react: Callable[[int], None]) -> Iterator[list[int]]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def goes_on(screen: Screen) -> Iterator[None]:
+    """Say that the same command goes on, at whatever Ctrl-C or a polite kill ends it; a second one ends it at once."""
+
+    def end(number: int) -> None:
+        as_before(number)
+        raise KeyboardInterrupt  # ends, in order, whatever is under way: what is kept in pieces keeps what it has
+
+    with caught(end) as received:
+        try:
+            yield
+        except KeyboardInterrupt:
+            screen.say(GOES_ON)
+            raise typer.Exit(128 + (received or [signal.SIGINT])[0]) from None
+
+
+@contextlib.contextmanager
+def broken_off(screen: Screen, training: Training) -> Iterator[None]:
+    """Say how to go on after a second Ctrl-C, or one after the training."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        screen.interrupted(training.run)
+        raise typer.Exit(130) from None
+
+
+def interruptible(training: Training | Pool) -> AbstractContextManager[list[int]]:
+    """Let Ctrl-C and a polite kill end training after a step, with a checkpoint; a second one ends it at once.
+
+    Yields a list to which the signals that arrive are appended.
+    """
+
+    def ask(number: int) -> None:
+        training.interrupt()
+        as_before(number)
+
+    return caught(ask)
+
+
+def as_before(number: int) -> None:
+    """Let a signal do what it does to any program."""
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

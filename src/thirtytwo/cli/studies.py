@@ -54,9 +54,9 @@ class TrialsDisplay(Watcher):
             if len(self._lines) < 2:
                 return
             self._sum = self._progress.add_task("", total=self._trials, state="")
-        words = f"{len(self._lines)} under way"
+        words = f"{len(self._lines)} running"
         self._progress.update(
-            self._sum, description=words, completed=self._ended, state=f"{self._ended} of {self._trials} have ended"
+            self._sum, description=words, completed=self._ended, state=f"{self._ended} of {self._trials} done"
         )
 
 

@@ -55,7 +55,7 @@ class Exclusion:
         if self.indices[-1] >= len(images):
             raise DataError(
                 f"{images.name}: {len(images):,} training images, counted from 0, but number {self.indices[-1]:,} is "
-                "to be left out; expected the images that were there when that was decided; name their place"
+                "to be left out; expected the same images as when that was decided; name where they are"
             )
         return images.take(np.delete(np.arange(len(images)), self.indices))
 

@@ -409,8 +409,7 @@ def _draw(path: str) -> float:
 
 def _no_images(folder: Path, problems: Sequence[str], number: int) -> DataError:
     return DataError(
-        f"{folder}: {_summary(problems, number)}\n"
-        "remove or replace them; whatever else lies in class folders has to go elsewhere"
+        f"{folder}: {_summary(problems, number)}\nremove or replace them; class folders must hold nothing but images"
     )
 
 

@@ -111,8 +111,8 @@ class _TrainingOnly:
     def __call__(self, split: Split) -> Images:
         if split != "training":
             raise DataError(
-                f"{self.images.name}: only its training images are here; expected nobody to ask a study's training for "
-                "others; score its model with the data themselves"
+                f"{self.images.name}: only its training images are here, since a study's training needs no others; "
+                f"expected the split training, found {split}; score its model with the data set itself"
             )
         return self.images
 
@@ -189,7 +189,7 @@ def from_arrays(
     """
     if not name.strip() or name.lower() in folder.RESERVED:
         raise DataError(
-            f"name is {name!r}; expected one that no known set has, since results are called by it; choose another"
+            f"name is {name!r}; expected one that no known set has, since results are filed under it; choose another"
         )
     given: dict[Split, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {"training": _arrays(name, "training", training)}
     if test is not None:
@@ -277,7 +277,7 @@ class _Search:
         if name == ARRAYS:
             raise DataError(
                 f"{spec!r}: stands for data that a program gave as arrays, which are not stored; expected these arrays "
-                "again, as from_arrays(training, test) in Python; a folder of that name is ./arrays"
+                "again, as from_arrays(training, test) in Python; for a folder of that name, write ./arrays"
             )
         if name == "shapes":
             return _shapes(_options(spec, text, _SHAPES))
@@ -372,8 +372,8 @@ def _fewer(source: Source, number: int | None, skip: int) -> Source:
         wanted = max(len(images) - skip, 0) if number is None else number
         if not 0 < wanted < len(images) or wanted + skip > len(images):
             raise DataError(
-                f"{source.spec}: {len(images):,} training images; expected training and skip to be fewer together; "
-                "choose smaller numbers, or neither for all of them"
+                f"{source.spec}: {len(images):,} training images; expected training and skip to add up to fewer; "
+                "choose smaller numbers, or leave both out to use all images"
             )
         # Not by the seed that divides validation images from the others: these are as much of a mix.
         return images.take(images.fewer(wanted, seed=1, skip=skip))

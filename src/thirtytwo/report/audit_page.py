@@ -189,7 +189,8 @@ def _key_facts(found: Audit) -> Iterator[tuple[str, str, str]]:
         share = wording.percent(doubted / max(number, 1))
         yield f"Doubtful {split} labels", wording.count(doubted), f"{share} of {number:,}"
     for split in found.splits:
-        yield f"Pairs among {split} images", wording.count(len(found.pairs_in(split))), "that seem to show the same"
+        pairs = wording.count(len(found.pairs_in(split)))
+        yield f"Pairs among {split} images", pairs, "that seem to show the same picture"
     labelled = sum(
         found.labels[pair.split_a, pair.index_a] != found.labels[pair.split_b, pair.index_b] for pair in found.pairs
     )
@@ -197,7 +198,7 @@ def _key_facts(found: Audit) -> Iterator[tuple[str, str, str]]:
     if found.odd:
         yield "Images of one colour", wording.count(len(found.odd)), "which show nothing"
     if found.broken:
-        yield "Files that are no images", wording.count(len(found.broken)), "left out of everything else"
+        yield "Unreadable files", wording.count(len(found.broken)), "left out of everything else"
 
 
 def _confusions(found: Audit) -> list[tuple[str, str, int]]:
@@ -247,6 +248,6 @@ def _provenance(found: Audit) -> Iterator[tuple[str, str]]:
     yield "Read from", found.location
     yield "SPEC", found.spec
     yield "Networks", f"{found.folds}, {found.recipe}; each trained without its share of the training images"
-    yield "Time", wording.duration(found.seconds) + ", interruptions left out"
-    yield "Test set opened", f"{wording.ordinal(found.test_opening)} time, by this user on this machine"
+    yield "Time", wording.duration(found.seconds) + ", without interruptions"
+    yield "Test set opening", f"{wording.ordinal(found.test_opening)}, by this user on this machine"
     yield from wording.circumstances(found.environment, "Finished")

@@ -171,7 +171,7 @@ def reliability(number: Tensor, confidence: Tensor, right: Tensor) -> Markup:
     bins = len(number)
     plot = _Plot(46, 310, 24, 288, 0, 1, 0, 1)
     ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    parts = [_text(0, 12, "Share that is right", "title"), _grid(plot, ticks, [percent(t, 0) for t in ticks])]
+    parts = [_text(0, 12, "Share that is correct", "title"), _grid(plot, ticks, [percent(t, 0) for t in ticks])]
     histogram = _Plot(46, 310, 322, 366, 0, 1, 0, max(float(number.max()), 1))
     width = (plot.right - plot.left) / bins
     for index in range(bins):
@@ -179,7 +179,7 @@ def reliability(number: Tensor, confidence: Tensor, right: Tensor) -> Markup:
         if not images:
             continue
         sure, share = float(confidence[index]), float(right[index])
-        words = f"{plural(images, 'image')}: {percent(sure)} sure on average, {percent(share)} right"
+        words = f"{plural(images, 'image')}: mean confidence {percent(sure)}, {percent(share)} correct"
         x = plot.left + index * width + 1
         parts.append(
             Markup("<g><title>{}</title>{}{}{}</g>").format(
@@ -201,8 +201,8 @@ def reliability(number: Tensor, confidence: Tensor, right: Tensor) -> Markup:
     parts.append(Markup('<line class="axis" x1="46" x2="310" y1="{0}" y2="{0}"/>').format(histogram.bottom))
     for tick in ticks:
         parts.append(_text(histogram.x(tick), 382, percent(tick, 0), "tick", anchor="middle"))
-    parts.append(_text(178, 399, "confidence: probability of the class it names", "tick", anchor="middle"))
-    return _svg(320, 404, "Reliability diagram: share of right answers by confidence; summed up in the text.", parts)
+    parts.append(_text(178, 399, "confidence: probability of the predicted class", "tick", anchor="middle"))
+    return _svg(320, 404, "Reliability diagram: share of correct answers by confidence; the text sums it up.", parts)
 
 
 def corruption(kind: str, whole: float, accuracies: Sequence[float]) -> Markup:
@@ -285,7 +285,7 @@ def rounds(names: Sequence[str], chosen: Sequence[float], others: Sequence[float
     """
     # Dashes over the line, so that both are seen where they are the same.
     lines = [] if others is None else [Line("other images", "validation", others)]
-    lines.append(Line("images that chose it", "training", chosen))
+    lines.append(Line("images it was chosen on", "training", chosen))
     values = [value for line in lines for value in line.values if value is not None]
     ticks = _ticks(min(values), max(values), 5)
     plot = _Plot(52, 430, 46, 206, 1, max(len(names), 2), ticks[0], ticks[-1])
@@ -306,7 +306,7 @@ def rounds(names: Sequence[str], chosen: Sequence[float], others: Sequence[float
             )
     parts.append(_legend(lines, plot.right))
     told = "; ".join(f"{line.name}: {percent(line.values[-1] or 0.0, 2)}" for line in lines)
-    return _svg(440, 244, f"Accuracy after {plural(len(names), 'model')} added; {told}.", parts)
+    return _svg(440, 244, f"Accuracy after adding {plural(len(names), 'model')}; {told}.", parts)
 
 
 def matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:

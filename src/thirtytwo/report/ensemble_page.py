@@ -111,13 +111,13 @@ def _gain(gain: Gain) -> dict[str, Any]:
 def _key_facts(found: Chosen) -> Iterator[tuple[str, str, str]]:
     """Name, value and meaning of the most important numbers."""
     chosen = [member for member in found.members if member.weight]
-    yield "Members", f"{len(chosen)} of {len(found.members)}", "models that were asked; the others add nothing"
+    yield "Members", f"{len(chosen)} of {len(found.members)}", "models were chosen; the others add nothing"
     yield "Loss", f"{found.loss:.3f}", "mean of −log p(true class), in nats"
-    yield "Calibration error", wording.percent(found.ece), "how far its confidence is from its accuracy (ECE)"
+    yield "Calibration error", wording.percent(found.ece), "gap between its confidence and its accuracy (ECE)"
     if len(chosen) > 1:
-        yield "Disagreement", wording.percent(found.disagreement), "of images on which two members differ, on average"
+        yield "Disagreement", wording.percent(found.disagreement), "of images, on average, on which two members differ"
     parameters, most = sum(member.parameters for member in chosen), found.best.parameters
-    factor = f"{parameters / max(most, 1):.1f} times those of the best alone"
+    factor = f"{parameters / max(most, 1):.1f} times those of the best single model"
     yield "Parameters", wording.scaled(parameters, ""), factor
 
 
@@ -167,8 +167,8 @@ def _provenance(found: Chosen) -> Iterator[tuple[str, str]]:
     if left_out := ensemble.exclusion:
         names = ", ".join(Path(file).name for file in left_out.files)
         yield "Left out", f"{wording.plural(len(left_out.indices), 'training image')}, named in {names}"
-    yield "Data's fingerprint", str(ensemble.facts["fingerprint"])
+    yield "Data fingerprint", str(ensemble.facts["fingerprint"])
     yield "Models asked", ", ".join(member.name for member in found.members)
-    yield "Temperature", f"{ensemble.temperature:.3f}, of the mean of probabilities that each member has calibrated"
+    yield "Temperature", f"{ensemble.temperature:.3f}, for the mean of the members' calibrated probabilities"
     yield "Fingerprint", ensemble.fingerprint
     yield from wording.circumstances(found.environment, "Chosen")

@@ -47,13 +47,13 @@ def draw(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None) -> dict[str
     if stored.judged is not None and bins is not None:
         judged = stored.judged
         drawn = {
-            "random_test_images": _answers(judged.random, "Random test images: true class, then what the network says"),
+            "random_test_images": _answers(judged.random, "Random test images: true class, then predicted class"),
             "examples": _examples(judged),
             "confusion": _confusion(judged),
             "reliability": _reliability(*bins, ece=judged.summary.ece),
             "mistakes": _answers(
                 judged.mistakes[:MISTAKES_SHOWN],
-                "Most confident mistakes on the test set: true class, then what the network says",
+                "Most confident mistakes on the test set: true class, then predicted class",
             ),
         }
         files |= {f"{name}.png": save(figure, "png") for name, figure in drawn.items()}
@@ -85,7 +85,7 @@ def spread(recipe: str, found: Spread) -> Figure:
     _accuracies(panel, 0, found)
     panel.set_yticks([0], [recipe], fontsize=9, parse_math=False)
     panel.set_ylim(-0.4, 0.7)
-    words = "validation accuracy: a dot a training; above them their mean, with its 95% interval"
+    words = "validation accuracy: one dot per training; above them, their mean with its 95% interval"
     panel.set_xlabel(words, fontsize=9, color=MUTED)
     _bare(panel)
     return figure
@@ -119,7 +119,7 @@ def comparison(found: Comparison) -> Figure:
         upper.plot(ends, [1, 0], color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
     upper.set_yticks([0, 1], ["B", "A"], fontsize=9)
     upper.set_ylim(-0.4, 1.7)
-    _bare(upper, "validation accuracy: a dot a training, and the mean; a line joins a pair")
+    _bare(upper, "validation accuracy: one dot per training, and the mean; a line joins a pair")
 
     lower.axvline(0, color=RED, linewidth=1.2, linestyle="--", zorder=0)
     lower.plot(
@@ -129,7 +129,7 @@ def comparison(found: Comparison) -> Figure:
     reach = "no interval yet"
     if math.isfinite(low):
         lower.plot([low, high], [0.2, 0.2], color=INK, linewidth=1.5, solid_capstyle="butt")
-        reach = f"95% interval {low:+.2f} to {high:+.2f}, valid whenever one stops"
+        reach = f"95% interval {low:+.2f} to {high:+.2f}, valid whenever you stop"
     lower.plot([mean], [0.2], "|", color=INK, markersize=11, markeredgewidth=2)
     lower.set_yticks([])
     lower.set_ylim(0, heights[1])
@@ -212,7 +212,7 @@ def _answers(answers: Sequence[Answer], title: str) -> Figure:
     """Images with the true class above what the network says; errors have a cross, a frame and another colour."""
     if not answers:
         figure = Figure(figsize=(6, 1.2))
-        figure.text(0.5, 0.5, "none: every test image was classified rightly", ha="center", va="center", color=MUTED)
+        figure.text(0.5, 0.5, "none: every test image was classified correctly", ha="center", va="center", color=MUTED)
         return figure
     columns = min(5, len(answers))
     rows = math.ceil(len(answers) / columns)
@@ -299,7 +299,7 @@ def _confusion(judged: Judged) -> Figure:
     panel.imshow(np.sqrt(rates), cmap="Blues", vmin=0, vmax=1.15, interpolation="nearest")
     title = "Confusion matrix of the test set" + (" (counts)" if size <= MOST_NUMBERED else "")
     panel.set_title(title, loc="left", fontsize=10)
-    panel.set_xlabel("what the network says", fontsize=9)
+    panel.set_xlabel("predicted class", fontsize=9)
     panel.set_ylabel("true class", fontsize=9)
     panel.set_xticks(range(size), names, rotation=90, fontsize=small, parse_math=False)
     panel.set_yticks(range(size), names, fontsize=small, parse_math=False)
@@ -317,16 +317,16 @@ def _reliability(number: Tensor, confidence: Tensor, right: Tensor, ece: float) 
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     bins = len(number)
     edges = [index / bins for index in range(bins)]
-    upper.bar(edges, right.tolist(), width=0.94 / bins, align="edge", color=BLUE, alpha=0.55, label="right")
+    upper.bar(edges, right.tolist(), width=0.94 / bins, align="edge", color=BLUE, alpha=0.55, label="correct")
     upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="perfect calibration")
     filled = number > 0
     upper.plot(confidence[filled].tolist(), right[filled].tolist(), color=INK, marker=".", linewidth=0.8)
     upper.set_title(f"Reliability; expected calibration error {percent(ece)}", loc="left", fontsize=10)
-    upper.set_ylabel("share that is right", fontsize=9)
+    upper.set_ylabel("share that is correct", fontsize=9)
     upper.legend(frameon=False, fontsize=8)
     lower.bar(edges, number.tolist(), width=0.94 / bins, align="edge", color=MUTED)
     lower.set_ylabel("images", fontsize=9)
-    lower.set_xlabel("confidence: probability of the class it names", fontsize=9)
+    lower.set_xlabel("confidence: probability of the predicted class", fontsize=9)
     for panel in (upper, lower):
         panel.set_xlim(0, 1)
         panel.xaxis.set_major_formatter(PercentFormatter(1))

@@ -223,9 +223,9 @@ def _key_facts(stored: Stored) -> Iterator[Fact]:
         test = stored.judged.summary
         yield "Loss", f"{test.loss:.3f}", "mean of −log p(true class) on the test set, in nats"
         if len(stored.judged.classes) > 5:
-            yield "Top-5", wording.precise_percent(test.top5, test.images), "true class among its best five"
-        yield "Macro-F1", f"{test.macro_f1:.3f}", "F1 of each class, averaged over classes"
-        yield "Calibration error", wording.percent(test.ece), "how far its confidence is from its accuracy (ECE)"
+            yield "Top-5", wording.precise_percent(test.top5, test.images), "true class among its five most probable"
+        yield "Macro-F1", f"{test.macro_f1:.3f}", "mean of the F1 of all classes"
+        yield "Calibration error", wording.percent(test.ece), "gap between its confidence and its accuracy (ECE)"
     if result is not None:
         yield "Training time", wording.duration(result.train_seconds), "spent on training steps"
     else:
@@ -234,7 +234,7 @@ def _key_facts(stored: Stored) -> Iterator[Fact]:
     epochs, most = len(stored.history), stored.recipe.epochs
     stopped = "; it stopped early" if result is not None and epochs < most else ""
     yield "Epochs", f"{epochs:,} of {most:,}", "passes over the training images" + stopped
-    held_out = "of which a part for validation" if stored.recipe.validation else "all of them trained on"
+    held_out = "some of them held out for validation" if stored.recipe.validation else "all of them trained on"
     excluded = stored.environment.data.excluded
     without = f"; {len(excluded.indices):,} others were left out" if excluded else ""
     yield "Training images", wording.count(stored.environment.data.images), held_out + without
@@ -242,8 +242,7 @@ def _key_facts(stored: Stored) -> Iterator[Fact]:
         yield "Parameters", wording.count(result.parameters), "numbers that training adjusts"
         yield "Computation", wording.scaled(result.flops, "FLOP"), "floating-point operations, forward and backward"
         if result.test_opening:
-            ordinal = wording.ordinal(result.test_opening)
-            yield "Test set opened", f"{ordinal} time", "that this test set was opened on this machine by this user"
+            yield "Test set opening", wording.ordinal(result.test_opening), "by this user on this machine"
 
 
 def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
@@ -253,7 +252,7 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
     yield "Data", f"{data.name}, {wording.plural(len(data.classes), 'class', 'classes')}"
     yield "Training images", f"{data.images:,} of {height} × {width} pixels"
     if data.excluded:
-        yield "Left out", f"{len(data.excluded.indices):,} more, named in {', '.join(data.excluded.files)}"
+        yield "Left out", f"{len(data.excluded.indices):,} others, named in {', '.join(data.excluded.files)}"
     yield "Read from", data.location
     yield "Fingerprint", data.fingerprint
     yield "Seed", str(facts.seed)
@@ -264,13 +263,13 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
     yield "Device", f"{facts.device_name} ({facts.device}), {facts.precision}"
     if facts.ranks > 1 or facts.resumed_by_ranks:
         later = f", later {', '.join(map(str, facts.resumed_by_ranks))}" if facts.resumed_by_ranks else ""
-        yield "Processes", f"{facts.ranks}{later}, each with a part of every batch"
+        yield "Processes", f"{facts.ranks}{later}; each took a part of every batch"
     yield "Kernels", facts.kernels
     yield "Threads", str(facts.threads)
     if result is not None:
         if result.peak_memory_bytes:  # 0 where the system does not tell
             yield "Peak memory", f"{result.peak_memory_bytes / 2**20:,.0f} MiB"
-        yield "From start to trained", wording.duration(result.cold_seconds) + ", start of the program included"
+        yield "Total time", wording.duration(result.cold_seconds) + " from program start until it was trained"
     yield "Versions", wording.versions(facts.versions)
     if facts.commit:
         yield "Commit", wording.commit(facts.commit)

@@ -88,9 +88,9 @@ def trust_in_pairs(precision: tuple[float, float] | None) -> str:
         precision: the lowest and the highest share that was found for the data; None where nobody has looked.
     """
     if precision is None:
-        return "how many such pairs are right, nobody has counted for these data"
+        return "nobody has checked yet how many such pairs in these data are right"
     low, high = (percent(share, 0) for share in precision)
-    return f"of such pairs in these data, {low} to {high} were the same picture when somebody looked"
+    return f"of such pairs in these data that were checked by eye, {low} to {high} show the same picture"
 
 
 def versions(found: Mapping[str, str]) -> str:

@@ -2,10 +2,14 @@
 
 A network's features, and small pictures, find for each image the few that look most like it; pixels decide. Two images
 are compared as they fit best: mirrored or not, moved by some pixels, enlarged or not, whatever their brightness and
-contrast. Their distance is 1 − r, with r the correlation of their details, colour by colour: 0 for equal pictures, 1
-for unrelated ones. Details are what two blurs leave: of all pixels, skies would look like skies and seas like seas,
-since nearly all that varies there is light above and dark below. Barz & Denzler (arXiv 1902.00423) searched CIFAR by
-the features alone, and looked at what they found.
+contrast. Their distance is 0 for equal pictures and about 1 for unrelated ones, the mean of two:
+
+- 1 − r, with r the correlation of their details, colour by colour. Details are what two blurs leave: of all pixels,
+  skies would look like skies and seas like seas, since nearly all that varies there is light above and dark below.
+- 1 − the mean of the correlations in all small windows (the structure term of SSIM: Wang, Bovik, Sheikh & Simoncelli
+  2004, Image quality assessment). Of details alone, one dark shape in an empty sky is like any other of its size.
+
+Barz & Denzler (arXiv 1902.00423) searched CIFAR by the features alone, and looked at what they found.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from thirtytwo.data.images import Split
 from thirtytwo.study.findings import Pair
 from thirtytwo.study.piecewise import Busy, Progress, computed, unseen
 
-NEIGHBOURS = 5
+NEIGHBOURS = 10
 """That are compared with each image: of its own split, and, for test images, as many training images."""
 ROWS = 2_000
 """Images whose neighbours are looked for at once."""
@@ -55,9 +59,14 @@ SCALES = (1.1, 1.22)
 """By which either picture is enlarged about its centre, to be compared with the other one."""
 BLURS = (1.0, 3.0)
 """Standard deviations in pixels of the two blurs whose difference is an image's details."""
-SAME_PICTURE = 0.2
-"""Distance below which two images show the same. This, `BLURS`, `MEDIUM` and its blurs were chosen by pairs of CIFAR-10
-that were looked at (tests/study/judged_pairs.csv)."""
+WINDOW = 11
+"""Pixels along a side of the windows in which pictures are correlated; fewer where a picture is smaller."""
+NOISE = 0.004
+"""Covariance that two windows need not have to count as alike, as a share of their picture's variance: what varies by
+less is noise."""
+SAME_PICTURE = 0.23
+"""Distance below which two images show the same. This, `BLURS`, `MEDIUM` and its blurs, `WINDOW` and `NOISE` were
+chosen by pairs of CIFAR-10 that were looked at (tests/study/judged_pairs.csv)."""
 
 
 class Found(NamedTuple):
@@ -67,6 +76,17 @@ class Found(NamedTuple):
     """Leaks first, then by distance."""
     seconds: float
     """That it took, interruptions left out."""
+
+
+class _Fit(NamedTuple):
+    """One way to lay one image over another."""
+
+    scales: tuple[float, float]
+    """By which either is enlarged."""
+    mirrored: bool
+    down: int
+    """Pixels by which the first is moved."""
+    right: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +152,7 @@ def find(
 def _search() -> list[Any]:
     """What decides which pairs are compared, and how: distances that were kept hold for the same search only."""
     coarse, medium = [COARSE_SIDE, [*COARSE_SHIFTS], COARSE], [[*MEDIUM_SHIFTS], [*MEDIUM_BLURS], MEDIUM]
-    return [NEIGHBOURS, coarse, medium, [*SHIFTS], [*SCALES], [*BLURS]]
+    return [NEIGHBOURS, coarse, medium, [*SHIFTS], [*SCALES], [*BLURS], [WINDOW, NOISE]]
 
 
 def _near(
@@ -259,9 +279,12 @@ class _Pictures:
         if len(places):
             places = places[_rough(*_sides(self._small, pairs[places])) < COARSE]
         if len(places):
-            places = places[_fitted(*_sides(self._small, pairs[places]), MEDIUM_SHIFTS, MEDIUM_BLURS) < MEDIUM]
+            apart, _ = _fitted(*_sides(self._small, pairs[places]), MEDIUM_SHIFTS, MEDIUM_BLURS)
+            places = places[apart < MEDIUM]
         if len(places):
-            distances[places] = _fitted(*_sides(self._pixels, pairs[places]), SHIFTS, BLURS)
+            one, other = _sides(self._pixels, pairs[places])
+            apart, fits = _fitted(one, other, SHIFTS, BLURS)
+            distances[places] = (apart + _locally(one, other, fits)) / 2
         return distances
 
 
@@ -299,18 +322,71 @@ def _rough(one: Tensor, other: Tensor) -> Tensor:
     return best
 
 
-def _fitted(one: Tensor, other: Tensor, shifts: Sequence[int], blurs: tuple[float, float]) -> Tensor:
-    """The least distance of details over mirrors, shifts and scales; float32 (n, 3, height, width) twice -> (n,)."""
+def _fitted(
+    one: Tensor, other: Tensor, shifts: Sequence[int], blurs: tuple[float, float]
+) -> tuple[Tensor, list[tuple[_Fit, Tensor]]]:
+    """The least distance of details over mirrors, shifts and scales, and where it is reached.
+
+    Args:
+        one: float32 (n, 3, height, width), which is moved over the other.
+        other: the same.
+        shifts: pixels, both ways.
+        blurs: see `_details`.
+
+    Returns:
+        float32 (n,), and the fits with the pairs, int64 (pairs,), that fit best so.
+    """
     best = torch.full((len(one),), torch.inf)
-    details, other_details = _details(one, blurs), _details(other, blurs)
-    sizes = [(details, other_details)]
-    for scale in SCALES:
-        sizes.append((_details(_enlarged(one, scale), blurs), other_details))
-        sizes.append((details, _details(_enlarged(other, scale), blurs)))
-    for first, second in sizes:
-        for mirrored, down, right in product((first, first.flip(3)), shifts, shifts):
-            best = torch.minimum(best, _apart(*_overlap(mirrored, second, down, right)))
-    return best
+    which = torch.zeros(len(one), dtype=torch.int64)
+    fits: list[_Fit] = []
+    for scales in ((1.0, 1.0), *((scale, 1.0) for scale in SCALES), *((1.0, scale) for scale in SCALES)):
+        first, second = (_details(_enlarged(*side), blurs) for side in zip((one, other), scales, strict=True))
+        for mirrored, down, right in product((False, True), shifts, shifts):
+            apart = _apart(*_overlap(first.flip(3) if mirrored else first, second, down, right))
+            which[apart < best] = len(fits)
+            best = torch.minimum(best, apart)
+            fits.append(_Fit(scales, mirrored, down, right))
+    numbers = sorted(set(which.tolist()))
+    return best, [(fits[number], (which == number).nonzero()[:, 0]) for number in numbers]
+
+
+def _locally(one: Tensor, other: Tensor, fits: Sequence[tuple[_Fit, Tensor]]) -> Tensor:
+    """1 − the mean correlation in small windows, of pairs that are laid over each other as they fit best.
+
+    Args:
+        one: float32 (n, 3, height, width).
+        other: the same.
+        fits: see `_fitted`.
+
+    Returns:
+        float32 (n,).
+    """
+    distances = torch.empty(len(one))
+    for fit, places in fits:
+        first, second = (_enlarged(side[places], scale) for side, scale in zip((one, other), fit.scales, strict=True))
+        sides = _overlap(first.flip(3) if fit.mirrored else first, second, fit.down, fit.right)
+        distances[places] = 1 - _structure(*(_standardised(side) for side in sides))
+    return distances
+
+
+def _standardised(images: Tensor) -> Tensor:
+    """Each image of (n, 3, height, width) with mean 0 and variance 1, whatever its brightness and contrast."""
+    images = images - images.mean((1, 2, 3), keepdim=True)
+    return images / images.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
+
+
+def _structure(one: Tensor, other: Tensor) -> Tensor:
+    """Mean correlation over windows and colours, (n, 3, height, width) twice -> (n,)."""
+
+    def mean(images: Tensor) -> Tensor:
+        return avg_pool2d(images, [min(WINDOW, side) for side in images.shape[2:]], 1)
+
+    means = mean(one), mean(other)
+    covariance = mean(one * other) - means[0] * means[1]
+    variances = [
+        (mean(side.square()) - its.square()).clamp_min(0) for side, its in zip((one, other), means, strict=True)
+    ]
+    return ((covariance + NOISE) / ((variances[0] * variances[1]).sqrt() + NOISE)).mean((1, 2, 3))
 
 
 def _details(images: Tensor, blurs: tuple[float, float]) -> Tensor:
@@ -332,6 +408,8 @@ def _blurred(images: Tensor, deviation: float) -> Tensor:
 
 def _enlarged(images: Tensor, scale: float) -> Tensor:
     """Images with their centre enlarged, of the same size."""
+    if scale == 1:
+        return images
     height, width = images.shape[2:]
     rows, columns = round(height / scale), round(width / scale)
     top, left = (height - rows) // 2, (width - columns) // 2

@@ -177,9 +177,9 @@ class Chosen:
         is_square = all(len(row) == len(told.apart) == len(told.members) for row in told.apart)
         knows = found.facts.keys() >= {"validation_fraction", "fingerprint"}
         if not (is_square and knows and {each.name for each in told.additions} <= names):
-            raise RunError(f"{path}: does not fit itself, or the model beside it; {expected}")
+            raise RunError(f"{path}: contradicts itself, or the model beside it; {expected}")
         if len(chosen) != len(found.members):
-            raise RunError(f"{path}: tells of another ensemble than that beside it; {expected}")
+            raise RunError(f"{path}: describes another ensemble than the one beside it; {expected}")
         return cls(
             ensemble=found,
             members=told.members,

@@ -301,7 +301,8 @@ class OnRay:
                         if losses[task.path] == LOSSES:
                             raise WorkerLost(
                                 f"{task.recipe.name}, {task.words}: {LOSSES} processes died under it, one after "
-                                f"another ({_first_line(item)}); expected it to end; do these machines lack memory?"
+                                f"another ({_first_line(item)}); expected it to end; check that these machines have "
+                                "enough memory"
                             )
                         waiting.appendleft(task)
                     elif isinstance(item, Ended):
@@ -421,7 +422,7 @@ class OnRay:
         if not self._is_waiting:
             self._is_waiting = True
             self._watcher.tells(
-                "nothing has begun on the cluster so far, which may be busy with other work; waiting"
+                "nothing has started on the cluster yet, which may be busy with other work; waiting"
                 if has_room
                 else "no machine of the cluster is left; waiting for one to join it"
             )
@@ -451,7 +452,7 @@ class OnRay:
             task, where = worker.job.task, worker.machine.address
             why = _first_line(error)
             self._watcher.tells(
-                f"{task.recipe.name}, {task.words}: its process on {where} died ({why}); done elsewhere"
+                f"{task.recipe.name}, {task.words}: its process on {where} died ({why}); another one takes over"
             )
 
     def _leave_out(self, worker: _Worker, reason: str) -> None:

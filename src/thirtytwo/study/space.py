@@ -125,8 +125,8 @@ class Space:
                 fits, ends = space.low <= value <= space.high, [kind(space.low), kind(space.high)]
             if not fits:
                 raise RecipeError(
-                    f"search: {key}: the recipe has {value!r}, which lies outside of {ends}; expected its own value "
-                    "among those that are tried, since it is tried first; widen the search, or change the value"
+                    f"search: {key}: the recipe has {value!r}, which lies outside of {ends}; expected the search to "
+                    "include the recipe's own value, since it is tried first; widen the search, or change the value"
                 )
             for end in ends:
                 self.having({key: end})

@@ -378,7 +378,7 @@ def _found(
     found = tuple(_plain(optuna, trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished())
     complete = _complete(found)
     if not complete:
-        raise Diverged(f"none of {len(found)} trials came to an end; expected some; lower the rates that are searched")
+        raise Diverged(f"none of {len(found)} trials ran to the end; expected one to; search lower learning rates")
     best = max(complete, key=lambda trial: trial.accuracy or 0.0)
     own_name = space.recipe.name
     name = f"{own_name[:50]}-tuned"

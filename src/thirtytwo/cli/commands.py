@@ -1,0 +1,344 @@
+"""Commands about one model, from its data to its report."""
+
+from __future__ import annotations
+
+import math
+import signal
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thirtytwo.cli.app import (
+    CORRUPTED_HELP,
+    DATA_HELP,
+    DataOption,
+    DeviceOption,
+    Json,
+    ModelArgument,
+    app,
+    print_json,
+    screen_for,
+)
+from thirtytwo.cli.signals import broken_off, interruptible
+from thirtytwo.errors import ImageError, InputError, RunError
+
+if TYPE_CHECKING:
+    from thirtytwo.classifier import Classifier
+
+
+class SplitName(StrEnum):
+    """Splits that can be scored."""
+
+    test = "test"
+    validation = "validation"
+    training = "training"
+
+
+@app.command("data")
+def data_command(
+    spec: Annotated[str | None, typer.Argument(metavar="SPEC", help=DATA_HELP)] = None,
+    as_json: Json = False,
+) -> None:
+    """Find or download a data set, verify it, and show what is in it."""
+    from thirtytwo import data
+
+    screen = screen_for(as_json)
+    with screen.download() as progress:
+        source = data.find(spec, progress=progress)
+    images = source.read_training()
+    if as_json:
+        print_json(
+            {
+                "spec": source.spec,
+                "name": images.name,
+                "location": source.location,
+                "fingerprint": images.fingerprint,
+                "images": len(images),
+                "size": images.size,
+                "classes": dict(zip(images.classes, images.per_class, strict=True)),
+                "warnings": images.warnings,
+            }
+        )
+    else:
+        screen.data(source, images)
+
+
+@app.command("train")
+def train_command(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A shipped recipe, or the path of a .toml file. Default: fast94."),
+    ] = None,
+    data: DataOption = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Decides everything that is random. Default: 0.", min=0)
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Short for --set epochs=N.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of the recipe, such as optimizer.learning_rate=0.01. May be given more than once; "
+            "docs/settings.md lists all settings.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: `runs/<recipe>-<n>`.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices",
+            metavar="N",
+            help="Train on N GPUs, or in N processes on a CPU, each with a part of every batch. Default: 1; with "
+            "--resume, as many as the run was begun with.",
+            min=1,
+        ),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Continue an interrupted run.")] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--exclude",
+            metavar="FILE",
+            help="Leave out the training images named in a table of `audit`, such as label_issues.csv; of duplicates, "
+            "one stays. May be given more than once.",
+        ),
+    ] = None,
+    corrupted: Annotated[
+        int | None,
+        typer.Option(
+            "--corrupted",
+            metavar="N",
+            help=f"{CORRUPTED_HELP} Default: 1000, or a fifth of them if that is fewer.",
+            min=0,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier, score the test set once, and write a report.
+
+    If neither --data nor $THIRTYTWO_DATA names data, it trains on CIFAR-10, or on `shapes` if CIFAR-10 cannot be had.
+    On several machines, start it with torchrun: `torchrun … -m thirtytwo train …`.
+    """
+    if resume is not None:
+        given = {
+            "RECIPE": recipe,
+            "--seed": seed,
+            "--epochs": epochs,
+            "--set": overrides,
+            "--out": out,
+            "--device": device,
+            "--exclude": exclude,
+        }
+        if extra := [name for name, value in given.items() if value not in (None, [])]:
+            raise InputError(
+                f"--resume goes on with what {resume} was started with; found {', '.join(extra)} as well; "
+                "leave that out, or start a new run"
+            )
+    from thirtytwo import recipe as recipes
+    from thirtytwo.cli import launch
+
+    settings = None
+    if resume is None:
+        if epochs is not None and any(word.partition("=")[0].strip() == "epochs" for word in overrides or []):
+            raise InputError("--epochs and --set epochs: both found; expected one of them; leave one out")
+        words = [*(overrides or []), *([f"epochs={epochs}"] if epochs is not None else [])]
+        settings = recipes.load(recipe or recipes.DEFAULT, words)
+        if out is not None and (out / "environment.json").exists():  # said before anything is downloaded or computed
+            # Started by others, this may be a restart of theirs, with the words of the start (torchrun --max-restarts).
+            started_by = "torchrun … -m " if launch.is_launched() else ""
+            raise RunError(
+                f"{out}: holds a run already; `{started_by}thirtytwo train --resume {out}` goes on with it, or choose "
+                "another --out"
+            )
+
+    if launch.is_launched():
+        launch.hold_lifeline()
+        launch.check(devices)
+    elif (processes := devices or (launch.begun_by(resume) if resume is not None else 1)) > 1:
+        raise typer.Exit(launch.run(processes))
+
+    from thirtytwo import evaluate_run, report
+    from thirtytwo.data import exclusion, find
+    from thirtytwo.ranks import joined
+    from thirtytwo.run import Run
+    from thirtytwo.train import resume as resume_training
+    from thirtytwo.train import train
+
+    tables = exclusion.read(exclude or [])  # a mistake there is told before anything is downloaded
+    where = device or (str(Run.open(resume).environment.get("device", "auto")) if resume is not None else "auto")
+    with joined(where) as ranks:
+        screen = screen_for(as_json, silent=not ranks.is_first)
+        if settings is None:
+            assert resume is not None
+            with screen.download() as progress:
+                training = resume_training(resume, data, progress=progress, ranks=ranks)
+        else:
+            with screen.download() as progress:
+                source = find(data, progress=progress, fallback=data is None)
+            training = train(settings, source, seed=seed or 0, out=out, device=where, exclude=tables, ranks=ranks)
+        screen.training_begins(training)
+        with broken_off(screen, training), interruptible(training) as received, screen.training(training) as display:
+            for event in training:
+                display.show(event)
+    if training.interrupted:
+        screen.interrupted(training.run)
+        raise typer.Exit(128 + (received or [signal.SIGTERM])[0])  # the signal may have come to another process
+    if not ranks.is_first:
+        return
+    with broken_off(screen, training):
+        with screen.busy("scoring the test set, once"):
+            result = evaluate_run(training.run, training.source, training.classifier, corrupted_images=corrupted)
+        with screen.busy("drawing the report"):
+            page = report.write(training.run)
+    if as_json:
+        print_json(result)
+    else:
+        screen.result(result, training.run, page)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: ModelArgument,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="SPEC",
+            help="cifar10, cifar100, shapes, or a path. Default: the data that the model was trained on.",
+        ),
+    ] = None,
+    split: Annotated[SplitName, typer.Option("--split", help="Which images to score.")] = SplitName.test,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--exclude",
+            metavar="FILE",
+            help="Report the scores once more, without the test images named in a table of `audit`; of duplicates.csv, "
+            "those with a copy among the training images. May be given more than once.",
+        ),
+    ] = None,
+    corrupted: Annotated[int, typer.Option("--corrupted", metavar="N", help=CORRUPTED_HELP, min=0)] = 0,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score a model on a split. Openings of the test set are counted: every result says which one it was."""
+    from thirtytwo import Classifier, environment, evaluate
+    from thirtytwo.data import exclusion, find
+    from thirtytwo.evaluate import under_corruption
+
+    tables = exclusion.read(exclude or [])
+    screen = screen_for(as_json)
+    classifier = Classifier.load(model, device=environment.device(device))
+    with screen.download() as progress:
+        source = find(data or classifier.facts.get("spec"), progress=progress)
+    with screen.busy(f"scoring the {split.value} images"):
+        scored = evaluate(classifier, source, split=split.value, exclude=tables)
+    screen.warn(source, scored.images.warnings)
+    result = {
+        **{name: fact for name, fact in classifier.facts.items() if name != "excluded"},  # thousands of numbers
+        "data": scored.images.name,
+        "warnings": list(scored.images.warnings),
+        "test_opening": scored.opening,
+        split.value: scored.summary(),
+    }
+    if (rest := scored.without_excluded) is not None:
+        left_out = len(scored.images) - len(rest.images)
+        result["without_excluded"] = {"files": list(map(str, exclude or [])), "excluded": left_out, **rest.summary()}
+    if corrupted:
+        with screen.busy("scoring them once more, corrupted"):
+            result["corrupted"] = under_corruption(classifier, scored.images, corrupted)
+    if as_json:
+        print_json(result)
+    else:
+        screen.scores(result, split.value)
+
+
+@app.command("predict")
+def predict_command(
+    model: ModelArgument,
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE", help="Image files, or folders: all files in them that end like an image, at any depth."
+        ),
+    ],
+    unknown_below: Annotated[
+        str | None,
+        typer.Option(
+            "--unknown-below",
+            metavar="P",
+            help="Answer `unknown` if no class reaches this probability; `auto` takes the one that the model suggests.",
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: Json = False,
+) -> None:
+    """Classify your own image files, of any size. Files that cannot be read are named; the others are classified."""
+    from dataclasses import asdict
+
+    from thirtytwo import Classifier, environment
+    from thirtytwo.data import image_files
+
+    screen = screen_for(as_json)
+    classifier = Classifier.load(model, device=environment.device(device))
+    least = _probability(unknown_below, classifier)
+    files = image_files(images)
+    unreadable: ImageError | None = None
+    try:
+        predictions = classifier.predict(files, unknown_below=least)
+    except ImageError as error:
+        unreadable = error
+        readable = [file for file in files if str(file) not in error.paths]
+        predictions = classifier.predict(readable, unknown_below=least)
+    if as_json:
+        rows = [asdict(prediction) for prediction in predictions]
+        print_json([{"class" if key == "label" else key: value for key, value in row.items()} for row in rows])
+    elif predictions:
+        screen.predictions(predictions)
+    if unreadable is not None:
+        raise unreadable
+
+
+@app.command("report")
+def report_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or an ensemble's folder.")],
+    as_json: Json = False,
+) -> None:
+    """Draw a run's report.html, or an ensemble's ensemble.html, again from what the folder holds."""
+    from thirtytwo import Run, report
+    from thirtytwo.classifier import is_ensemble
+
+    if is_ensemble(run):
+        from thirtytwo.study import Chosen, Student
+
+        page = report.write_ensemble(run, Chosen.recalled(run), Student.recalled(run))
+    else:
+        page = report.write(Run.open(run))
+    if as_json:
+        print_json({"report": str(page)})
+    else:
+        screen_for(as_json).say(f"Report: {page}")
+
+
+def _probability(text: str | None, classifier: Classifier) -> float:
+    """What --unknown-below says."""
+    if text == "auto":
+        if not classifier.unknown_below:
+            raise InputError(
+                "--unknown-below auto: this model suggests no probability, since none was fitted when it was trained; "
+                "expected one from you, such as --unknown-below 0.8"
+            )
+        return classifier.unknown_below
+    try:
+        value = float(text or 0)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise InputError(f"--unknown-below {text}: expected a probability from 0 to 1, or auto")
+    return value

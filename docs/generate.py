@@ -232,6 +232,21 @@ def difference_sentence() -> str:
     )
 
 
+def ruler_sentence() -> str:
+    """How long `airbench94` takes beside the script that it stands for."""
+    entry = latest("ruler")
+    if entry is None:
+        return "Not yet measured."
+    ratio, pairs = entry["ratio"], entry["pairs"]
+    ours, original = (fmean(pair[side]["accuracy"] for pair in pairs) for side in ("ours", "original"))
+    return (
+        f"It takes **{ratio['mean']:.2f}** of the original's time (mean of n = {ratio['n']} pairs of trainings, from "
+        f"{min(ratio['values']):.2f} to {max(ratio['values']):.2f}; {entry['data']}, in {entry['precision']}; validation "
+        f"accuracy {percent(ours)}, the original's {percent(original)}; {where(entry)}; commit `{commit(entry)}`; "
+        f"`{entry['command']}`)."
+    )
+
+
 def tuning_table() -> str:
     """What a search for better values found, and whether it is better on other images."""
     entry = latest("tuning")
@@ -541,11 +556,13 @@ def outputs() -> dict[Path, str]:
     tables = (("audit", audit_table()), ("compare", simulation_table()), ("difference", difference_sentence()))
     for name, content in tables:
         honesty = between(honesty, name, content)
+    speed = between((ROOT / "docs" / "speed.md").read_text(encoding="utf-8"), "ruler", ruler_sentence())
     improving = (ROOT / "docs" / "improving.md").read_text(encoding="utf-8")
     for name, content in (("improving", improving_table()), ("tuning", tuning_table())):
         improving = between(improving, name, content)
     files = {
         ROOT / "docs" / "honesty.md": honesty,
+        ROOT / "docs" / "speed.md": speed,
         ROOT / "docs" / "improving.md": improving,
         ROOT / "docs" / "commands.md": commands(),
         ROOT / "docs" / "settings.md": settings(),

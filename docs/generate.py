@@ -241,8 +241,8 @@ def ruler_sentence() -> str:
     ours, original = (fmean(pair[side]["accuracy"] for pair in pairs) for side in ("ours", "original"))
     return (
         f"It takes **{ratio['mean']:.2f}** of the original's time (mean of n = {ratio['n']} pairs of trainings, from "
-        f"{min(ratio['values']):.2f} to {max(ratio['values']):.2f}; {entry['data']}, in {entry['precision']}; validation "
-        f"accuracy {percent(ours)}, the original's {percent(original)}; {where(entry)}; commit `{commit(entry)}`; "
+        f"{min(ratio['values']):.2f} to {max(ratio['values']):.2f}; {entry['data']}, in {entry['precision']}; "
+        f"validation accuracy {percent(ours)}, the original's {percent(original)}; {where(entry)}; commit `{commit(entry)}`; "
         f"`{entry['command']}`)."
     )
 

@@ -242,8 +242,8 @@ def ruler_sentence() -> str:
     return (
         f"It takes **{ratio['mean']:.2f}** of the original's time (mean of n = {ratio['n']} pairs of trainings, from "
         f"{min(ratio['values']):.2f} to {max(ratio['values']):.2f}; {entry['data']}, in {entry['precision']}; "
-        f"validation accuracy {percent(ours)}, the original's {percent(original)}; {where(entry)}; commit `{commit(entry)}`; "
-        f"`{entry['command']}`)."
+        f"validation accuracy {percent(ours)}, the original's {percent(original)}; {where(entry)}; "
+        f"commit `{commit(entry)}`; `{entry['command']}`)."
     )
 
 

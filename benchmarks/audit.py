@@ -164,6 +164,7 @@ def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
     said = json.loads(series.thirtytwo(["audit", source.spec, "--out", str(arguments.out)], sources, lock))
     pairs = named(said["duplicates"])
     judged = read_judged()
+    files = (arguments.out, arguments.cifair, arguments.people, arguments.workers)
     entry = {
         "kind": "audit",
         "recipe": DEFAULT,
@@ -171,7 +172,7 @@ def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
         "series": f"audit-{said['commit'][:7]}",
         **{key: said[key] for key in ("commit", "machine", "device", "device_name", "versions")},
         "date": said["date"][:10],
-        "command": _typed(arguments, source.spec, source.name),
+        "command": runs.typed("audit.py", sys.argv[1:], arguments.data, source.spec, source.name, files),
         "data": said["data"],
         "n": len(judged),
         "seconds": said["seconds"],
@@ -196,14 +197,6 @@ def measure(arguments: argparse.Namespace, lock: int) -> dict[str, Any]:
         wrong = wrong_by_people(arguments.people, labels.reshape(-1)) | wrong_by_workers(arguments.workers)[1]
         entry["either"] = {"wrong": len(_first(said["label_issues"]) & wrong), "there_are": len(wrong)}
     return entry
-
-
-def _typed(arguments: argparse.Namespace, spec: str, name: str) -> str:
-    """The command, with the names of files in place of where they lie on this machine."""
-    files = (arguments.out, arguments.cifair, arguments.people, arguments.workers)
-    names = {str(path): path.name for path in files if path}
-    words = [names.get(word, word) for word in sys.argv[1:]]
-    return runs.typed("audit.py", words, arguments.data, spec, name)
 
 
 def main() -> int:

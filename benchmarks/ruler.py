@@ -128,9 +128,9 @@ def measure(arguments: argparse.Namespace, lock: int) -> int:
     )
     stored = store_images(folder, images, arguments.images)
     half = ["--half"] if environment.has_bfloat16(torch.device("cpu")) else []
-    # The script by its name, not by where it lies on this machine.
-    said = [arguments.script.name if word == str(arguments.script) else word for word in sys.argv[1:]]
-    series.note(folder, runs.typed("ruler.py", said, arguments.data, source.spec, source.name))
+    series.note(
+        folder, runs.typed("ruler.py", sys.argv[1:], arguments.data, source.spec, source.name, [arguments.script])
+    )
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.pairs):
         for side in order(seed):
             path = folder / f"{side}-{seed}.json"

@@ -158,8 +158,10 @@ def by_seed(paths: Iterable[Path]) -> dict[int, Path]:
     return dict(sorted((int(seed), path) for seed, path in endings if seed.isdecimal()))
 
 
-def typed(script: str, words: Sequence[str], given: str | None, spec: str, name: str) -> str:
-    """The command as it was typed, with the data's name in place of the folder where they lie on this machine.
+def typed(
+    script: str, words: Sequence[str], given: str | None, spec: str, name: str, files: Iterable[Path | None] = ()
+) -> str:
+    """The command as it was typed, with names in place of where data and files lie on this machine.
 
     Args:
         script: the benchmark's file name.
@@ -167,7 +169,10 @@ def typed(script: str, words: Sequence[str], given: str | None, spec: str, name:
         given: SPEC as typed, if it was.
         spec: what that came to: an absolute path, or a name with its options.
         name: what the data are called.
+        files: others that may be named there.
     """
+    names = {str(path): path.name for path in files if path}
+    words = [names.get(word, word) for word in words]
     if given and Path(spec).is_absolute():
         words = [
             word.removesuffix(given) + name if word == given or word.endswith(f"={given}") else word for word in words

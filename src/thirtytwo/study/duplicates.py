@@ -283,8 +283,8 @@ class _Pictures:
             places = places[apart < MEDIUM]
         if len(places):
             one, other = _sides(self._pixels, pairs[places])
-            apart, fits = _fitted(one, other, SHIFTS, BLURS)
-            distances[places] = (apart + _locally(one, other, fits)) / 2
+            apart, which = _fitted(one, other, SHIFTS, BLURS)
+            distances[places] = (apart + _locally(one, other, _fits(SHIFTS), which)) / 2
         return distances
 
 
@@ -322,9 +322,13 @@ def _rough(one: Tensor, other: Tensor) -> Tensor:
     return best
 
 
-def _fitted(
-    one: Tensor, other: Tensor, shifts: Sequence[int], blurs: tuple[float, float]
-) -> tuple[Tensor, list[tuple[_Fit, Tensor]]]:
+def _fits(shifts: Sequence[int]) -> list[_Fit]:
+    """All ways that are tried, with shifts in pixels both ways."""
+    scales = ((1.0, 1.0), *((scale, 1.0) for scale in SCALES), *((1.0, scale) for scale in SCALES))
+    return [_Fit(*way) for way in product(scales, (False, True), shifts, shifts)]
+
+
+def _fitted(one: Tensor, other: Tensor, shifts: Sequence[int], blurs: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """The least distance of details over mirrors, shifts and scales, and where it is reached.
 
     Args:
@@ -334,35 +338,40 @@ def _fitted(
         blurs: see `_details`.
 
     Returns:
-        float32 (n,), and the fits with the pairs, int64 (pairs,), that fit best so.
+        float32 (n,), and the position among `_fits` of the best one, int64 (n,).
     """
     best = torch.full((len(one),), torch.inf)
     which = torch.zeros(len(one), dtype=torch.int64)
-    fits: list[_Fit] = []
-    for scales in ((1.0, 1.0), *((scale, 1.0) for scale in SCALES), *((1.0, scale) for scale in SCALES)):
-        first, second = (_details(_enlarged(*side), blurs) for side in zip((one, other), scales, strict=True))
-        for mirrored, down, right in product((False, True), shifts, shifts):
-            apart = _apart(*_overlap(first.flip(3) if mirrored else first, second, down, right))
-            which[apart < best] = len(fits)
-            best = torch.minimum(best, apart)
-            fits.append(_Fit(scales, mirrored, down, right))
-    numbers = sorted(set(which.tolist()))
-    return best, [(fits[number], (which == number).nonzero()[:, 0]) for number in numbers]
+    firsts = {scale: _details(_enlarged(one, scale), blurs) for scale in (1.0, *SCALES)}
+    ways = {
+        (scale, mirrored): side.flip(3) if mirrored else side
+        for scale, side in firsts.items()
+        for mirrored in (False, True)
+    }
+    seconds = {scale: _details(_enlarged(other, scale), blurs) for scale in (1.0, *SCALES)}
+    for number, fit in enumerate(_fits(shifts)):
+        first, second = ways[fit.scales[0], fit.mirrored], seconds[fit.scales[1]]
+        apart = _apart(*_overlap(first, second, fit.down, fit.right))
+        which[apart < best] = number
+        best = torch.minimum(best, apart)
+    return best, which
 
 
-def _locally(one: Tensor, other: Tensor, fits: Sequence[tuple[_Fit, Tensor]]) -> Tensor:
+def _locally(one: Tensor, other: Tensor, fits: Sequence[_Fit], which: Tensor) -> Tensor:
     """1 − the mean correlation in small windows, of pairs that are laid over each other as they fit best.
 
     Args:
         one: float32 (n, 3, height, width).
         other: the same.
-        fits: see `_fitted`.
+        fits: see `_fits`.
+        which: of these for each pair, int64 (n,).
 
     Returns:
         float32 (n,).
     """
     distances = torch.empty(len(one))
-    for fit, places in fits:
+    for number in set(which.tolist()):
+        fit, places = fits[number], (which == number).nonzero()[:, 0]
         first, second = (_enlarged(side[places], scale) for side, scale in zip((one, other), fit.scales, strict=True))
         sides = _overlap(first.flip(3) if fit.mirrored else first, second, fit.down, fit.right)
         distances[places] = 1 - _structure(*(_standardised(side) for side in sides))

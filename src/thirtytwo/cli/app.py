@@ -39,6 +39,17 @@ CORRUPTED_HELP = "Also score N of the images with noise, blur, JPEG, changed bri
 DeviceOption = Annotated[str, typer.Option("--device", help="auto (a GPU if there is one), cpu or cuda.")]
 
 
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting of the recipe, such as optimizer.learning_rate=0.01. May be given more than once; "
+        "docs/settings.md lists all settings.",
+    ),
+]
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"thirtytwo {__version__}")

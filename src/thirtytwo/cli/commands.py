@@ -17,6 +17,7 @@ from thirtytwo.cli.app import (
     DeviceOption,
     Json,
     ModelArgument,
+    SetOption,
     app,
     print_json,
     screen_for,
@@ -76,15 +77,7 @@ def train_command(
         int | None, typer.Option("--seed", help="Decides everything that is random. Default: 0.", min=0)
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Short for --set epochs=N.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a setting of the recipe, such as optimizer.learning_rate=0.01. May be given more than once; "
-            "docs/settings.md lists all settings.",
-        ),
-    ] = None,
+    overrides: SetOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: `runs/<recipe>-<n>`.")
     ] = None,

@@ -13,27 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thirtytwo.cli.app import DATA_HELP, DataOption, DeviceOption, Json, app, print_json, screen_for
+from thirtytwo.cli.app import DATA_HELP, DataOption, DeviceOption, Json, SetOption, app, print_json, screen_for
 from thirtytwo.cli.signals import GOES_ON, goes_on, interruptible
 from thirtytwo.errors import Diverged, InputError, RunError
 
 if TYPE_CHECKING:
     from thirtytwo.cli.show import Screen
     from thirtytwo.recipe import Recipe
-    from thirtytwo.study import Chosen, Pool, Student, Trials, Watcher
+    from thirtytwo.study import Chosen, Pool, Student, Trial, Trials, Watcher
     from thirtytwo.study.pool import Judge
     from thirtytwo.study.task import Ended, Task
 
 RunsOption = Annotated[int, typer.Option("--runs", metavar="N", help="Number of seeds.", min=1)]
 SeedOption = Annotated[int, typer.Option("--first-seed", metavar="SEED", help="The seeds count up from this.", min=0)]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a setting, such as optimizer.learning_rate=0.01. May be given more than once.",
-    ),
-]
 StudyOption = Annotated[
     Path,
     typer.Option("--out", metavar="DIR", help="Folder of all studies' runs. What is found there is not trained again."),
@@ -77,37 +69,44 @@ def repeat_command(
     """
     from thirtytwo import report
     from thirtytwo.data import find
-    from thirtytwo.study import Spread, Trial, Trials, repeat
+    from thirtytwo.study import Spread, Trials
 
     _check_cluster(ray, gpu_share)
     screen = screen_for(as_json)
     with screen.download() as progress:
         source = find(data, progress=progress)
     settings = _recipe(recipe, overrides)
-    done: list[Trial] = []
-    diverged: dict[int, Diverged] = {}
-
-    def tell(seed: int, error: Diverged) -> None:
-        diverged[seed] = error
-        screen.say(f"seed {seed}: {error}")
-
     with screen.trials_under_way(runs) as display, _pool(screen, display, ray, gpu_share, device) as pool:
         trials = Trials.of(settings, source, out, device, pool)
-        screen.study_begins([trials])
-        for trial in repeat(trials, range(first_seed, first_seed + runs), pool, tell):
-            done.append(trial)
-            screen.trial(trial)
+        done, diverged = _repeated(screen, trials, range(first_seed, first_seed + runs), pool)
     if not done:
         raise Diverged(f"all of {runs} trainings diverged; expected some that do not; lower the learning rate")
-    done.sort(key=lambda trial: trial.seed)  # on a cluster, they end in another order
     spread = Spread.of([trial.accuracy for trial in done])
     figure = report.write_spread(trials.path, trials.recipe.name, spread)
     if as_json:
         seeds = [trial.seed for trial in done]
-        facts = {"seeds": seeds, "diverged_seeds": sorted(diverged), **spread.to_json(), "figure": str(figure)}
+        facts = {"seeds": seeds, "diverged_seeds": diverged, **spread.to_json(), "figure": str(figure)}
         print_json({**_told(trials), **facts})
     else:
         screen.spread(spread, figure)
+
+
+def _repeated(screen: Screen, trials: Trials, seeds: range, pool: Pool) -> tuple[list[Trial], list[int]]:
+    """Train with several seeds, shown as they end; those that ended, and the seeds that diverged, in their order."""
+    from thirtytwo.study import repeat
+
+    diverged: list[int] = []
+
+    def tell(seed: int, error: Diverged) -> None:
+        diverged.append(seed)
+        screen.say(f"seed {seed}: {error}")
+
+    done: list[Trial] = []
+    screen.study_begins([trials])
+    for trial in repeat(trials, seeds, pool, tell):
+        done.append(trial)
+        screen.trial(trial)
+    return sorted(done, key=lambda trial: trial.seed), sorted(diverged)  # on a cluster, they end in another order
 
 
 @app.command("compare")
@@ -318,7 +317,7 @@ def ensemble_command(
     from thirtytwo.classifier import is_ensemble
     from thirtytwo.data import find
     from thirtytwo.run import Run, write_atomic
-    from thirtytwo.study import Trials, as_seen, ensemble, repeat, students
+    from thirtytwo.study import Trials, as_seen, ensemble, students
     from thirtytwo.study import distil as teach
     from thirtytwo.study.distil import check_untaught
 
@@ -353,11 +352,8 @@ def ensemble_command(
         seeds = range(first_seed, first_seed + train)
         with screen.trials_under_way(train) as display, _pool(screen, display, ray, gpu_share, device) as pool:
             trials = Trials.of(settings, source, device=device, pool=pool)
-            screen.study_begins([trials])
-            for trial in repeat(trials, seeds, pool, lambda seed, error: screen.say(f"seed {seed}: {error}")):
-                screen.trial(trial)
-        # In the order of the seeds, in whichever they ended: ties between models are decided by it.
-        trained = [trials.run(seed).path for seed in seeds if trials.is_finished(seed)]
+            done, _ = _repeated(screen, trials, seeds, pool)
+        trained = [trial.run.path for trial in done]  # ties between models are decided by the order of the seeds
         members += [Classifier.load(path, device=here) for path in trained]
         paths += trained
         if len(paths) < 2:

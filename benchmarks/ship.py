@@ -17,7 +17,7 @@ from pathlib import Path
 import measured
 import series
 from thirtytwo import Classifier, Run, evaluate, find
-from thirtytwo.data import Source
+from thirtytwo.data import Sketch, Source
 
 PATH = measured.REPOSITORY / "src" / "thirtytwo" / "pretrained.safetensors"
 
@@ -47,7 +47,8 @@ def ship(run: Run, source: Source, name: str, path: Path) -> Classifier:
             f"{training.fingerprint}; choose a run that was trained on them"
         )
     facts = {key: classifier.facts[key] for key in KEPT if key in classifier.facts}
-    classifier.facts = {**facts, "spec": name, "commit": run.environment["commit"]}
+    seen = Sketch.of(training.digests).to_json()
+    classifier.facts = {**facts, "spec": name, "commit": run.environment["commit"], "seen": seen}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         file = Path(folder) / path.name
         classifier.save(file, half=True)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterable
@@ -15,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import thirtytwo
 from thirtytwo import recipe
 from thirtytwo.classifier import Classifier
 from thirtytwo.cli import main
@@ -686,12 +689,72 @@ def test_data_shows_what_is_in_a_set(program: Program) -> None:
     assert facts["images"] == sum(facts["classes"].values()) == 150
 
 
+def test_data_shows_which_models_were_scored_on_the_test_images(program: Program, trained: Path) -> None:
+    assert "40 test images, sealed: no model has been scored on them yet" in program("data", SHAPES).out
+    assert program("data", SHAPES, "--json").json["openings"] == []
+    for _ in range(12):
+        assert program("evaluate", trained, "--json").code == 0
+    facts = program("data", SHAPES, "--json").json
+    assert facts["test_images"] == 40
+    assert [entry["opening"] for entry in facts["openings"]] == list(range(1, 13))
+    assert {entry["recipe"] for entry in facts["openings"]} == {"classic"}
+    told = program("data", SHAPES).out
+    assert "40 test images, opened 12 times:" in told
+    lines = told.partition("opened 12 times:")[2].split()
+    assert "12" in lines
+    assert "2" not in lines  # the newest ten only
+
+
 def test_resume_of_a_finished_run_shows_its_result_and_trains_nothing(program: Program, trained: Path) -> None:
     before = (trained / "model.safetensors").read_bytes()
     answer = program("train", "--resume", trained, "--json")
     assert answer.code == 0, answer.err
     assert answer.json == Run.open(trained).result
     assert (trained / "model.safetensors").read_bytes() == before
+    said = program("train", "--resume", trained)
+    assert said.code == 0, said.err
+    assert "is trained and scored: nothing is left to do" in said.out
+    assert "scoring the test set" not in said.out
+    assert program("data", SHAPES, "--json").json["openings"] == []  # in the ledger of this test
+    refused = program("train", "--resume", trained, "--corrupted", "7")
+    assert refused.code == 2
+    assert f"`thirtytwo evaluate {trained} --corrupted 7`" in refused.err
+
+
+def test_a_model_put_in_the_place_of_the_one_that_was_scored_is_noticed(
+    program: Program, trained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    other = Classifier.load(run)
+    with torch.no_grad():
+        next(other.network.parameters()).add_(1.0)
+    other.save(run / "model.safetensors")
+    for words in (["train", "--resume", run], ["report", run]):
+        answer = program(*words)
+        assert answer.code == 2
+        assert "not the model whose scores are in result.json" in answer.err
+    assert program("evaluate", run, "--json").code == 0
+
+
+def test_a_test_folder_that_holds_training_pictures_is_told(program: Program, tmp_path: Path) -> None:
+    (pixels, labels), (others, their_labels) = thirtytwo.load_data("shapes:training=60,test=60")
+
+    def write(folder: Path, split: str, images: Any, classes: Any) -> None:
+        for index, (image, label) in enumerate(zip(images, classes[:, 0], strict=True)):
+            path = folder / split / f"class {label}" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+
+    for name, test in (("honest", (others, their_labels)), ("leaky", (pixels, labels))):
+        write(tmp_path / name, "train", pixels, labels)
+        write(tmp_path / name, "test", *test)
+    assert program("train", "classic", "--data", tmp_path / "honest", "--epochs", "1", *SMALL, "--out", "run").code == 0
+    assert Run.open("run").result["test_warnings"] == []
+    answer = program("evaluate", "run", "--data", tmp_path / "leaky")
+    assert answer.code == 0, answer.err
+    assert "60 of these 60 test images are pictures that this model was trained on" in " ".join(answer.out.split())
+    assert program("evaluate", "run", "--json").json["warnings"] == []
 
 
 MISTAKES = {

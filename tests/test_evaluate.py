@@ -10,7 +10,7 @@ from thirtytwo import evaluate as evaluate_function
 from thirtytwo import models
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
-from thirtytwo.data import find, sealed
+from thirtytwo.data import find, ledger, sealed
 from thirtytwo.data.corrupt import STRENGTHS, corrupted
 from thirtytwo.data.source import Source
 from thirtytwo.errors import DataError, InputError, ModelError, RunError, StorageError
@@ -36,7 +36,7 @@ def trained(source: Source, tmp_path: Path) -> Run:
 
 
 def openings(source: Source) -> int:
-    path = sealed.ledger_path(sealed.read_unscored(source))
+    path = ledger.path_of(sealed.read_unscored(source))
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 

@@ -119,3 +119,24 @@ def test_so_many_images_reach_the_confidence(share: float) -> None:
     probabilities, _ = answers(3)
     least = metrics.confidence_of_share(probabilities, share)
     assert (probabilities.double().amax(1) >= least).double().mean() == pytest.approx(share, abs=1 / 500)
+
+
+@given(number=st.integers(1, 100_000), share=st.floats(0, 1))
+@settings(max_examples=100, deadline=None)
+def test_at_either_end_of_the_interval_what_was_seen_is_just_believable(number: int, share: float) -> None:
+    hits = round(share * number)
+    seen = hits / number
+    low, high = metrics.wilson(hits, number)
+    assert 0 <= low <= seen + 1e-12
+    assert seen - 1e-12 <= high <= 1
+    for rate in (low, high):  # what was seen lies 1.96 standard deviations from it: Wilson's definition
+        assert (seen - rate) ** 2 == pytest.approx(1.959964**2 * rate * (1 - rate) / number, rel=1e-3, abs=1e-12)
+
+
+def test_answers_that_are_as_sure_as_they_are_right_err_by_chance_as_much_as_is_said() -> None:
+    probabilities, _ = answers(0, number=300)
+    errors = []
+    for seed in range(300):  # labels drawn with the very probabilities that the answers claim
+        labels = torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(seed))[:, 0]
+        errors.append(metrics.expected_calibration_error(probabilities, labels))
+    assert metrics.calibration_error_by_chance(probabilities) == pytest.approx(sum(errors) / len(errors), rel=0.1)

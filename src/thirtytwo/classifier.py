@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from thirtytwo import data, models
-from thirtytwo.data import Exclusion, exclusion
+from thirtytwo.data import Exclusion, Sketch, exclusion
 from thirtytwo.data.loader import Standardise
-from thirtytwo.errors import ModelError, ThirtytwoError
+from thirtytwo.errors import ModelError, RunError, ThirtytwoError
 from thirtytwo.run import Run, read_tensors, write_tensors
 from thirtytwo.settings import AnyModel, CustomModel, Pixels, Settings, TimmModel, Views
 
@@ -190,6 +190,23 @@ class Classifier:
             raise ModelError(
                 f"model of {self.facts.get('recipe', self.model.name)}: what it says of images that were left out is "
                 f"damaged ({error!r}); expected what `thirtytwo train --exclude` wrote; copy it again"
+            ) from None
+
+    @property
+    def seen(self) -> Sketch | None:
+        """The pictures that it was trained or selected with; None where its file does not tell.
+
+        Raises:
+            ModelError: what it says of them is damaged.
+        """
+        if (said := self.facts.get("seen")) is None:
+            return None
+        try:
+            return Sketch.recalled(said)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"model of {self.facts.get('recipe', self.model.name)}: what it says of the pictures that it was trained "
+                f"on is damaged ({error!r}); expected what `thirtytwo train` wrote; copy it again"
             ) from None
 
     @property
@@ -366,6 +383,12 @@ class Ensemble(Classifier):
         )
 
     @property
+    def seen(self) -> Sketch | None:
+        """See `Classifier.seen`; of all members that tell."""
+        sketches = [sketch for member in self.members if (sketch := member.seen) is not None]
+        return Sketch.merged(sketches) if sketches else None
+
+    @property
     def fingerprint(self) -> str:
         """See `Classifier.fingerprint`."""
         parts = [[member.fingerprint for member in self.members], self.weights, self.temperature]
@@ -499,6 +522,30 @@ def file_of(model: str | Path | Run) -> Path:
     if not found.exists():
         raise ModelError(f"{found}: missing; expected a finished run; `thirtytwo train --resume {path}` finishes it")
     return found
+
+
+def check_unchanged(run: Run, classifier: Classifier | None = None) -> None:
+    """Whether the model that lies in a run folder is the one whose scores are stored there.
+
+    Of runs that were not scored, or whose result does not say which model was, nothing is asked.
+
+    Args:
+        run: a finished one.
+        classifier: its model, if that is at hand.
+
+    Raises:
+        RunError: it is another one.
+        ModelError: it cannot be read.
+    """
+    scored = run.result.get("model_fingerprint")
+    if scored is None or (classifier is None and isinstance(run.recipe.model, CustomModel)):
+        return
+    found = (classifier or Classifier.load(run)).fingerprint
+    if found != scored:
+        raise RunError(
+            f"{run.model_path}: not the model whose scores are in result.json (fingerprint {found[:12]}, expected "
+            f"{str(scored)[:12]}); put the model of this run back; `thirtytwo evaluate MODEL` scores another one"
+        )
 
 
 def is_ensemble(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thirtytwo import metrics
-from thirtytwo.classifier import Classifier
+from thirtytwo.classifier import Classifier, check_unchanged
 from thirtytwo.data import Exclusion, Images, Source, exclusion, find, sealed
 from thirtytwo.data.corrupt import STRENGTHS, corrupted
 from thirtytwo.data.loader import seeded
@@ -35,6 +35,9 @@ MOST_MISTAKES_SHOWN = 5_000
 CORRUPTED = 1_000
 """Test images that are scored corrupted in every way there is, after a training."""
 
+SEEN_WORTH_TELLING = 0.01
+"""Share of the test images from which on it is told that a model was trained on them."""
+
 EXAMPLES, SAMPLE = 5, 6  # purposes of random streams, beside those of training
 
 
@@ -52,6 +55,8 @@ class Scored:
     """Which opening of the test set it was; None for other splits."""
     seconds: float
     """That classifying the images took."""
+    warnings: tuple[str, ...] = ()
+    """What a user has to know of this score, one sentence each, beside `Images.warnings`."""
     without_excluded: Scored | None = None
     """The same answers without the images that tables name, if `evaluate` was given any: a second look at these
     images, which replaces nothing."""
@@ -62,7 +67,11 @@ class Scored:
         return torch.from_numpy(self.images.labels)
 
     def summary(self) -> dict[str, Any]:
-        """Every measure of result.json for this split; rates are fractions, losses are in nats."""
+        """Every measure of result.json for this split; rates are fractions, losses are in nats.
+
+        ``accuracy_interval`` is a 95% interval for the draw of the images, see `metrics.wilson`; ``ece_by_chance`` is
+        explained at `metrics.calibration_error_by_chance`.
+        """
         probabilities, labels = self.probabilities, self.labels
         counts = metrics.confusion(probabilities, labels)
         precision, recall, f1 = metrics.per_class(counts)
@@ -70,11 +79,13 @@ class Scored:
         return {
             "images": len(labels),
             "accuracy": metrics.accuracy(probabilities, labels),
+            "accuracy_interval": list(metrics.accuracy_interval(probabilities, labels)),
             "loss": metrics.cross_entropy(probabilities, labels),
             "top5": metrics.top_k(probabilities, labels, 5),
             "balanced_accuracy": metrics.balanced_accuracy(counts),
             "macro_f1": float(f1[occurs].mean()),
             "ece": metrics.expected_calibration_error(probabilities, labels),
+            "ece_by_chance": metrics.calibration_error_by_chance(probabilities),
             "per_class": [
                 {
                     "class": name,
@@ -196,6 +207,29 @@ def open_for_audit(source: Source, *, key: str, model: str, facts: Mapping[str, 
     return sealed.open_test(source, key=key, model=model, facts=dict(facts))
 
 
+@dataclass(frozen=True)
+class Openings:
+    """What may be known of a test set without opening it."""
+
+    images: int
+    entries: list[dict[str, Any]]
+    """What the ledger says of each, oldest first: ``opening``, ``date``, ``data``, ``recipe``, ``run``, …; empty where
+    its line cannot be read."""
+    warnings: tuple[str, ...]
+    """What a user has to know of how they were counted, one sentence each."""
+
+
+def openings(source: Source) -> Openings:
+    """How many test images a data set has, and which models this user has scored on them; counts nothing.
+
+    Raises:
+        DataError: there are no test images, or some cannot be read.
+        StorageError: the ledger cannot be read.
+    """
+    images, known = sealed.known(source)
+    return Openings(images, [entry.facts for entry in known.openings], known.warnings)
+
+
 def check_test(source: Source) -> None:
     """Whether the test images can be read, before networks are trained that are to be asked about them; counts nothing.
 
@@ -227,7 +261,23 @@ def _open_and_score(
     """Open the test set, which is counted, and score it."""
     recorded = {"recipe": classifier.facts.get("recipe"), **facts}
     opened = sealed.open_test(source, key=key, model=classifier.fingerprint, facts=recorded, check=check)
-    return _score(classifier, "test", opened.images, torch.arange(len(opened.images)), opened.number)
+    scored = _score(classifier, "test", opened.images, torch.arange(len(opened.images)), opened.number)
+    return replace(scored, warnings=(*opened.warnings, *_trained_on(classifier, opened.images)))
+
+
+def _trained_on(classifier: Classifier, images: Images) -> tuple[str, ...]:
+    """That test images are pictures which the model was trained on, if it is so: then a score says little."""
+    if (seen := classifier.seen) is None:
+        return ()
+    found, asked = seen.look_up(images.digests)
+    if not found or found < SEEN_WORTH_TELLING * asked:
+        return ()
+    among = f"{asked:,} of these {len(images):,} test images were looked up, and {found:,} of them"
+    which = f"{found:,} of these {len(images):,} test images" if asked == len(images) else among
+    return (
+        f"{which} are pictures that this model was trained on, to the pixel; how well it answers on them says nothing "
+        "about new pictures",
+    )
 
 
 def evaluate_run(
@@ -239,7 +289,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Score a finished training on its validation part and, once, on the test set, and complete its folder.
 
-    A second call returns what the first one stored and opens nothing.
+    A second call returns what the first one stored and opens nothing. Its ``model_fingerprint`` says which model was
+    scored.
 
     Args:
         run: a run whose training has ended.
@@ -250,6 +301,10 @@ def evaluate_run(
 
     Returns:
         The complete result.
+
+    Raises:
+        RunError: training has not ended; or the run was scored, and has another model now.
+        DataError: these are not the images that the run was trained on.
     """
     with run.locked():
         result = run.result
@@ -258,6 +313,7 @@ def evaluate_run(
             remedy = "resume(run, network=module)" if by_hand else f"`thirtytwo train --resume {run.path}`"
             raise RunError(f"{run.path}: training has not ended; expected a finished one; {remedy} goes on with it")
         if "test" in result:
+            check_unchanged(run, classifier)
             return result
         trained_on = run.environment["data"]
         source = data if isinstance(data, Source) else find(data or trained_on["spec"])
@@ -285,7 +341,9 @@ def evaluate_run(
             corrupted_images = min(CORRUPTED, max(len(images) // 5, 1))
         if corrupted_images:
             result["corrupted"] = under_corruption(classifier, images, corrupted_images)
+        result["model_fingerprint"] = classifier.fingerprint
         result["test_opening"] = scored[-1].opening
+        result["test_warnings"] = list(scored[-1].warnings)
         result["calibration"] = calibration
         result["scoring_seconds"] = scored[-1].seconds
         for part in scored:

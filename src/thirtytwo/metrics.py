@@ -10,10 +10,30 @@ import math
 import torch
 from torch import Tensor
 
+NORMAL_95 = 1.959963984540054
+"""Quantile of the standard normal distribution that leaves 2.5% on either side."""
+
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
     """Share of images whose most probable class is the true one."""
     return float((probabilities.argmax(1) == labels).double().mean())
+
+
+def wilson(hits: int, number: int) -> tuple[float, float]:
+    """95% interval for the rate behind `hits` of `number` independent trials.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927). It stays within
+    [0, 1] and keeps its promise for rates near the ends, where the usual ± does not.
+    """
+    rate, square = hits / number, NORMAL_95**2
+    centre = (rate + square / (2 * number)) / (1 + square / number)
+    reach = NORMAL_95 / (1 + square / number) * math.sqrt(rate * (1 - rate) / number + square / (4 * number**2))
+    return max(centre - reach, 0.0), min(centre + reach, 1.0)
+
+
+def accuracy_interval(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
+    """95% interval of the accuracy on any images, as far as the draw of these n allows; see `wilson`."""
+    return wilson(int((probabilities.argmax(1) == labels).sum()), len(labels))
 
 
 def top_k(probabilities: Tensor, labels: Tensor, k: int = 5) -> float:
@@ -94,6 +114,18 @@ def confidence_of_share(probabilities: Tensor, share: float) -> float:
     """The top probability that this share of the images reaches, in [0, 1]."""
     ranked = probabilities.double().amax(1).sort(descending=True).values
     return float(ranked[max(math.ceil(share * len(ranked)), 1) - 1])
+
+
+def calibration_error_by_chance(probabilities: Tensor, bins: int = 15) -> float:
+    """About what `expected_calibration_error` would be, on average, if every confidence were right.
+
+    It is not 0: of n images in a bin, the share that is right varies by chance, and the error counts every distance
+    (the bias that Roelofs et al. 2022 describe, arXiv 2012.08668). Here the share is taken as normally distributed.
+    """
+    confidence = probabilities.double().amax(1)
+    bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    variance = torch.bincount(bin_of, weights=confidence * (1 - confidence), minlength=bins)  # of the number right
+    return float((variance * (2 / math.pi)).sqrt().sum() / len(probabilities))
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:

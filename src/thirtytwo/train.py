@@ -27,7 +27,7 @@ from thirtytwo import early_stopping, environment, metrics, models, optim, prefl
 from thirtytwo import recipe as recipes
 from thirtytwo import teacher as teachers
 from thirtytwo.classifier import Classifier
-from thirtytwo.data import Exclusion, Images, Source, augmenter, exclusion, find, mixer, standardiser
+from thirtytwo.data import Exclusion, Images, Sketch, Source, augmenter, exclusion, find, mixer, standardiser
 from thirtytwo.data.loader import Loader, on_device, seeded
 from thirtytwo.data.selection import easiest
 from thirtytwo.errors import DataError, DeviceError, Diverged, InputError, OutOfMemory, RankLost, RunError
@@ -81,6 +81,7 @@ class Training:
             teachers.check(teacher, recipe, images)
         self._teacher = teacher
         self._classes, self._size = images.classes, images.size
+        self._seen = Sketch.of(images.digests)
         with torch.random.fork_rng():  # the caller's random numbers stay as they are
             torch.manual_seed(seeded(self.seed, INITIALISATION).initial_seed())
             self.network = (
@@ -204,6 +205,7 @@ class Training:
                 "spec": self._facts["data"]["spec"],
                 "fingerprint": self._facts["data"]["fingerprint"],
                 "validation_fraction": self.recipe.validation,
+                "seen": self._seen.to_json(),
                 **_excluded(self.source.exclusion),
             },
         )

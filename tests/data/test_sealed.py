@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import thirtytwo
-from thirtytwo.data import find, from_arrays, sealed
+from thirtytwo.data import find, from_arrays, ledger, sealed
 from thirtytwo.data.images import Images
 from thirtytwo.data.source import Source
 from thirtytwo.errors import DataError, InputError, StorageError
@@ -49,7 +49,7 @@ def test_another_model_under_the_same_key_is_another_opening(source: Source) -> 
 def test_facts_are_kept_and_replace_nothing_that_the_ledger_says(source: Source) -> None:
     facts = {"recipe": "classic", "opening": 99, "date": "never", "key": "b", "model": "other", "data": "cifar10"}
     opened = sealed.open_test(source, key="a", model="one", facts=facts)
-    (line,) = sealed.ledger_path(opened.images).read_text().splitlines()
+    (line,) = ledger.path_of(opened.images).read_text().splitlines()
     entry = json.loads(line)
     assert entry.pop("date").startswith("20")
     assert entry == {"recipe": "classic", "opening": 1, "key": "a", "model": "one", "data": "shapes"}
@@ -57,7 +57,7 @@ def test_facts_are_kept_and_replace_nothing_that_the_ledger_says(source: Source)
 
 
 def test_each_test_set_has_a_ledger_of_its_own_known_by_its_contents(source: Source) -> None:
-    other = find("shapes:training=20,test=21")
+    other = find(f"{SPEC},seed=1")
     assert sealed.open_test(source, key="a", model="m", facts={}).number == 1
     assert sealed.open_test(other, key="b", model="m", facts={}).number == 1
     renamed = Source(
@@ -72,7 +72,7 @@ def test_each_test_set_has_a_ledger_of_its_own_known_by_its_contents(source: Sou
 
 def test_an_entry_that_a_crash_cut_short_still_counts(source: Source) -> None:
     images = sealed.open_test(source, key="a", model="m", facts={}).images
-    path = sealed.ledger_path(images)
+    path = ledger.path_of(images)
     path.write_bytes(path.read_bytes()[:-20])
     assert sealed.open_test(source, key="b", model="m", facts={}).number == 2
     assert sealed.open_test(source, key="c", model="m", facts={}).number == 3
@@ -211,7 +211,7 @@ def test_other_pictures_are_another_test_set(source: Source) -> None:
 def old_ledger(source: Source, *keys: str) -> Path:
     """A ledger as they were once named, by labels and class names too."""
     images = sealed.read_unscored(source)
-    path = sealed.ledger_path(images).with_name(f"{images.fingerprint}.jsonl")
+    path = ledger.path_of(images).with_name(f"{images.fingerprint}.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     entries = [{"opening": number, "key": key, "model": "m"} for number, key in enumerate(keys, start=1)]
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
@@ -296,7 +296,7 @@ def test_only_those_who_may_name_a_way_to_test_images() -> None:
         "from thirtytwo.data import load_data as harmless",
         "import thirtytwo.data.sealed as harmless",
         "from thirtytwo.data.sealed import *",
-        "from .sealed import ledger_path",
+        "from .sealed import known",
         "from thirtytwo.evaluate import open_for_audit",
         "from thirtytwo import evaluate\nevaluate.open_for_audit(source, key='', model='', facts={})",
         "getattr(source, '_sealed_read')('test')",

@@ -27,6 +27,7 @@ from thirtytwo.errors import ImageError, InputError, RunError
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Classifier
+    from thirtytwo.run import Run
 
 
 class SplitName(StrEnum):
@@ -42,13 +43,15 @@ def data_command(
     spec: Annotated[str | None, typer.Argument(metavar="SPEC", help=DATA_HELP)] = None,
     as_json: Json = False,
 ) -> None:
-    """Find or download a data set, verify it, and show what is in it."""
+    """Find or download a data set, verify it, and show what is in it, and which models were scored on its test set."""
     from thirtytwo import data
+    from thirtytwo.evaluate import openings
 
     screen = screen_for(as_json)
     with screen.download() as progress:
         source = data.find(spec, progress=progress)
     images = source.read_training()
+    sealed = openings(source)
     if as_json:
         print_json(
             {
@@ -59,11 +62,13 @@ def data_command(
                 "images": len(images),
                 "size": images.size,
                 "classes": dict(zip(images.classes, images.per_class, strict=True)),
-                "warnings": images.warnings,
+                "warnings": [*images.warnings, *sealed.warnings],
+                "test_images": sealed.images,
+                "openings": sealed.entries,
             }
         )
     else:
-        screen.data(source, images)
+        screen.data(source, images, sealed)
 
 
 @app.command("train")
@@ -149,7 +154,13 @@ def train_command(
                 f"{out}: holds a run already; `{started_by}thirtytwo train --resume {out}` goes on with it, or choose "
                 "another --out"
             )
+    else:
+        from thirtytwo.run import Run
 
+        if "test" in (run := Run.open(resume)).result:
+            if not launch.rank():  # the others have nothing to say
+                _show_finished(run, corrupted, as_json)
+            return
     if launch.is_launched():
         launch.hold_lifeline()
         launch.check(devices)
@@ -159,7 +170,6 @@ def train_command(
     from thirtytwo import evaluate_run, report
     from thirtytwo.data import exclusion, find
     from thirtytwo.ranks import joined
-    from thirtytwo.run import Run
     from thirtytwo.train import resume as resume_training
     from thirtytwo.train import train
 
@@ -193,6 +203,25 @@ def train_command(
         print_json(result)
     else:
         screen.result(result, training.run, page)
+
+
+def _show_finished(run: Run, corrupted: int | None, as_json: bool) -> None:
+    """Show a run that was trained and scored before; nothing is computed but its report."""
+    from thirtytwo import evaluate_run, report
+
+    if corrupted is not None:
+        raise InputError(
+            f"--corrupted {corrupted}: {run.path} is trained and scored already; expected a run that is not; "
+            f"`thirtytwo evaluate {run.path} --corrupted {corrupted}` scores it once more"
+        )
+    result = evaluate_run(run)  # which opens nothing, since it has been done
+    page = report.write(run)
+    if as_json:
+        print_json(result)
+    else:
+        screen = screen_for(as_json)
+        screen.finished(run)
+        screen.result(result, run, page)
 
 
 @app.command("evaluate")
@@ -232,11 +261,13 @@ def evaluate_command(
         source = find(data or classifier.facts.get("spec"), progress=progress)
     with screen.busy(f"scoring the {split.value} images"):
         scored = evaluate(classifier, source, split=split.value, exclude=tables)
-    screen.warn(source, scored.images.warnings)
+    warnings = [*scored.images.warnings, *scored.warnings]
+    screen.warn(source, warnings)
     result = {
-        **{name: fact for name, fact in classifier.facts.items() if name != "excluded"},  # thousands of numbers
+        # Two of them are thousands of numbers.
+        **{name: fact for name, fact in classifier.facts.items() if name not in ("excluded", "seen")},
         "data": scored.images.name,
-        "warnings": list(scored.images.warnings),
+        "warnings": warnings,
         "test_opening": scored.opening,
         split.value: scored.summary(),
     }

@@ -47,10 +47,15 @@ def is_launched() -> bool:
     return {"RANK", "WORLD_SIZE"} <= given and not given.isdisjoint({"MASTER_ADDR", _STORE})  # as ranks.joined says
 
 
+def rank() -> str:
+    """The number of this process among those that were started together; empty for the first, and for one alone."""
+    number = os.environ.get("RANK", "0") if is_launched() else "0"
+    return "" if number == "0" else number
+
+
 def who() -> str:
     """What an error of this process begins with, where another one is the first."""
-    number = os.environ.get("RANK", "0") if is_launched() else "0"
-    return "" if number == "0" else f"process {number}: "
+    return f"process {rank()}: " if rank() else ""
 
 
 def check(devices: int | None) -> None:

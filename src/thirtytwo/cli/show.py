@@ -20,10 +20,11 @@ from thirtytwo import models, planner
 from thirtytwo.cli.launch import cores
 from thirtytwo.data import Images, Source
 from thirtytwo.events import Epoch, Step
-from thirtytwo.report.wording import diverged, duration, plural, scaled, trust_in_pairs
+from thirtytwo.report.wording import diverged, duration, moment, plural, scaled, trust_in_pairs
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
+    from thirtytwo.evaluate import Openings
     from thirtytwo.cli.studies import NetworksDisplay, TrialsDisplay
     from thirtytwo.recipe import Recipe
     from thirtytwo.run import Run
@@ -85,15 +86,21 @@ class Screen:
 
     def warn(self, source: Source, warnings: Sequence[str]) -> None:
         """What a user has to be told about data."""
-        plain = not self.console.is_terminal  # wrapped between words, where somebody reads it
         if source.notice:
-            self.console.print(f"[bold yellow]NOTICE[/bold yellow] {escape(source.notice)}", soft_wrap=plain)
-        for warning in warnings:
-            self.console.print(f"[yellow]warning[/yellow] {escape(warning)}", soft_wrap=plain)
+            self._tell(f"[bold yellow]NOTICE[/bold yellow] {escape(source.notice)}")
+        self._warnings(warnings)
 
-    def data(self, source: Source, images: Images) -> None:
-        """What is in a data set."""
-        self.warn(source, images.warnings)
+    def _warnings(self, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            self._tell(f"[yellow]warning[/yellow] {escape(warning)}")
+
+    def _tell(self, text: str) -> None:
+        """Print text that is wrapped between words, where somebody reads it."""
+        self.console.print(text, soft_wrap=not self.console.is_terminal)
+
+    def data(self, source: Source, images: Images, sealed: Openings) -> None:
+        """What is in a data set, and which models were scored on its test set."""
+        self.warn(source, [*images.warnings, *sealed.warnings])
         height, width = images.size
         self.say(f"{images.name}: {len(images):,} training images of {height} × {width}, {len(images.classes)} classes")
         self.say(f"found in {source.location}")
@@ -103,7 +110,23 @@ class Screen:
         for name, number in zip(images.classes, images.per_class, strict=True):
             table.add_row(escape(name), f"{number:,}")
         self.console.print(table)
-        self.say("The test images stay sealed until a model is scored on them.")
+        self._openings(sealed)
+
+    def _openings(self, sealed: Openings) -> None:
+        """Which models this user has scored on a test set: the newest."""
+        number = len(sealed.entries)
+        if not number:
+            self.say(f"{plural(sealed.images, 'test image')}, sealed: no model has been scored on them yet")
+            return
+        self.say(f"{plural(sealed.images, 'test image')}, opened {'once' if number == 1 else f'{number:,} times'}:")
+        table = Table("opening", "date", "recipe", "run", box=None, pad_edge=False)
+        table.columns[0].justify = "right"
+        if number > SHOWN:
+            table.add_row("…")
+        for place, entry in list(enumerate(sealed.entries, start=1))[-SHOWN:]:
+            said = [str(entry.get(key) or "–") for key in ("date", "recipe", "run")]
+            table.add_row(f"{place:,}", moment(said[0]), escape(said[1]), escape(said[2]))
+        self.console.print(table)
 
     def training_begins(self, training: Training) -> None:
         """The data, and the network: layers, output shapes, parameters."""
@@ -191,8 +214,16 @@ class Screen:
         """How to go on."""
         self.say(f"Interrupted; nothing is lost. To continue:\nthirtytwo train --resume {shlex.quote(str(run.path))}")
 
+    def finished(self, run: Run) -> None:
+        """That there is nothing left to do."""
+        self.say(
+            f"{run.path} is trained and scored: nothing is left to do, and the test set was not opened again. These are its "
+            "stored scores:"
+        )
+
     def result(self, result: dict[str, Any], run: Run, page: Path) -> None:
         """The end of `train`."""
+        self._warnings(result.get("test_warnings", []))
         self.scores(result, "test")
         epoch = result.get("kept_epoch", result["epochs"])
         kept = f"; kept the weights of epoch {epoch}" if epoch < result["epochs"] else ""
@@ -204,9 +235,12 @@ class Screen:
     def scores(self, result: dict[str, Any], split: str) -> None:
         """Scores of one split."""
         scores = result[split]
+        low, high = scores.get("accuracy_interval", (None, None))  # unknown to results of older versions
+        interval = "" if low is None else f" (95% interval for the draw of the images: {low:.1%} to {high:.1%})"
+        by_chance = f" ({scores['ece_by_chance']:.3f} by chance)" if "ece_by_chance" in scores else ""
         self.console.print(
-            f"[bold]{split} accuracy {scores['accuracy']:.2%}[/bold] on {scores['images']:,} images\n"
-            f"loss {scores['loss']:.4f}   top-5 {scores['top5']:.2%}   calibration error {scores['ece']:.3f}"
+            f"[bold]{split} accuracy {scores['accuracy']:.2%}[/bold] on {scores['images']:,} images{interval}\n"
+            f"loss {scores['loss']:.4f}   top-5 {scores['top5']:.2%}   calibration error {scores['ece']:.3f}{by_chance}"
         )
         if split == "test" and result.get("test_opening"):
             self.say(f"opening {result['test_opening']} of this test set")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from thirtytwo.data.exclusion import Exclusion
 from thirtytwo.data.folder import image_files, image_sizes, read_image, read_images
 from thirtytwo.data.images import Images
+from thirtytwo.data.sketch import Sketch
 from thirtytwo.data.source import Source, find, from_arrays
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Exclusion",
     "Images",
+    "Sketch",
     "Source",
     "augmenter",
     "find",

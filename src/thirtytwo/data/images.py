@@ -85,13 +85,22 @@ class Images:
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
         return digest.hexdigest()
 
+    def _hashes(self) -> list[bytes]:
+        """SHA-256 of each picture's pixels."""
+        return [hashlib.sha256(np.ascontiguousarray(each).data).digest() for each in self.pixels]
+
     @cached_property
     def pictures(self) -> str:
         """SHA-256 over size and pixels: two sets are of the same pictures, in any order, if and only if this is."""
         digest = hashlib.sha256(repr(self.size).encode())
-        for picture in sorted(hashlib.sha256(np.ascontiguousarray(each).data).digest() for each in self.pixels):
+        for picture in sorted(self._hashes()):
             digest.update(picture)
         return digest.hexdigest()
+
+    @property
+    def digests(self) -> NDArray[np.uint64]:
+        """uint64 (n,): of each picture the first eight bytes of its SHA-256, the same for the same pixels."""
+        return np.frombuffer(b"".join(each[:8] for each in self._hashes()), dtype="<u8").astype(np.uint64)
 
     def take(self, indices: NDArray[np.integer] | Sequence[int]) -> Images:
         """The images at `indices`, in that order."""

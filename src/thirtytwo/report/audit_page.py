@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from markupsafe import Markup
 
+from thirtytwo import metrics
 from thirtytwo.data.source import ARRAYS
 from thirtytwo.report import html, wording
 
@@ -178,7 +179,7 @@ def _agreed(found: Audit, split: Split) -> tuple[str, str, str]:
     if not images:
         return "–", "–", "–"
     hits = round(found.accuracy[split] * images)
-    low, high = wording.wilson(hits, images)
+    low, high = metrics.wilson(hits, images)
     return wording.precise_percent(hits / images, images), wording.percent(low), wording.percent(high)
 
 

@@ -57,7 +57,10 @@ def render(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None, looks: Lo
         "toml": stored.recipe.to_toml(),
         "data": stored.environment.data,
         "notice": stored.environment.data.notice,
-        "warnings": stored.environment.data.warnings,
+        "warnings": (
+            *stored.environment.data.warnings,
+            *(stored.result.test_warnings if stored.result is not None else ()),
+        ),
         "key_facts": list(_key_facts(stored)),
         "curves": charts.learning_curves(stored),
         "history": stored.history if len(stored.history) <= MOST_ROWS else [],
@@ -79,7 +82,7 @@ def _verdict(judged: Judged, bins: tuple[Tensor, Tensor, Tensor]) -> dict[str, A
     """What the page says of the answers on the test set."""
     images, size = len(judged.labels), len(judged.classes)
     right = images - judged.wrong
-    low, high = wording.wilson(right, images)
+    low, high = metrics.wilson(right, images)
     number, confidence, _ = bins
     per_class = sorted(judged.summary.per_class, key=lambda row: row.f1)
     smallest = min((row.images for row in per_class if row.images), default=1)
@@ -99,7 +102,7 @@ def _verdict(judged: Judged, bins: tuple[Tensor, Tensor, Tensor]) -> dict[str, A
         "highest_pair_rate": max((pair.images / pair.of for pair in pairs), default=1.0),
         "kinds_of_confusion": int(np.count_nonzero(counts) - np.count_nonzero(counts.diagonal())),
         "per_class": per_class,
-        "class_interval": [100 * edge for edge in wording.wilson(round(0.8 * smallest), smallest)],
+        "class_interval": [100 * edge for edge in metrics.wilson(round(0.8 * smallest), smallest)],
         "class_images": smallest,
         "even": len({row.images for row in per_class}) == 1,
         "matrix": _matrix(judged, rates, worst) if size <= MOST_NUMBERED else None,
@@ -107,8 +110,9 @@ def _verdict(judged: Judged, bins: tuple[Tensor, Tensor, Tensor]) -> dict[str, A
         "confusions": judged.most_confused(MOST_ROWS) if size > MOST_NUMBERED else [],
         "mistakes": judged.mistakes[:MISTAKES_SHOWN],
         "reliability": charts.reliability(*bins),
-        "mean_confidence": float((number * confidence).sum() / number.sum()),
+        **_sureness(float((number * confidence).sum() / number.sum()), (low, high)),
         "ece": judged.summary.ece,
+        "ece_by_chance": metrics.calibration_error_by_chance(judged.probabilities),
         **_calibration(judged),
         "gallery": _gallery(judged),
         "examples": examples,
@@ -137,6 +141,23 @@ def _matrix(judged: Judged, rates: np.ndarray[Any, np.dtype[np.float64]], worst:
         }
         for true, name in enumerate(judged.classes)
     ]
+
+
+def _sureness(mean_confidence: float, accuracy: tuple[float, float]) -> dict[str, Any]:
+    """How sure the network was on average, and whether that is wrong.
+
+    Args:
+        mean_confidence: over the test images.
+        accuracy: its 95% interval; a confidence within it may well be right.
+    """
+    low, high = accuracy
+    if mean_confidence > high:
+        verdict = ": too sure of itself."
+    elif mean_confidence < low:
+        verdict = ": less sure than it could be."
+    else:
+        verdict = ", which is the same within what so many images can tell."
+    return {"mean_confidence": mean_confidence, "sureness": verdict}
 
 
 def _calibration(judged: Judged) -> dict[str, Any]:

@@ -133,6 +133,8 @@ class Result(_Facts):
     parameters: NonNegativeInt
     peak_memory_bytes: NonNegativeInt
     test_opening: PositiveInt | None = None
+    test_warnings: tuple[str, ...] = ()
+    """What is to be known of the test set's score."""
     validation: Scores | None = None
     test: TestScores | None = None
     corrupted: Corrupted | None = None
@@ -411,6 +413,17 @@ def _problem(tensors: Mapping[str, Tensor], header: Mapping[str, Any], test: Tes
     probabilities = tensors["test.probabilities"]
     if not bool((probabilities.isfinite() & (probabilities >= 0)).all()):
         return "test.probabilities holds what is no probability"
-    if metrics.confusion(probabilities, tensors["test.labels"]).tolist() != test.confusion:
+    labels = tensors["test.labels"]
+    if metrics.confusion(probabilities, labels).tolist() != test.confusion:
         return "the confusion matrix is another one"
+    # Another version of torch may add up in another order, hence not to the bit.
+    measures = {
+        "accuracy": metrics.accuracy(probabilities, labels),
+        "loss": metrics.cross_entropy(probabilities, labels),
+        "top5": metrics.top_k(probabilities, labels, 5),
+        "ece": metrics.expected_calibration_error(probabilities, labels),
+    }
+    for name, value in measures.items():
+        if not math.isclose(value, getattr(test, name), rel_tol=1e-6, abs_tol=1e-9):
+            return f"{name} is {getattr(test, name):.6g} there, by the predictions {value:.6g}"
     return ""

@@ -1,14 +1,10 @@
-"""Numbers as people write them, and the interval without which a share says too much."""
+"""Numbers as people write them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-NORMAL_95 = 1.959963984540054
-"""Quantile of the standard normal distribution that leaves 2.5% on either side."""
-
 
 def percent(share: float, decimals: int = 1) -> str:
     """0.8864 -> ``88.6%``."""
@@ -67,18 +63,6 @@ def scaled(number: float, unit: str) -> str:
     value = size / 1000**step
     decimals = 0 if value >= 100 or step == 0 else 1 if value >= 10 else 2
     return f"{value:.{decimals}f} {prefixes[step]}{unit}"
-
-
-def wilson(hits: int, number: int) -> tuple[float, float]:
-    """95% interval for the rate behind `hits` of `number` independent trials.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927). It stays within
-    [0, 1] and keeps its promise for rates near the ends, where the usual ± does not.
-    """
-    rate, square = hits / number, NORMAL_95**2
-    centre = (rate + square / (2 * number)) / (1 + square / number)
-    reach = NORMAL_95 / (1 + square / number) * math.sqrt(rate * (1 - rate) / number + square / (4 * number**2))
-    return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
 def trust_in_pairs(precision: tuple[float, float] | None) -> str:

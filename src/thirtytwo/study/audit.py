@@ -117,7 +117,7 @@ def audit(
         spec=source.spec,
         location=source.location,
         notice=source.notice,
-        warnings=training.warnings,
+        warnings=(*training.warnings, *opened.warnings),
         classes=training.classes,
         splits={split: _overview(images[split]) for split in images},
         issues=tuple(sorted(issues, key=lambda issue: -issue.score)),

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from thirtytwo.data import find, ledger, sealed
+from thirtytwo.data.images import Images
+from thirtytwo.data.sketch import SIZE, Sketch
+from thirtytwo.data.source import Source
+
+
+@pytest.fixture
+def images() -> Images:
+    return sealed.read_unscored(find("shapes:training=20,test=40"))
+
+
+@pytest.fixture
+def strangers() -> Images:
+    """Pictures that are none of the others."""
+    return sealed.read_unscored(find("shapes:training=20,test=40,seed=1"))
+
+
+def source_of(images: Images) -> Source:
+    return Source(spec="made", name="made", location="memory", notice="", reader=lambda _: images)
+
+
+def opened(images: Images, key: str) -> sealed.Opening:
+    return sealed.open_test(source_of(images), key=key, model="m", facts={})
+
+
+def joined(one: Images, other: Images) -> Images:
+    return replace(
+        one,
+        pixels=np.concatenate([one.pixels, other.pixels]),
+        labels=np.concatenate([one.labels, other.labels]),
+    )
+
+
+def with_a_changed_pixel(images: Images) -> Images:
+    pixels = images.pixels.copy()
+    pixels[3, 4, 5, 0] ^= 1
+    return replace(images, pixels=pixels)
+
+
+# A test set that is nearly another one --------------------------------------------------------------------------------
+
+
+def test_neither_a_picture_more_nor_fewer_nor_another_pixel_makes_a_new_test_set(
+    images: Images, strangers: Images
+) -> None:
+    variants = [images, joined(images, strangers.take([0])), images.take(range(39)), with_a_changed_pixel(images)]
+    assert [opened(each, str(number)).number for number, each in enumerate(variants)] == [1, 2, 3, 4]
+    assert opened(images, "last").number == 5
+
+
+def test_an_opening_counts_for_a_set_of_which_it_has_shown_half(images: Images, strangers: Images) -> None:
+    assert opened(images.take(range(20)), "half").number == 1
+    assert opened(images, "whole").number == 2
+    less = joined(images.take(range(20)), strangers.take(range(21)))
+    assert opened(less, "less").number == 1
+
+
+def test_what_is_shared_is_told(images: Images, strangers: Images) -> None:
+    assert opened(images, "a").warnings == ()
+    for key in ("b", "c"):
+        opened(strangers, key)
+    (told,) = opened(joined(images.take(range(10)), strangers), "d").warnings[:1]
+    assert told.startswith("40 of these 50 test images are also in another test set, made, opened 2 times so far")
+    assert told.endswith("which counts here, too")
+    (_, told) = opened(joined(images.take(range(10)), strangers), "e").warnings
+    assert told.startswith("10 of these 50 test images")
+    assert told.endswith("opened once so far, which is not counted here")
+
+
+def test_a_scoring_taken_up_again_keeps_its_number_whatever_was_opened_between(
+    images: Images, strangers: Images
+) -> None:
+    more = joined(images, strangers.take([0]))
+    assert [opened(each, key).number for each, key in ((images, "a"), (more, "b"), (more, "c"))] == [1, 2, 3]
+    assert opened(images, "a").number == 1
+    assert opened(more, "b").number == 2
+
+
+def test_lines_that_cannot_be_read_count_and_are_told(images: Images) -> None:
+    opened(images, "a")
+    path = ledger.path_of(images)
+    path.write_text(path.read_text() + "no json\n[]\n")
+    opening = opened(images, "b")
+    assert opening.number == 4
+    assert opening.warnings == tuple(
+        f"{path}: line {line} cannot be read; it counts as an opening" for line in (2, 3)
+    )
+
+
+def test_reading_the_ledger_counts_nothing_and_writes_nothing(images: Images) -> None:
+    assert ledger.read(images).openings == []
+    assert not ledger.path_of(images).parent.exists()
+    opened(images, "a")
+    before = {path: path.read_bytes() for path in ledger.path_of(images).parent.iterdir()}
+    known = ledger.read(images.take(range(30)))
+    assert [entry.facts["key"] for entry in known.openings] == ["a"]
+    assert {path: path.read_bytes() for path in ledger.path_of(images).parent.iterdir()} == before
+
+
+def test_single_pictures_of_an_opened_test_set_are_known(images: Images, strangers: Images) -> None:
+    assert ledger.opened(images.digests) == []
+    opened(images, "a")
+    some = joined(images.take(range(3)), strangers.take(range(7)))
+    (relative,) = ledger.opened(some.digests)
+    assert (relative.shared, relative.images, relative.name, len(relative.entries)) == (3, 10, "made", 1)
+
+
+# What a model was trained on ------------------------------------------------------------------------------------------
+
+
+def digests(seed: int, number: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    return np.random.default_rng(seed).integers(0, 2**64, number, dtype=np.uint64)
+
+
+def test_a_sketch_of_a_small_set_is_exact(images: Images, strangers: Images) -> None:
+    sketch = Sketch.of(images.digests)
+    assert sketch.look_up(images.digests) == (40, 40)
+    assert sketch.look_up(joined(images.take([1, 1, 5]), strangers).digests) == (3, 43)
+    assert sketch.look_up(with_a_changed_pixel(images).digests) == (39, 40)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_a_sketch_of_a_large_set_estimates_the_share(share: float) -> None:
+    trained, test = digests(0, 50_000), digests(1, 10_000)
+    test[: round(share * 10_000)] = trained[: round(share * 10_000)]
+    found, asked = Sketch.of(trained).look_up(test)
+    assert asked == pytest.approx(10_000 * SIZE / 50_000, rel=0.2)
+    assert found / asked == pytest.approx(share, abs=0.05)
+    assert share not in (0, 1) or found / asked == share
+
+
+@pytest.mark.parametrize("sizes", [(100, 200), (100, 9_000), (20_000, 9_000)])
+def test_sketches_of_sets_make_the_sketch_of_all_of_them(sizes: tuple[int, int]) -> None:
+    parts = [digests(seed, size) for seed, size in enumerate(sizes)]
+    merged, whole = Sketch.merged([Sketch.of(part) for part in parts]), Sketch.of(np.concatenate(parts))
+    assert merged.is_whole == whole.is_whole
+    assert merged.digests[:SIZE].tolist() == whole.digests[: len(merged.digests)].tolist()
+
+
+@pytest.mark.parametrize("number", [1, SIZE, SIZE + 1])
+def test_a_sketch_is_read_as_it_was_written(number: int) -> None:
+    sketch = Sketch.of(digests(0, number))
+    again = Sketch.recalled(sketch.to_json())
+    assert again.digests.tolist() == sketch.digests.tolist()
+    assert again.is_whole == sketch.is_whole == (number <= SIZE)

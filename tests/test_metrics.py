@@ -6,7 +6,7 @@ import pytest
 import sklearn.metrics
 import torch
 import torchmetrics.functional.classification as oracle
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -119,3 +119,18 @@ def test_so_many_images_reach_the_confidence(share: float) -> None:
     probabilities, _ = answers(3)
     least = metrics.confidence_of_share(probabilities, share)
     assert (probabilities.double().amax(1) >= least).double().mean() == pytest.approx(share, abs=1 / 500)
+
+
+@given(number=st.integers(1, 100_000), share=st.floats(0, 1), chance=st.floats(0.01, 0.99))
+@settings(max_examples=200, deadline=None)
+def test_an_accuracy_is_at_chance_unless_the_draw_of_the_images_hardly_lifts_chance_so_high(
+    number: int, share: float, chance: float
+) -> None:
+    accuracy = round(share * number) / number
+    above = accuracy - chance - metrics.NORMAL_95 * (chance * (1 - chance) / number) ** 0.5
+    assume(abs(above) > 1e-9)
+    assert metrics.is_at_chance(accuracy, chance, number) is (above < 0)
+
+
+def test_where_all_images_are_of_one_class_every_accuracy_is_at_chance() -> None:
+    assert metrics.is_at_chance(1.0, 1.0, 5)

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-NORMAL_95 = 1.959963984540054
-"""Quantile of the standard normal distribution that leaves 2.5% on either side."""
+from thirtytwo.metrics import wilson as wilson
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -69,18 +68,6 @@ def scaled(number: float, unit: str) -> str:
     return f"{value:.{decimals}f} {prefixes[step]}{unit}"
 
 
-def wilson(hits: int, number: int) -> tuple[float, float]:
-    """95% interval for the rate behind `hits` of `number` independent trials.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927). It stays within
-    [0, 1] and keeps its promise for rates near the ends, where the usual ± does not.
-    """
-    rate, square = hits / number, NORMAL_95**2
-    centre = (rate + square / (2 * number)) / (1 + square / number)
-    reach = NORMAL_95 / (1 + square / number) * math.sqrt(rate * (1 - rate) / number + square / (4 * number**2))
-    return max(centre - reach, 0.0), min(centre + reach, 1.0)
-
-
 def trust_in_pairs(precision: tuple[float, float] | None) -> str:
     """How much of what an audit names as the same picture is so.
 
@@ -91,6 +78,42 @@ def trust_in_pairs(precision: tuple[float, float] | None) -> str:
         return "nobody has checked yet how many such pairs in these data are right"
     low, high = (percent(share, 0) for share in precision)
     return f"of such pairs in these data that were checked by eye, {low} to {high} show the same picture"
+
+
+def weak_networks(agreed: float) -> str:
+    """What an audit's doubts about labels are worth if its networks agree with only this share of them."""
+    return (
+        f"The networks agree with only {percent(agreed)} of the training labels. Many of their doubts are therefore "
+        "mistakes of their own, unless that many labels are wrong. Leave out no image that you have not looked at. "
+        "Networks of a better recipe, or of more epochs (--recipe), doubt fewer labels, and with better reason."
+    )
+
+
+def draw_of_images(images: int, margin: float, sharing: str) -> str:
+    """What studies leave out: all of their trainings are judged by the same validation images.
+
+    Args:
+        images: how many there are.
+        margin: how far their draw moves what was found at most, as a share; see `Repeated.margin_of_images`.
+        sharing: what shares them, such as ``runs``.
+    """
+    return (
+        f"the draw of the {plural(images, 'validation image')} that all {sharing} share, which adds ± "
+        f"{100 * margin:.2f} points (95%) at most"
+    )
+
+
+def at_chance(chance: float, images: int) -> str:
+    """What an accuracy is that `metrics.is_at_chance`.
+
+    Args:
+        chance: the accuracy of always naming the most frequent class.
+        images: by which both are judged.
+    """
+    return (
+        f"at chance level, as far as {plural(images, 'image')} can tell: always naming the most frequent class would "
+        f"be right {percent(chance)} of the time"
+    )
 
 
 def versions(found: Mapping[str, str]) -> str:

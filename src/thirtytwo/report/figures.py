@@ -153,7 +153,7 @@ def comparison(found: Comparison, words: tuple[str, str]) -> Figure:
     lower.set_ylim(0, heights[1])
     middle = (max(shown) + min(shown)) / 2
     lower.set_xlim(middle - room / 2, middle + room / 2)
-    lower.set_xlabel("difference in percentage points; the dashed line is none", fontsize=9, color=MUTED)
+    lower.set_xlabel("difference in percentage points; dashed line: no difference", fontsize=9, color=MUTED)
     said = f"B − A: {mean:+.2f} points ({reach}); n = {plural(len(points), 'pair')}".replace("-", "−")
     _bare(lower, "\n".join([said, *without]))
     return figure

@@ -23,6 +23,7 @@ import thirtytwo
 from thirtytwo import recipe
 from thirtytwo.classifier import Classifier
 from thirtytwo.cli import main
+from thirtytwo.cli.show import Screen
 from thirtytwo.data import find
 from thirtytwo.run import Run
 from thirtytwo.study import Local, Watcher
@@ -216,12 +217,14 @@ def test_repeat_tells_the_spread_and_trains_nothing_twice(program: Program) -> N
     words = ["classic", "--data", SHAPES, *SMALL, "--set", "epochs=1", "--runs"]
     answer = program("repeat", *words, "2", "--json")
     assert answer.code == 0, answer.err
-    assert {"values", "mean", "standard_deviation", "interval", "n"} <= answer.json.keys()
+    assert {"values", "mean", "standard_deviation", "interval", "n", "margin_of_images"} <= answer.json.keys()
     assert answer.json["n"] == len(answer.json["values"]) == 2
     assert Path(answer.json["figure"]).read_text().startswith("<?xml")
     again = program("repeat", *words, "3")
     assert again.out.count("trained before") == 2
     assert "n = 3" in again.out
+    assert f"of the {answer.json['images']} validation images that all runs share" in again.out
+    assert "one training has no spread" in program("repeat", *words, "1").out
 
 
 def test_compare_tells_whether_a_difference_is_real(program: Program) -> None:
@@ -231,9 +234,21 @@ def test_compare_tells_whether_a_difference_is_real(program: Program) -> None:
     promised = {"values", "mean", "standard_deviation", "interval", "n", "difference", "p_value"}
     assert promised <= answer.json.keys()
     assert answer.json["a"]["runs"] != answer.json["b"]["runs"]
+    shared = [word for word in words if "=" in word and word != SHAPES]
+    assert answer.json["a"]["changes"] == shared
+    assert answer.json["b"]["changes"] == ["model.dropout=0.5", *shared]
+    assert answer.json["same_recipe"] is False
+    for said in ("A: classic: 1 epoch", "B: classic model.dropout=0.5: 1 epoch"):
+        assert said in answer.err
     same = program("compare", "classic", "classic", *words)
-    assert "These are the same recipe" in same.out
-    assert "p = 1, n = 2 pairs" in same.out
+    assert "A and B are the same recipe, so one training is enough." in same.out
+    assert "A and B are the same recipe: difference 0, p = 1, n = 1 pair" in same.out
+    assert "seed 1" not in same.out
+    Path("mine.toml").write_text(recipe.load("classic", ["name=mine"]).to_toml(), encoding="utf-8")
+    renamed = program("compare", "classic", "mine.toml", *words, "--json").json
+    assert (renamed["n"], renamed["difference"], renamed["p_value"], renamed["same_recipe"]) == (1, 0, 1, True)
+    assert renamed["a"]["runs"] == renamed["b"]["runs"]
+    assert "n = 2 pairs" in program("compare", "classic", "classic", *words, "--all").out
     assert program("compare", "classic", "clasic", *words).code == 2
     assert program("compare", "classic", "'classic", *words).code == 2
 
@@ -623,7 +638,8 @@ def test_what_an_audit_names_is_left_out(program: Program, tmp_path: Path) -> No
     tables = ["--exclude", "issues.csv", "--exclude", "duplicates.csv"]
     answer = program("train", "classic", "--data", spec, *SMALL, "--epochs", "1", *tables, "--out", "less")
     assert answer.code == 0, answer.err
-    assert "left out: 3 training images named in issues.csv, duplicates.csv" in answer.out
+    assert "left out: 3 of 150 training images, named in issues.csv (1), duplicates.csv (2)" in answer.out
+    assert "left out are" not in answer.out
     assert Run.open("less").environment["data"]["excluded"]["indices"] == [3, 7, 8]
     page = Path("less/report.html").read_text(encoding="utf-8")
     assert "3 others were left out" in page
@@ -637,6 +653,30 @@ def test_what_an_audit_names_is_left_out(program: Program, tmp_path: Path) -> No
     answer = program("evaluate", "less", "--exclude", "duplicates.csv")
     assert f"without the 1 image named in duplicates.csv: {rest['accuracy']:.2%} on 39 images" in answer.out
     assert f"test accuracy {plain['test']['accuracy']:.2%}" in answer.out
+
+
+def test_who_leaves_out_many_images_is_warned_on_the_screen_and_in_the_report(program: Program) -> None:
+    Path("label_issues.csv").write_text("split,index\n" + "\n".join(f"training,{index}" for index in range(60)))
+    words = ["--epochs", "1", "--corrupted", "0", "--exclude", "label_issues.csv", "--out", "less"]
+    answer = program("train", "classic", "--data", SHAPES, *SMALL, *words)
+    assert answer.code == 0, answer.err
+    warning = "shapes: left out are 60 of 150 training images (40.0%)"
+    assert f"warning {warning}" in answer.out
+    assert answer.out.count(warning) == 1
+    assert warning in Path("less/report.html").read_text(encoding="utf-8")
+    assert f"warning {warning}" in program("evaluate", "less", "--split", "training").out
+
+
+def test_an_accuracy_at_chance_level_is_called_that(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"class": name, "precision": 0.5, "recall": 0.5, "f1": 0.5, "images": images}
+        for name, images in (("cat", 12), ("dog", 28))
+    ]
+    for accuracy, is_told in ((0.8, True), (0.2, True), (0.9, False)):
+        scores = {"images": 40, "accuracy": accuracy, "loss": 0.6, "top5": 1.0, "ece": 0.1, "per_class": rows}
+        Screen().scores({"validation": scores}, "validation")
+        said = "warning that is at chance level, as far as 40 images can tell: always naming the most frequent class"
+        assert (f"{said} would be right 70.0% of the time" in capsys.readouterr().out) is is_told
 
 
 def test_what_joins_a_model_in_an_ensemble_does_without_the_same_images(program: Program, tmp_path: Path) -> None:

@@ -382,7 +382,7 @@ def test_the_notebook_about_comparisons_has_words_for_whatever_is_found(
         for cell in nbformat.read(ROOT / "notebooks" / "honest_comparison.ipynb", as_version=4).cells
         if "found.is_settled" in cell.source
     )
-    ends = [[Trial(0, Run(Path()), 0.5 + one, 1.0, 1.0, True, 500) for one in (0, more)] for more in differences]
+    ends = [[Trial(0, Run(Path()), 0.5 + one, 1.0, 1.0, True, 500, 0.1) for one in (0, more)] for more in differences]
     found = Comparison(tuple(Pair(*both) for both in ends))
     given = {"compare": lambda *_: [found], "Trials": SimpleNamespace(of=lambda *_: None), "np": np, "pairs": 9}
     exec(cell.source, {**given, "trials": None, "b": None, "source": None})

@@ -918,7 +918,8 @@ def test_a_training_without_some_images_is_that_of_the_other_images(small_images
     assert same(weights(less), weights(other))
     assert (less.run.result["images"], less.run.result["excluded_images"]) == (195, 5)
     recorded = less.run.environment["data"]
-    assert recorded["excluded"] == {"files": [str(Path("table.csv").absolute())], "indices": list(left_out)}
+    file = str(Path("table.csv").absolute())
+    assert recorded["excluded"] == {"files": [file], "indices": list(left_out), "named": [5]}
     assert recorded["fingerprint"] == small_images.take(rest).fingerprint
     assert "excluded" not in other.run.environment["data"]
 

@@ -1,4 +1,4 @@
-"""Measures of classification: tensors in, tensors or numbers out.
+"""Measures of classification: tensors in, tensors or numbers out; and how far a share of images is to be trusted.
 
 Throughout, `probabilities` is float (n, classes) with rows that sum to 1, `labels` is int64 (n,), n ≥ 1.
 """
@@ -17,18 +17,6 @@ NORMAL_95 = 1.959963984540054
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
     """Share of images whose most probable class is the true one."""
     return float((probabilities.argmax(1) == labels).double().mean())
-
-
-def wilson(hits: int, number: int) -> tuple[float, float]:
-    """95% interval for the rate behind `hits` of `number` independent trials.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927). It stays within
-    [0, 1] and keeps its promise for rates near the ends, where the usual ± does not.
-    """
-    rate, square = hits / number, NORMAL_95**2
-    centre = (rate + square / (2 * number)) / (1 + square / number)
-    reach = NORMAL_95 / (1 + square / number) * math.sqrt(rate * (1 - rate) / number + square / (4 * number**2))
-    return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
 def accuracy_interval(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -135,3 +123,30 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
     """
     number, confidence, right = reliability(probabilities, labels, bins)
     return float((number * (confidence - right).abs()).sum() / number.sum())
+
+
+def wilson(hits: float, number: int) -> tuple[float, float]:
+    """95% interval for the rate behind `hits` of `number` independent trials.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927). It stays within
+    [0, 1] and keeps its promise for rates near the ends, where the usual ± does not.
+
+    Args:
+        hits: how many of them succeeded; a mean over several looks at the same trials need not be whole.
+        number: of the trials, at least 1.
+    """
+    rate, square = hits / number, NORMAL_95**2
+    centre = (rate + square / (2 * number)) / (1 + square / number)
+    reach = NORMAL_95 / (1 + square / number) * math.sqrt(rate * (1 - rate) / number + square / (4 * number**2))
+    return max(centre - reach, 0.0), min(centre + reach, 1.0)
+
+
+def is_at_chance(accuracy: float, chance: float, images: int) -> bool:
+    """Whether so many images cannot tell an accuracy from chance, or it is worse than that: a score test (95%).
+
+    Args:
+        accuracy: share of the images that are named rightly.
+        chance: share that is if the most frequent class is always named.
+        images: how many there are.
+    """
+    return wilson(accuracy * images, images)[0] <= chance

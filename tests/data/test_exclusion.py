@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,10 +129,50 @@ def test_a_source_leaves_out_what_it_is_told_last(small_images: Images) -> None:
         whole.without(Exclusion(indices=(200,))).read_training()
 
 
+def test_each_table_is_told_with_how_many_training_images_it_names(small_images: Images) -> None:
+    first = table("split,index\ntraining,4\ntraining,9\ntraining,9\ntest,1\n", Path("first.csv"))
+    second = table("split_a,index_a,split_b,index_b\ntraining,2,training,9\ntest,1,test,2\n", Path("second.csv"))
+    chosen = exclusion.training(exclusion.read([first, second]), small_images)
+    assert (chosen.indices, chosen.named) == ((4, 9), (2, 1))
+    assert chosen.tables == "first.csv (2), second.csv (1)"
+
+
+def warnings(images: Images, indices: Sequence[int]) -> tuple[str, ...]:
+    """What is told if these are left out."""
+    return Exclusion(("/a/table.csv",), tuple(indices), (len(indices),)).applied(images).warnings
+
+
+def test_more_than_a_tenth_left_out_is_warned_of(small_images: Images) -> None:
+    assert warnings(small_images, range(20)) == ()
+    (told,) = warnings(small_images, range(21))
+    assert told.startswith(
+        "small: left out are 21 of 200 training images (10.5%), named in table.csv (21); expected at most a tenth"
+    )
+    own = replace(small_images, warnings=("one of its own",))
+    assert warnings(own, range(20)) == ("one of its own",)
+    assert warnings(own, range(21)) == ("one of its own", told)
+
+
+def test_more_than_half_of_a_class_left_out_is_warned_of(small_images: Images) -> None:
+    uneven = small_images.take([*range(0, 40, 4), *(number for number in range(200) if number % 4)])
+    assert uneven.per_class == [10, 50, 50, 50]
+    assert warnings(uneven, range(5)) == ()
+    (told,) = warnings(uneven, range(6))
+    assert told.startswith("small: left out are 6 of 10 of class a, named in table.csv (6); expected")
+
+
+def test_of_many_classes_that_lose_most_of_their_images_a_few_are_named(small_images: Images) -> None:
+    (told,) = warnings(small_images, range(120))
+    lost = ", ".join(f"30 of 50 of class {name}" for name in "abc")
+    assert f"120 of 200 training images (60.0%), {lost}, most of 1 more class, named in" in told
+
+
 def test_what_is_recorded_is_recalled() -> None:
-    chosen = Exclusion(("/a.csv",), (1, 4))
+    chosen = Exclusion(("/a.csv",), (1, 4), (2,))
     assert exclusion.recalled({"excluded": chosen.to_json()}) == chosen
     assert not exclusion.recalled({})
+    earlier = exclusion.recalled({"excluded": {"files": ["/a.csv", "/b.csv"], "indices": [1, 4]}})
+    assert (earlier.indices, earlier.tables) == ((1, 4), "a.csv, b.csv")
 
 
 def test_test_images_are_never_left_out_by_a_source() -> None:

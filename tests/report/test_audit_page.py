@@ -13,6 +13,7 @@ import pytest
 
 from tests.report.test_report import TEN, UGLY, Page, check_it_stands_alone, table
 from thirtytwo import report
+from thirtytwo.cli.show import Screen
 from thirtytwo.data.images import Split
 from thirtytwo.study.findings import Audit, BrokenFile, LabelIssue, OddImage, Overview, Pair
 
@@ -128,10 +129,16 @@ def test_numbers_come_with_what_they_are_numbers_of() -> None:
     assert "0123456789ab, with uncommitted changes" in page.text
 
 
-def test_weak_networks_are_not_to_be_believed() -> None:
+def test_weak_networks_are_not_to_be_believed(capsys: pytest.CaptureFixture[str]) -> None:
     weak = replace(made(), accuracy={"training": 0.7, "test": 0.9})
-    assert "themselves wrong in many of these cases" in written(weak).text
-    assert "themselves wrong in many of these cases" not in written(made()).text
+    for found, is_told in ((weak, True), (made(), False)):
+        said = "The networks agree with only 70.0% of the training labels."
+        assert (said in written(found).section("labels").text) is is_told
+        Screen().audit(found, Path("audit.html"))
+        before, _, _ = capsys.readouterr().out.partition("the most doubtful labels:")
+        assert (f"warning {said}" in before) is is_told
+        assert found.to_json()["is_weak"] is is_told
+        assert found.tables["label_issues.csv"].count(b"\n") == 1 + len(found.issues)  # all the same
 
 
 def test_a_pair_whose_labels_differ_says_so() -> None:

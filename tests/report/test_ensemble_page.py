@@ -57,7 +57,7 @@ def made(
 
 
 def student() -> Student:
-    trial = Trial(3, Run(Path("ensembles/1/distilled/fast94-0123456789/3")), 0.9444, 0.2, 800.0, True, 5000)
+    trial = Trial(3, Run(Path("ensembles/1/distilled/fast94-0123456789/3")), 0.9444, 0.2, 800.0, True, 5000, 0.1)
     return Student(trial, recipes.load("fast94"), 0.008, 0.9631, 1_971_352, 0.3333)
 
 

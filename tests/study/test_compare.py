@@ -7,6 +7,7 @@ import json
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -26,10 +27,12 @@ NEAR = (0.002, 0.005, 0.003, 0.004, -0.001, 0.003)
 """Differences that leave open which recipe is better."""
 CLEAR = (0.011, 0.009, 0.010, 0.012, 0.010, 0.011)
 """Differences that settle it."""
+WORDS = ("classic", "classic model.dropout=0.4")
+"""What A and B are."""
 
 
 def trial(seed: int, accuracy: float, images: int = 5000) -> Trial:
-    return Trial(seed, Run(Path("unseen")), accuracy, 0.2, 1.0, True, images)
+    return Trial(seed, Run(Path("unseen")), accuracy, 0.2, 1.0, True, images, chance=0.1)
 
 
 def pair(seed: int, difference: float) -> Pair:
@@ -45,7 +48,7 @@ def without(comparison: Comparison, *lost: Unpaired) -> Comparison:
     outcomes = list(comparison.outcomes)
     for place, one in enumerate(lost):
         outcomes.insert(1 + 2 * place, one)
-    return Comparison(tuple(outcomes))
+    return replace(comparison, outcomes=tuple(outcomes))
 
 
 def lost(seed: int, recipes: str) -> Unpaired:
@@ -177,6 +180,43 @@ def test_where_no_image_is_hard_for_both_the_draw_is_told_exactly(capsys: pytest
     )
 
 
+# A recipe beside itself, and at chance level -------------------------------------------------------------------------
+
+
+def test_a_recipe_beside_itself_is_called_that_and_nothing_more_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = Comparison((pair(0, 0.0),), is_same=True)
+    for difference in (None, 0.1):
+        assert told(capsys, found, difference).splitlines() == [
+            "A and B are the same recipe: difference 0, p = 1, n = 1 pair",
+            "Plot: plot.svg",
+        ]
+    facts = found.to_json()
+    assert (facts["same_recipe"], facts["difference"], facts["p_value"], facts["margin_of_images"]) == (True, 0, 1, 0)
+    json.dumps(facts, allow_nan=False)
+    assert "(the same recipe); n = 1 pair" in figures.comparison(found, WORDS).axes[1].get_title(loc="left")
+    assert pairs([0.0]).to_json()["same_recipe"] is False  # which made-up numbers cannot tell
+    diverged = told(capsys, without(Comparison((pair(0, 0.0),), is_same=True), lost(1, "AB")))
+    assert diverged.startswith("A and B are the same recipe: difference 0, p = 1, n = 1 pair\nA diverged with 1 of 2")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [(0.12, 0.93, "A is"), (0.93, 0.12, "B is"), (0.12, 0.04, "A and B are"), (0.93, 0.30, "")],
+)
+def test_who_is_at_chance_level_is_told(
+    capsys: pytest.CaptureFixture[str], first: float, second: float, said: str
+) -> None:
+    found = Comparison((Pair(trial(0, first, 100), trial(0, second, 100)),))  # chance is 10%
+    warning = "at chance level, as far as 100 images can tell: always naming the most frequent class would be"
+    assert (f"warning {said} {warning}" if said else "") in told(capsys, found)
+    assert ("chance" in told(capsys, found)) is bool(said)
+    facts = found.to_json()
+    assert facts["chance"] == 0.1
+    assert facts["at_chance"] == {"A": first < 0.2, "B": second < 0.2}
+
+
 # The plot ------------------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +224,7 @@ def lines(panel: int, comparison: Comparison) -> list[tuple[list[float], list[fl
     """Where the lines of a panel are, and their markers."""
     return [
         (list(map(float, line.get_xdata())), list(map(float, line.get_ydata())), str(line.get_marker()))  # type: ignore[arg-type]
-        for line in figures.comparison(comparison).axes[panel].lines
+        for line in figures.comparison(comparison, WORDS).axes[panel].lines
     ]
 
 
@@ -210,15 +250,39 @@ def test_a_and_b_have_no_interval_of_their_own() -> None:
     assert [x for x, _, marker in drawn if marker == "|"] == [[found.first.mean], [found.second.mean]]
 
 
+def test_the_plot_says_what_a_and_b_are_and_in_what_unit_they_differ() -> None:
+    upper, lower = figures.comparison(pairs(NEAR), WORDS).axes
+    assert upper.get_title(loc="left").splitlines()[:2] == ["A: classic", "B: classic model.dropout=0.4"]
+    assert "percentage points" in lower.get_xlabel()
+    long = f"classic {' '.join(f'model.stages=[[{number}]]' for number in range(20))}"
+    wrapped = figures.comparison(pairs(NEAR), (long, "b")).axes[0].get_title(loc="left").splitlines()
+    assert " ".join(line.strip() for line in wrapped[:-2]) == f"A: {long}"
+    assert max(map(len, wrapped)) <= 80
+
+
+def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path: Path) -> None:
+    ElementTree.parse(report.write_comparison(tmp_path, pairs(NEAR), (r"$\frac$.toml", "$_$"), "figure"))
+
+
+@pytest.mark.parametrize("differences", [NEAR, NEAR[:1]])
+def test_no_line_that_joins_a_pair_crosses_the_number_of_a_mean(differences: Sequence[float]) -> None:
+    upper = figures.comparison(pairs(differences), WORDS).axes[0]
+    below, above = sorted(text.get_position()[1] for text in upper.texts)
+    assert below < 0
+    assert above > 1  # lines go from 0 to 1
+    assert upper.get_ylim()[0] < below
+    assert above < upper.get_ylim()[1]
+
+
 def test_the_plot_says_what_it_leaves_out(tmp_path: Path) -> None:
     found = without(pairs(CLEAR), lost(7, "B"))
-    path = report.write_comparison(tmp_path, found, "against-classic-0123456789")
+    path = report.write_comparison(tmp_path, found, WORDS, "against-classic-0123456789")
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "against-classic-0123456789.png",
         "against-classic-0123456789.svg",
     ]
     ElementTree.parse(path)
-    title = figures.comparison(found).axes[1].get_title(loc="left")
+    title = figures.comparison(found, WORDS).axes[1].get_title(loc="left")
     assert title.startswith(f"B − A: +{100 * fmean(CLEAR):.2f} points (95% interval +")
     assert title.endswith("n = 6 pairs\nB diverged with 1 of 7 seeds (7), not drawn")
 

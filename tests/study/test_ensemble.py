@@ -157,7 +157,7 @@ def test_models_that_left_out_the_same_images_answer_together(
         ensemble([members[0], some[0]], ["a", "b"], source)
     short = train(recipe, source, out=tmp_path / "short").finish()
     assert ensemble([without("none", 0), short], ["a", "b"], source).ensemble.exclusion == Exclusion(
-        (str(tmp_path / "none.csv"),)
+        (str(tmp_path / "none.csv"),), named=(0,)
     )  # a table that names nobody leaves nobody out
 
 

@@ -285,9 +285,12 @@ def test_a_comparison_on_a_cluster_finds_the_same(ray_pool: OnRay, small_images:
 @pytest.mark.slow
 def test_a_recipe_beside_itself_is_trained_once(ray_pool: OnRay) -> None:
     study = trials("study", where=ray_pool)
-    *_, found = compare(study, study, range(2), pool=ray_pool)
+    *_, found = compare(study, study, range(2), stop_early=False, pool=ray_pool)
     assert found.differences == [0, 0]
     assert len({task.path for task in ray_pool._watcher.begun}) == 2  # type: ignore[attr-defined]
+    *_, found = compare(study, study, range(5, 9), pool=ray_pool)
+    assert found.differences == [0]
+    assert len({task.path for task in ray_pool._watcher.begun}) == 3  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

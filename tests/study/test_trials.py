@@ -13,7 +13,7 @@ from thirtytwo.errors import Diverged, InputError
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
-from thirtytwo.study import Interrupted, Local, Pair, Spread, Trials, Unpaired, Watcher, compare, repeat
+from thirtytwo.study import Interrupted, Local, Pair, Repeated, Spread, Trials, Unpaired, Watcher, compare, repeat
 from thirtytwo.study.task import Task
 from thirtytwo.train import resume, train
 
@@ -107,12 +107,34 @@ def test_the_test_set_stays_shut() -> None:
 
 
 def test_a_recipe_is_no_better_than_itself() -> None:
-    *_, found = compare(trials(), trials(), range(3))
+    *_, found = compare(trials(), trials(), range(3), stop_early=False)
     assert found.differences == [0, 0, 0]
+    assert found.is_same
     assert found.p_value == 1
     assert not found.is_settled
     assert found.interval == (-math.inf, math.inf)
     assert found.needed(0.01) is None
+
+
+def test_a_recipe_beside_itself_is_trained_once_whatever_it_is_called() -> None:
+    assert trials("name=other").is_same_as(trials())
+    assert not trials("epochs=3").is_same_as(trials())
+    (found,) = compare(trials(), trials(), range(5))
+    assert (found.is_same, found.differences, found.p_value) == (True, [0], 1)
+    assert [folder.name for folder in trials().path.iterdir() if folder.is_dir()] == ["0"]
+    assert [trial.new for trial in (found.pairs[0].first, found.pairs[0].second)] == [True, False]
+    (renamed,) = compare(trials(), trials("name=other"), range(5))
+    assert (renamed.is_same, renamed.differences) == (True, [0])
+    *_, different = compare(trials(), trials("model.dropout=0.4"), range(2))
+    assert not different.is_same
+    assert len(different.pairs) == 2
+
+
+def test_chance_is_the_share_of_the_most_frequent_class_among_the_validation_images(small_images: Images) -> None:
+    few = small_images.take([*range(0, 200, 4), *range(1, 41, 4)])  # fifty of class a, ten of class b
+    source = from_arrays((few.pixels, few.labels), classes=few.classes)
+    found = Repeated(tuple(repeat(Trials.of(small("validation=0.2"), source, Path("study")), [0])))
+    assert (found.images, found.chance) == (12, 10 / 12)
 
 
 def test_a_plain_difference_is_settled_before_the_end(small_images: Images) -> None:
@@ -152,6 +174,8 @@ def test_a_seed_that_diverges_makes_no_pair_and_the_next_one_is_begun() -> None:
     *_, nothing = compare(wild, wild, [1])
     assert (nothing.pairs, nothing.diverged) == ((), ([1], [1]))
     assert not nothing.is_settled
+    *_, after = compare(wild, wild, [1, 2, 3])  # of itself, one pair is enough, and the first seed makes none
+    assert [type(outcome) for outcome in after.outcomes] == [Unpaired, Pair]
 
 
 def test_spread() -> None:

@@ -16,11 +16,22 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from thirtytwo import models, planner
+from thirtytwo import metrics, models, planner
 from thirtytwo.cli.launch import cores
 from thirtytwo.data import Images, Source
+from thirtytwo.evaluate import chance
 from thirtytwo.events import Epoch, Step
-from thirtytwo.report.wording import diverged, duration, moment, plural, scaled, trust_in_pairs
+from thirtytwo.report.wording import (
+    at_chance,
+    diverged,
+    draw_of_images,
+    duration,
+    moment,
+    plural,
+    scaled,
+    trust_in_pairs,
+    weak_networks,
+)
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
@@ -28,7 +39,7 @@ if TYPE_CHECKING:
     from thirtytwo.cli.studies import NetworksDisplay, TrialsDisplay
     from thirtytwo.recipe import Recipe
     from thirtytwo.run import Run
-    from thirtytwo.study import Audit, Chosen, Comparison, Spread, Student, Trial, Trials, Tuned, TuningTrial
+    from thirtytwo.study import Audit, Chosen, Comparison, Repeated, Student, Trial, Trials, Tuned, TuningTrial
     from thirtytwo.train import Training
 
 SHOWN = 10
@@ -87,16 +98,16 @@ class Screen:
     def warn(self, source: Source, warnings: Sequence[str]) -> None:
         """What a user has to be told about data."""
         if source.notice:
-            self._tell(f"[bold yellow]NOTICE[/bold yellow] {escape(source.notice)}")
-        self._warnings(warnings)
+            self._warn(source.notice, "[bold yellow]NOTICE[/bold yellow]")
+        self._warn_all(warnings)
 
-    def _warnings(self, warnings: Sequence[str]) -> None:
+    def _warn_all(self, warnings: Sequence[str]) -> None:
         for warning in warnings:
-            self._tell(f"[yellow]warning[/yellow] {escape(warning)}")
+            self._warn(warning)
 
-    def _tell(self, text: str) -> None:
-        """Print text that is wrapped between words, where somebody reads it."""
-        self.console.print(text, soft_wrap=not self.console.is_terminal)
+    def _warn(self, text: str, sign: str = "[yellow]warning[/yellow]") -> None:
+        """One line that is not to be overlooked; wrapped between words where somebody reads it."""
+        self.console.print(f"{sign} {escape(text)}", soft_wrap=not self.console.is_terminal)
 
     def data(self, source: Source, images: Images, sealed: Openings) -> None:
         """What is in a data set, and which models were scored on its test set."""
@@ -137,8 +148,8 @@ class Screen:
             f"{facts['validation_images']:,} validation images"
         )
         if left_out := training.source.exclusion:
-            names = ", ".join(Path(file).name for file in left_out.files)
-            self.say(f"left out: {plural(len(left_out.indices), 'training image')} named in {names}")
+            of_all = plural(facts["images"] + len(left_out.indices), "training image")
+            self.say(f"left out: {len(left_out.indices):,} of {of_all}, named in {left_out.tables}")
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         self._teacher(recipe)
@@ -223,7 +234,7 @@ class Screen:
 
     def result(self, result: dict[str, Any], run: Run, page: Path) -> None:
         """The end of `train`."""
-        self._warnings(result.get("test_warnings", []))
+        self._warn_all(result.get("test_warnings", []))
         self.scores(result, "test")
         epoch = result.get("kept_epoch", result["epochs"])
         kept = f"; kept the weights of epoch {epoch}" if epoch < result["epochs"] else ""
@@ -242,6 +253,9 @@ class Screen:
             f"[bold]{split} accuracy {scores['accuracy']:.2%}[/bold] on {scores['images']:,} images{interval}\n"
             f"loss {scores['loss']:.4f}   top-5 {scores['top5']:.2%}   calibration error {scores['ece']:.3f}{by_chance}"
         )
+        images = scores["images"]
+        if metrics.is_at_chance(scores["accuracy"], chance(scores), images):
+            self._warn(f"that is {at_chance(chance(scores), images)}")
         if split == "test" and result.get("test_opening"):
             self.say(f"opening {result['test_opening']} of this test set")
         if rest := result.get("without_excluded"):
@@ -285,7 +299,7 @@ class Screen:
     def _trials_begin(self, trials: Trials, which: str) -> None:
         recipe, images = trials.recipe, len(trials.source.read_training())
         self.say(
-            f"{which}{recipe.name}: {plural(recipe.epochs, 'epoch')} on {trials.source.name}, {recipe.validation:.0%} "
+            f"{which}{trials.words}: {plural(recipe.epochs, 'epoch')} on {trials.source.name}, {recipe.validation:.0%} "
             f"of its {plural(images, 'training image')} held out for validation; runs in {trials.path}"
         )
         self._teacher(recipe)
@@ -444,6 +458,8 @@ class Screen:
         if audit.pairs:
             self.say(trust_in_pairs(planner.precision_of_pairs(audit.name)))
         if audit.issues:
+            if audit.is_weak:
+                self._warn(weak_networks(audit.accuracy["training"]))
             self.say("the most doubtful labels:")
             table = Table("image", "given", "suggested", "score", box=None, pad_edge=False)
             table.columns[3].justify = "right"
@@ -451,11 +467,6 @@ class Screen:
                 place = escape(issue.path or f"{issue.split} {issue.index}")
                 table.add_row(place, escape(issue.given), escape(issue.suggested), f"{issue.score:.4f}")
             self.console.print(table)
-            if audit.is_weak:
-                self.say(
-                    f"The networks agree with only {audit.accuracy['training']:.0%} of the training labels, so many of "
-                    "these doubts are their own mistakes; with a better --recipe, or more epochs, they doubt fewer."
-                )
         self.say(
             f"These are suspicions: look at each. Opening {audit.test_opening} of this test set; "
             f"{duration(audit.seconds)}"
@@ -470,13 +481,20 @@ class Screen:
                 "left as it is; to have it written anew, delete it or move it, and give the same command"
             )
 
-    def spread(self, spread: Spread, figure: Path) -> None:
+    def repeated(self, found: Repeated, figure: Path) -> None:
         """What several trainings say together."""
+        spread, of = found.spread, "seeds"
         self.console.print(f"[bold]validation accuracy {spread.mean:.2%}[/bold], n = {spread.n}")
         if spread.standard_deviation is not None and spread.interval is not None:
             low, high = spread.interval
             interval = f"95% interval of the mean {low:.2%} to {high:.2%}"
             self.say(f"standard deviation {spread.standard_deviation:.2%}; {interval}")
+        else:
+            of = "one seed"
+            self.say("one training has no spread; with more --runs, it is told how much seeds differ")
+        self.say(f"This speaks of {of}, not of {draw_of_images(found.images, found.margin_of_images, 'runs')}")
+        if found.is_at_chance:
+            self._warn(f"that is {at_chance(found.chance, found.images)}")
         self.say(f"Plot: {figure}")
 
     def outcome(self, comparison: Comparison) -> None:
@@ -507,23 +525,29 @@ class Screen:
         mean = 100 * fmean(comparison.differences)
         low, high = comparison.interval
         reach = f", 95% interval {100 * low:+.2f} to {100 * high:+.2f}" if low > float("-inf") else ""
-        verdict = {None: "Nothing is settled", "A": "A is better than B", "B": "B is better than A"}[comparison.better]
         lost = diverged(comparison.diverged, len(comparison.outcomes))
-        where = ", where neither diverged" if lost else ""
+        if comparison.is_same:
+            verdict, points = "A and B are the same recipe", "0"
+        else:
+            answers = {None: "Nothing is settled", "A": "A is better than B", "B": "B is better than A"}
+            verdict = answers[comparison.better] + (", where neither diverged" if lost else "")
+            points = f"{mean:+.2f} points{reach}"
         self.console.print(
-            f"[bold]{verdict}{where}[/bold]: difference {mean:+.2f} points{reach}, "
-            f"p = {comparison.p_value:.3g}, n = {plural(len(comparison.pairs), 'pair')}"
+            f"[bold]{verdict}[/bold]: difference {points}, p = {comparison.p_value:.3g}, "
+            f"n = {plural(len(comparison.pairs), 'pair')}"
         )
         if lost:
             self.console.print(f"[bold]{lost}[/bold], which the difference leaves out")
-        if difference is not None:
-            self._needed(comparison, [difference / 100])
-        elif not comparison.is_settled:
-            self._needed(comparison, SIZES)
-        self.say(
-            f"This speaks of seeds, not of the draw of the {plural(comparison.images, 'validation image')} that all "
-            f"pairs share, which adds ± {100 * comparison.margin_of_images:.2f} points (95%) at most"
-        )
+        if not comparison.is_same:
+            if difference is not None:
+                self._needed(comparison, [difference / 100])
+            elif not comparison.is_settled:
+                self._needed(comparison, SIZES)
+            draw = draw_of_images(comparison.images, comparison.margin_of_images, "pairs")
+            self.say(f"This speaks of seeds, not of {draw}")
+        if idle := [letter for letter, is_so in zip("AB", comparison.at_chance, strict=True) if is_so]:
+            are = "is" if len(idle) == 1 else "are"
+            self._warn(f"{' and '.join(idle)} {are} {at_chance(comparison.chance, comparison.images)}")
         self.say(f"Plot: {figure}")
 
     def _needed(self, comparison: Comparison, sizes: Sequence[float]) -> None:

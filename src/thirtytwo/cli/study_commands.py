@@ -6,7 +6,8 @@ import contextlib
 import itertools
 import json
 import shlex
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,26 +70,25 @@ def repeat_command(
     """
     from thirtytwo import report
     from thirtytwo.data import find
-    from thirtytwo.study import Spread, Trials
+    from thirtytwo.study import Repeated, Trials
 
     _check_cluster(ray, gpu_share)
     screen = screen_for(as_json)
     with screen.download() as progress:
         source = find(data, progress=progress)
-    settings = _recipe(recipe, overrides)
+    settings, asked = _recipe(recipe, overrides), _asked(recipe, overrides)
     with screen.trials_under_way(runs) as display, _pool(screen, display, ray, gpu_share, device) as pool:
-        trials = Trials.of(settings, source, out, device, pool)
+        trials = Trials.of(settings, source, out, device, pool, " ".join(asked))
         done, diverged = _repeated(screen, trials, range(first_seed, first_seed + runs), pool)
     if not done:
         raise Diverged(f"all of {runs} trainings diverged; expected some that do not; lower the learning rate")
-    spread = Spread.of([trial.accuracy for trial in done])
-    figure = report.write_spread(trials.path, trials.recipe.name, spread)
+    found = Repeated(tuple(done))
+    figure = report.write_spread(trials.path, trials.words, found)
     if as_json:
-        seeds = [trial.seed for trial in done]
-        facts = {"seeds": seeds, "diverged_seeds": diverged, **spread.to_json(), "figure": str(figure)}
-        print_json({**_told(trials), **facts})
+        facts = {"diverged_seeds": diverged, **found.to_json(), "figure": str(figure)}
+        print_json({**_told(trials, asked[1:]), **facts})
     else:
-        screen.spread(spread, figure)
+        screen.repeated(found, figure)
 
 
 def _repeated(screen: Screen, trials: Trials, seeds: range, pool: Pool) -> tuple[list[Trial], list[int]]:
@@ -152,22 +152,26 @@ def compare_command(
     screen = screen_for(as_json)
     with screen.download() as progress:
         source = find(data, progress=progress).in_memory()
-    recipes = [_recipe(name, overrides) for name in (first, second)]
+    sides = [(_recipe(text, overrides), " ".join(_asked(text))) for text in (first, second)]
     found = Comparison(())
     with screen.trials_under_way(2 * runs) as display, _pool(screen, display, ray, gpu_share, device) as pool:
-        one, other = (Trials.of(recipe, source, out, device, pool) for recipe in recipes)
-        if one.path == other.path:
-            screen.say("These are the same recipe: every pair will be a draw.")
+        one, other = (Trials.of(recipe, source, out, device, pool, words) for recipe, words in sides)
+        if other.is_same_as(one):
+            other = replace(other, path=one.path)  # trained once, whatever they are called
+            so = "every pair is a draw" if all_runs else "one training is enough"
+            screen.say(f"A and B are the same recipe, so {so}.")
         screen.study_begins([one, other])
         for found in compare(one, other, range(first_seed, first_seed + runs), stop_early=not all_runs, pool=pool):
             screen.outcome(found)
     if not found.pairs:
         lost = wording.diverged(found.diverged, runs)
         raise Diverged(f"{lost}; expected a seed with which neither does; lower the learning rate")
-    figure = report.write_comparison(other.path, found, f"against-{one.path.name}")
+    figure = report.write_comparison(other.path, found, (one.words, other.words), f"against-{one.path.name}")
     if as_json:
         sizes = SIZES if difference is None else (difference / 100,)
-        print_json({"a": _told(one), "b": _told(other), **found.to_json(sizes), "figure": str(figure)})
+        asked = zip("ab", (one, other), (first, second), strict=True)
+        told = {side: _told(trials, _asked(text, overrides)[1:]) for side, trials, text in asked}
+        print_json({**told, **found.to_json(sizes), "figure": str(figure)})
     else:
         screen.comparison(found, figure, difference)
 
@@ -351,7 +355,7 @@ def ensemble_command(
     else:
         seeds = range(first_seed, first_seed + train)
         with screen.trials_under_way(train) as display, _pool(screen, display, ray, gpu_share, device) as pool:
-            trials = Trials.of(settings, source, device=device, pool=pool)
+            trials = Trials.of(settings, source, device=device, pool=pool, words=" ".join(_asked(recipe)))
             done, _ = _repeated(screen, trials, seeds, pool)
         trained = [trial.run.path for trial in done]  # ties between models are decided by the order of the seeds
         members += [Classifier.load(path, device=here) for path in trained]
@@ -484,21 +488,34 @@ def audit_command(
 
 
 def _recipe(words: str | None, overrides: list[str] | None) -> Recipe:
-    """The recipe whose name, or path, and changes are separated by spaces."""
+    """The recipe that is asked for."""
+    from thirtytwo import recipe as recipes
+
+    name, *changes = _asked(words, overrides)
+    return recipes.load(name, changes)
+
+
+def _asked(words: str | None, overrides: list[str] | None = None) -> list[str]:
+    """A recipe's name, or path, and its changes: those after it, which spaces separate, and those of --set."""
     from thirtytwo import recipe as recipes
 
     try:
         split = [words] if words and Path(words).is_file() else shlex.split(words or "")
-        name, *changes = split or [recipes.DEFAULT]
     except ValueError as error:
         raise InputError(f"{words}: {error}; expected a recipe, and changes such as epochs=20 after it") from None
-    return recipes.load(name, [*changes, *(overrides or [])])
+    return [*(split or [recipes.DEFAULT]), *(overrides or [])]
 
 
-def _told(trials: Trials) -> dict[str, Any]:
+def _told(trials: Trials, changes: Sequence[str]) -> dict[str, Any]:
+    """What was trained.
+
+    Args:
+        trials: its trainings.
+        changes: of its recipe, as they were asked for.
+    """
     recipe = trials.recipe
-    facts = {"recipe": recipe.name, "data": trials.source.name, "validation": recipe.validation}
-    return {**facts, "runs": str(trials.path)}
+    facts = {"recipe": recipe.name, "changes": list(changes), "data": trials.source.name}
+    return {**facts, "validation": recipe.validation, "runs": str(trials.path)}
 
 
 def _check_cluster(ray: str | None, gpu_share: float) -> None:

@@ -15,7 +15,7 @@ from thirtytwo.run import Run, write_atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from thirtytwo.study import Audit, Chosen, Comparison, Spread, Student, Tuned
+    from thirtytwo.study import Audit, Chosen, Comparison, Repeated, Student, Tuned
 
 __all__ = ["write", "write_audit", "write_comparison", "write_ensemble", "write_spread", "write_tuning"]
 
@@ -50,13 +50,13 @@ def write(run: Run) -> Path:
     return path
 
 
-def write_spread(folder: Path, recipe: str, found: Spread) -> Path:
+def write_spread(folder: Path, words: str, found: Repeated) -> Path:
     """Draw how much the accuracies of several trainings differ: ``spread.svg``, and the same as a PNG.
 
     Args:
         folder: which.
-        recipe: what the plot calls it.
-        found: its accuracies.
+        words: what was trained.
+        found: what came of it.
 
     Returns:
         The path of the SVG.
@@ -66,15 +66,16 @@ def write_spread(folder: Path, recipe: str, found: Spread) -> Path:
     """
     from thirtytwo.report import figures
 
-    return _write(folder / "spread", figures.spread(recipe, found))
+    return _write(folder / "spread", figures.spread(words, found))
 
 
-def write_comparison(folder: Path, found: Comparison, name: str) -> Path:
+def write_comparison(folder: Path, found: Comparison, words: tuple[str, str], name: str) -> Path:
     """Draw the pairs of a comparison and their differences, as an SVG and as a PNG.
 
     Args:
         folder: which.
         found: a pair at least.
+        words: what A and B are.
         name: of the files.
 
     Returns:
@@ -85,7 +86,7 @@ def write_comparison(folder: Path, found: Comparison, name: str) -> Path:
     """
     from thirtytwo.report import figures
 
-    return _write(folder / name, figures.comparison(found))
+    return _write(folder / name, figures.comparison(found, words))
 
 
 def _write(path: Path, figure: Figure) -> Path:

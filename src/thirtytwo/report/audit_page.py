@@ -110,6 +110,7 @@ def render(found: Audit, edited: Sequence[str] = (), precision: tuple[float, flo
         "leaked_share": wording.precise_percent(leaked / max(test, 1), test),
         "key_facts": list(_key_facts(found)),
         "agreed": {split: _agreed(found, split) for split in found.splits},
+        "weak": wording.weak_networks(found.accuracy["training"]) if found.is_weak and found.issues else "",
         "confusions": _confusions(found),
         "balance": _balance(found),
         "sizes": _sizes(found),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Sequence
 from statistics import fmean
@@ -23,16 +24,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
-from thirtytwo.report.wording import diverged, percent, plural
+from thirtytwo.report.wording import diverged, draw_of_images, percent, plural
 
 if TYPE_CHECKING:
-    from thirtytwo.study import Comparison, Spread
+    from thirtytwo.study import Comparison, Repeated, Spread
 
 INK, MUTED, BLUE, RED = "#1b1b1a", "#5f5d58", "#1d5c9e", "#b23a12"  # blue and red also differ in lightness
 MOST_NUMBERED = 20
 """Classes up to which a confusion matrix holds numbers."""
 MISTAKES_SHOWN = 30
 """Mistakes in a report."""
+_WIDTH, _LINE, _PAD = 6.4, 0.17, 0.13
+"""Of the panels of a study, of a line of their titles, and beside these lines, in inches."""
 
 
 def draw(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None) -> dict[str, bytes]:
@@ -72,88 +75,126 @@ def save(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     return content.getvalue()
 
 
-def spread(recipe: str, found: Spread) -> Figure:
-    """Every accuracy of a recipe as a dot, with their mean and its 95% interval.
+def spread(words: str, found: Repeated) -> Figure:
+    """Every accuracy of a recipe as a dot; of several, their mean with its 95% interval.
 
     Args:
-        recipe: its name.
-        found: the accuracies.
+        words: what was trained.
+        found: what came of it.
     """
-    figure = Figure(figsize=(7, 1.85))
-    panel = figure.subplots()
-    figure.subplots_adjust(left=0.04 + 0.011 * len(recipe), right=0.97, bottom=0.55 / 1.85, top=0.95)
-    _accuracies(panel, 0, found)
-    panel.set_yticks([0], [recipe], fontsize=9, parse_math=False)
+    title, accuracies = _lines(words), found.spread
+    shown = [*accuracies.values, *(accuracies.interval or ())]
+    meaning = "one dot per training; above them, their mean"
+    if accuracies.interval is None:
+        meaning = "of one training, which has no spread"
+    elif accuracies.interval[0] < accuracies.interval[1]:
+        meaning += " with its 95% interval"
+    below = [f"validation accuracy: {meaning}"]
+    below += _lines(f"left out: {draw_of_images(found.images, found.margin_of_images, 'runs')}")
+    heights = _PAD + _LINE * len(title), 0.75, 0.3 + _LINE * len(below)  # of the title, the panel, what is below it
+    figure = Figure(figsize=(7, sum(heights)))
+    panel = figure.add_axes((0.05, heights[2] / sum(heights), _WIDTH / 7, heights[1] / sum(heights)))
+    _accuracies(panel, 0, accuracies)
+    _share_axis(panel, shown)
+    panel.set_yticks([])
     panel.set_ylim(-0.4, 0.7)
-    words = "validation accuracy: one dot per training; above them, their mean with its 95% interval"
-    panel.set_xlabel(words, fontsize=9, color=MUTED)
-    _bare(panel)
+    panel.set_xlabel("\n".join(below), fontsize=9, color=MUTED)
+    _bare(panel, "\n".join(title))
     return figure
 
 
-def comparison(found: Comparison) -> Figure:
+def comparison(found: Comparison, words: tuple[str, str]) -> Figure:
     """Both accuracies of every pair; below them every difference as a dot, and the interval of their mean.
 
     Args:
         found: a pair at least.
+        words: what A and B are.
     """
     points = [100 * difference for difference in found.differences]
     low, high = (100 * end for end in found.interval)
     shown = [*points, 0.0, *(end for end in (low, high) if math.isfinite(end))]
     room = 1.16 * (max(shown) - min(shown)) or 0.1  # where all differences are 0 a tenth of a point is shown
-    without = diverged(found.diverged, len(found.outcomes))
-    width, dot = 6.4, 0.1  # of both panels, and of a dot, in inches as all that follows
-    levels = _stacked(points, dot * room / width)
+    names = [line for letter, said in zip("AB", words, strict=True) for line in _lines(f"{letter}: {said}", " " * 4)]
+    without = _lines(f"{lost}, not drawn") if (lost := diverged(found.diverged, len(found.outcomes))) else []
+    dot = 0.1  # inches, as all that follows
+    levels = _stacked(points, dot * room / _WIDTH)
     step = min(dot, 3 / (max(levels) + 1))  # a crowd is pressed together
-    title, ticks, gap = 0.3, 0.3, 0.7 + (0.15 if without else 0)
+    title, ticks, gap = _PAD + _LINE * (len(names) + 1), 0.45, 0.6 + _LINE * (len(without) + 1)
     heights = 1.75, 0.65 + step * max(levels)
     whole = title + sum(heights) + gap + ticks
     figure = Figure(figsize=(7, whole))
-    upper = figure.add_axes((0.05, 1 - (title + heights[0]) / whole, width / 7, heights[0] / whole))
-    lower = figure.add_axes((0.05, ticks / whole, width / 7, heights[1] / whole))
+    upper = figure.add_axes((0.05, 1 - (title + heights[0]) / whole, _WIDTH / 7, heights[0] / whole))
+    lower = figure.add_axes((0.05, ticks / whole, _WIDTH / 7, heights[1] / whole))
 
-    for place, one in ((1, found.first), (0, found.second)):
-        _accuracies(upper, place, one)
+    # Means stand outside of both rows, where no line that joins a pair crosses their numbers.
+    for place, side, one in ((1, 1, found.first), (0, -1, found.second)):
+        _accuracies(upper, place, one, side)
     for pair in found.pairs:
         ends = [pair.first.accuracy, pair.second.accuracy]
         upper.plot(ends, [1, 0], color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
+    _share_axis(upper, [*found.first.values, *found.second.values])
     upper.set_yticks([0, 1], ["B", "A"], fontsize=9)
-    upper.set_ylim(-0.4, 1.7)
-    _bare(upper, "validation accuracy: one dot per training, and the mean; a line joins a pair")
+    upper.set_ylim(-0.7, 1.7)
+    meaning = "one dot per training, and the mean; a line joins a pair"
+    _bare(upper, "\n".join([*names, f"validation accuracy: {meaning}"]))
 
     lower.axvline(0, color=RED, linewidth=1.2, linestyle="--", zorder=0)
     lower.plot(
         points, [0.45 + level * step for level in levels], "o", color=BLUE, alpha=0.55, markersize=7, markeredgewidth=0
     )
     mean = fmean(points)
-    reach = "no interval yet"
+    reach = "the same recipe" if found.is_same else "no interval yet"
     if math.isfinite(low):
         lower.plot([low, high], [0.2, 0.2], color=INK, linewidth=1.5, solid_capstyle="butt")
         reach = f"95% interval {low:+.2f} to {high:+.2f}, valid whenever you stop"
-    lower.plot([mean], [0.2], "|", color=INK, markersize=11, markeredgewidth=2)
+    if len(points) > 1:
+        lower.plot([mean], [0.2], "|", color=INK, markersize=11, markeredgewidth=2)
     lower.set_yticks([])
     lower.set_ylim(0, heights[1])
     middle = (max(shown) + min(shown)) / 2
     lower.set_xlim(middle - room / 2, middle + room / 2)
-    words = f"B − A: {mean:+.2f} points ({reach}); n = {plural(len(points), 'pair')}".replace("-", "−")
-    _bare(lower, f"{words}\n{without}, not drawn" if without else words)
+    lower.set_xlabel("difference in percentage points; dashed line: no difference", fontsize=9, color=MUTED)
+    said = f"B − A: {mean:+.2f} points ({reach}); n = {plural(len(points), 'pair')}".replace("-", "−")
+    _bare(lower, "\n".join([said, *without]))
     return figure
 
 
-def _accuracies(panel: Axes, place: float, found: Spread) -> None:
-    """A row: a dot an accuracy, above them the mean, and its interval if there is one."""
+def _lines(words: str, indent: str = "") -> list[str]:
+    """Words in lines that are no longer than a panel is wide; all but the first are indented."""
+    return textwrap.wrap(words, 80, subsequent_indent=indent, break_on_hyphens=False) or [""]
+
+
+def _accuracies(panel: Axes, place: float, found: Spread, side: int = 1) -> None:
+    """A row: a dot an accuracy; of several, beside them the mean, with its interval if there is one.
+
+    Args:
+        panel: where.
+        place: of the row, on the axis without values.
+        found: the accuracies.
+        side: where the mean is: 1 above the dots, -1 below them.
+    """
     panel.plot(found.values, [place] * found.n, "o", color=BLUE, alpha=0.55, markersize=7, markeredgewidth=0)
     if found.interval is not None:
-        panel.plot(found.interval, [place + 0.28] * 2, color=INK, linewidth=1.5, solid_capstyle="butt")
-    panel.plot([found.mean], [place + 0.28], "|", color=INK, markersize=11, markeredgewidth=2)
-    panel.annotate(percent(found.mean, 2), (found.mean, place + 0.36), ha="center", va="bottom", fontsize=8, color=INK)
-    panel.margins(x=0.08)
+        panel.plot(found.interval, [place + 0.28 * side] * 2, color=INK, linewidth=1.5, solid_capstyle="butt")
+    beside = 0.14
+    if found.n > 1:  # one accuracy is no mean
+        panel.plot([found.mean], [place + 0.28 * side], "|", color=INK, markersize=11, markeredgewidth=2)
+        beside = 0.36
+    number, upright = percent(found.mean, 2), "bottom" if side > 0 else "top"
+    panel.annotate(number, (found.mean, place + beside * side), ha="center", va=upright, fontsize=8, color=INK)
+
+
+def _share_axis(panel: Axes, shares: Sequence[float]) -> None:
+    """The axis along which shares lie: all of these, or a percentage point where they lie closer together."""
+    low, high = min(shares), max(shares)
+    reach = 0.58 * max(high - low, 0.01)
+    panel.set_xlim((low + high) / 2 - reach, (low + high) / 2 + reach)
     panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 
 def _bare(panel: Axes, title: str = "") -> None:
     """Only the axis along which values lie."""
-    panel.set_title(title, loc="left", fontsize=9, color=INK)
+    panel.set_title(title, loc="left", fontsize=9, color=INK, parse_math=False)
     panel.tick_params(labelsize=8, colors=MUTED, left=False)
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.grid(axis="x", linewidth=0.5, alpha=0.5)

@@ -273,7 +273,9 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
     yield "Data", f"{data.name}, {wording.plural(len(data.classes), 'class', 'classes')}"
     yield "Training images", f"{data.images:,} of {height} × {width} pixels"
     if data.excluded:
-        yield "Left out", f"{len(data.excluded.indices):,} others, named in {', '.join(data.excluded.files)}"
+        left_out = len(data.excluded.indices)
+        all_of_them = wording.plural(data.images + left_out, "training image")
+        yield "Left out", f"{left_out:,} of {all_of_them}, named in {', '.join(data.excluded.files)}"
     yield "Read from", data.location
     yield "Fingerprint", data.fingerprint
     yield "Seed", str(facts.seed)

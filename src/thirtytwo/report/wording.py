@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+
 def percent(share: float, decimals: int = 1) -> str:
     """0.8864 -> ``88.6%``."""
     return f"{100 * share:.{decimals}f}%"
@@ -75,6 +76,42 @@ def trust_in_pairs(precision: tuple[float, float] | None) -> str:
         return "nobody has checked yet how many such pairs in these data are right"
     low, high = (percent(share, 0) for share in precision)
     return f"of such pairs in these data that were checked by eye, {low} to {high} show the same picture"
+
+
+def weak_networks(agreed: float) -> str:
+    """What an audit's doubts about labels are worth if its networks agree with only this share of them."""
+    return (
+        f"The networks agree with only {percent(agreed)} of the training labels. Many of their doubts are therefore "
+        "mistakes of their own, unless that many labels are wrong. Leave out no image that you have not looked at. "
+        "Networks of a better recipe, or of more epochs (--recipe), doubt fewer labels, and with better reason."
+    )
+
+
+def draw_of_images(images: int, margin: float, sharing: str) -> str:
+    """What studies leave out: all of their trainings are judged by the same validation images.
+
+    Args:
+        images: how many there are.
+        margin: how far their draw moves what was found at most, as a share; see `Repeated.margin_of_images`.
+        sharing: what shares them, such as ``runs``.
+    """
+    return (
+        f"the draw of the {plural(images, 'validation image')} that all {sharing} share, which adds ± "
+        f"{100 * margin:.2f} points (95%) at most"
+    )
+
+
+def at_chance(chance: float, images: int) -> str:
+    """What an accuracy is that `metrics.is_at_chance`.
+
+    Args:
+        chance: the accuracy of always naming the most frequent class.
+        images: by which both are judged.
+    """
+    return (
+        f"at chance level, as far as {plural(images, 'image')} can tell: always naming the most frequent class would "
+        f"be right {percent(chance)} of the time"
+    )
 
 
 def versions(found: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from thirtytwo.study.findings import Audit, BrokenFile, LabelIssue, OddImage, Ov
 from thirtytwo.study.pool import Local, OnRay, Pool, Watcher
 from thirtytwo.study.spread import Spread
 from thirtytwo.study.task import Interrupted
-from thirtytwo.study.trials import Trial, Trials, repeat
+from thirtytwo.study.trials import Repeated, Trial, Trials, repeat
 from thirtytwo.study.tune import Tuned, TuningTrial, tune
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Overview",
     "Pair",
     "Pool",
+    "Repeated",
     "Spread",
     "Student",
     "Trial",

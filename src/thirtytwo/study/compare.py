@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist, fmean, stdev
 from typing import Any, Literal
 
+from thirtytwo import metrics
 from thirtytwo.errors import Diverged, InputError
 from thirtytwo.study import sequential
 from thirtytwo.study.pool import Local, Pool, in_order
@@ -72,6 +73,8 @@ class Comparison:
 
     outcomes: tuple[Pair | Unpaired, ...]
     """One a seed, in the order of the seeds."""
+    is_same: bool = False
+    """Whether A and B are the same recipe and so end with the same bits: each difference is 0 by construction."""
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -133,11 +136,26 @@ class Comparison:
 
         If a pair disagrees about a share d of n images, one right and the other one wrong, that is at most 1.96 √(d/n).
         Which images a training names rightly is not kept, but d is at most the sum of the pair's errors, and at most
-        the sum of its accuracies; and what bounds each pair bounds their mean.
+        the sum of its accuracies; and what bounds each pair bounds their mean. A recipe never disagrees with itself.
         """
+        if self.is_same:
+            return 0.0
         both = [pair.first.accuracy + pair.second.accuracy for pair in self.pairs]
         disagreement = fmean(min(one, 2 - one) for one in both)
         return NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(disagreement / self.images)
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of always naming the most frequent class of the validation images."""
+        return self.pairs[0].first.chance
+
+    @property
+    def at_chance(self) -> tuple[bool, bool]:
+        """Whether the mean accuracy of A is no better than that, as far as so many images can tell; the same of B."""
+        one, other = (
+            metrics.is_at_chance(spread.mean, self.chance, self.images) for spread in (self.first, self.second)
+        )
+        return one, other
 
     def needed(self, difference: float) -> Needed | None:
         """What would typically settle a true difference of this size; None while nothing is known of pairs' spread."""
@@ -163,10 +181,13 @@ class Comparison:
             "interval": [low, high] if finite else None,
             "p_value": self.p_value,
             "better": self.better,
+            "same_recipe": self.is_same,
             "diverged_seeds": dict(zip("AB", self.diverged, strict=True)),
             "pairs_needed": {size: found and asdict(found) for size, found in needed.items()},
             "images": self.images,
             "margin_of_images": self.margin_of_images,
+            "chance": self.chance,
+            "at_chance": dict(zip("AB", self.at_chance, strict=True)),
             "seeds": [pair.seed for pair in self.pairs],
             "first": self.first.to_json(),
             "second": self.second.to_json(),
@@ -188,13 +209,13 @@ def compare(
     away what both share, such as which images are held out. Pairs are looked at in the order of the seeds, whichever of
     them ends first: where the trainings run changes nothing about what is found. A seed with which one diverges makes
     no pair, and the next one is begun; both are trained with it all the same, so that each recipe's share of such seeds
-    is known.
+    is known. Of a recipe beside itself, which differs from itself in nothing, one pair is enough.
 
     Args:
         first: of recipe A.
         second: of recipe B, on the same data.
         seeds: at most these.
-        stop_early: end when the difference is settled.
+        stop_early: end when the difference is settled; after one pair if both are the same recipe.
         pool: where they run; None is here, one after another.
 
     Raises:
@@ -207,21 +228,25 @@ def compare(
             f"A holds out {shares[0]:.0%} of {first.source.name}, B {shares[1]:.0%} of {second.source.name}; expected "
             "both to be judged on the same images; give them the same data and the same validation"
         )
-    comparison = Comparison(())
+    comparison = Comparison((), is_same=first.is_same_as(second))
     ends: dict[int, Trial | Diverged] = {}
-    with contextlib.closing(in_order(pool or Local(), _in_turn(first, second, seeds))) as done:
-        for task, ended in done:
-            if isinstance(ended.error, Diverged):
-                ends[task.number] = ended.error
-            else:
-                ended.check()
-                ends[task.number] = (first, second)[task.number].ended(task.seed, ended.how == "trained")
-            if len(ends) < 2:
-                continue
-            comparison, ends = Comparison((*comparison.outcomes, _outcome(task.seed, ends[0], ends[1]))), {}
-            yield comparison
-            if stop_early and comparison.is_settled:
-                return
+    # Where the first pair is to be the last one, a cluster is not to begin others beside it.
+    rounds: list[Sequence[int]] = [[seed] for seed in seeds] if comparison.is_same and stop_early else [seeds]
+    for some in rounds:
+        with contextlib.closing(in_order(pool or Local(), _in_turn(first, second, some))) as done:
+            for task, ended in done:
+                if isinstance(ended.error, Diverged):
+                    ends[task.number] = ended.error
+                else:
+                    ended.check()
+                    ends[task.number] = (first, second)[task.number].ended(task.seed, ended.how == "trained")
+                if len(ends) < 2:
+                    continue
+                outcome, ends = _outcome(task.seed, ends[0], ends[1]), {}
+                comparison = replace(comparison, outcomes=(*comparison.outcomes, outcome))
+                yield comparison
+                if stop_early and (comparison.is_settled or (comparison.is_same and comparison.pairs)):
+                    return
 
 
 def _outcome(seed: int, first: Trial | Diverged, second: Trial | Diverged) -> Pair | Unpaired:

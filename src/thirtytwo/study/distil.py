@@ -19,6 +19,7 @@ from thirtytwo import metrics, models
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Source
 from thirtytwo.errors import RecipeError, RunError
+from thirtytwo.evaluate import chance
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
 from thirtytwo.study.pool import Pool
@@ -102,8 +103,17 @@ class Student:
         run = Run(folder / PLACE / Path(*Path(told.run).parts[-2:]))  # the folder may have moved, with its student
         if not run.path.exists():
             return []
-        images = int(run.result["validation"]["images"])
-        trial = Trial(told.seed, run, told.accuracy, told.loss, told.train_seconds, new=False, images=images)
+        scores = run.result["validation"]
+        trial = Trial(
+            seed=told.seed,
+            run=run,
+            accuracy=told.accuracy,
+            loss=told.loss,
+            seconds=told.train_seconds,
+            new=False,
+            images=int(scores["images"]),
+            chance=chance(scores),
+        )
         return [cls(trial, Run.open(run.path).recipe, told.ece, told.agreement, told.parameters, told.work)]
 
 

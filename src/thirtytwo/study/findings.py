@@ -201,6 +201,7 @@ class Audit:
             "recipe_digest": self.recipe_digest,
             "folds": self.folds,
             "accuracy": dict(self.accuracy),
+            "is_weak": self.is_weak,
             "test_opening": self.test_opening,
             "seconds": self.seconds,
             **{

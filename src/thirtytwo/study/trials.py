@@ -19,12 +19,14 @@ from typing import Any
 
 import tomli_w
 
-from thirtytwo import environment, models, teacher
+from thirtytwo import environment, metrics, models, teacher
 from thirtytwo.data import Images, Source
 from thirtytwo.errors import Diverged
+from thirtytwo.evaluate import chance
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
 from thirtytwo.study.pool import Local, Pool
+from thirtytwo.study.spread import Spread
 from thirtytwo.study.task import Task
 from thirtytwo.train import precision
 
@@ -50,6 +52,58 @@ class Trial:
     """Whether it was trained now, rather than found."""
     images: int
     """How many validation images there are."""
+    chance: float
+    """The accuracy of always naming the most frequent class of these."""
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """What trainings of one recipe with several seeds say together."""
+
+    trials: tuple[Trial, ...]
+    """At least one; all judged by the same images."""
+
+    @property
+    def spread(self) -> Spread:
+        """Of their validation accuracies."""
+        return Spread.of([trial.accuracy for trial in self.trials])
+
+    @property
+    def images(self) -> int:
+        """How many validation images judge: the same ones for every training."""
+        return self.trials[0].images
+
+    @property
+    def margin_of_images(self) -> float:
+        """How far at most (95%) the draw of the validation images moves the mean accuracy; `spread` omits that.
+
+        The longer arm of Wilson's interval for the mean accuracy, as if it were that of one training. Where trainings
+        disagree about images, the draw moves their mean less than that.
+        """
+        mean = self.spread.mean
+        low, high = metrics.wilson(mean * self.images, self.images)
+        return max(mean - low, high - mean)
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of always naming the most frequent class of the validation images."""
+        return self.trials[0].chance
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether the mean accuracy is no better than that, as far as so many images can tell."""
+        return metrics.is_at_chance(self.spread.mean, self.chance, self.images)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as ``repeat --json`` prints it."""
+        return {
+            **self.spread.to_json(),
+            "seeds": [trial.seed for trial in self.trials],
+            "images": self.images,
+            "margin_of_images": self.margin_of_images,
+            "chance": self.chance,
+            "at_chance": self.is_at_chance,
+        }
 
 
 @dataclass(frozen=True)
@@ -65,10 +119,18 @@ class Trials:
     device: str
     fingerprint: str
     """Of all training images."""
+    words: str
+    """What people call it: the recipe, with what was changed."""
 
     @classmethod
     def of(
-        cls, recipe: Recipe, source: Source, root: Path = ROOT, device: str = "auto", pool: Pool | None = None
+        cls,
+        recipe: Recipe,
+        source: Source,
+        root: Path = ROOT,
+        device: str = "auto",
+        pool: Pool | None = None,
+        words: str = "",
     ) -> Trials:
         """The trainings of a recipe.
 
@@ -78,6 +140,7 @@ class Trials:
             root: folder of all trials.
             device: ``auto``, ``cpu`` or ``cuda``.
             pool: where they are going to run; None is here.
+            words: what was asked for as the recipe, changes included, for people; empty is the recipe's name.
 
         Raises:
             ModelError: its teacher cannot be read, or is another one than the recipe says.
@@ -88,7 +151,15 @@ class Trials:
             recipe = recipe.replace(f"validation={HELD_OUT}")
         recipe, where = resolved(recipe, images, device, pool or Local())
         folder = root / f"{recipe.name}-{digest(recipe, images, where)}"
-        return cls(recipe, source, folder, device, images.fingerprint)
+        return cls(recipe, source, folder, device, images.fingerprint, words or recipe.name)
+
+    def is_same_as(self, other: Trials) -> bool:
+        """Whether others train with the same settings, images and rounding, and so end with the same bits.
+
+        What the recipes are called does not count.
+        """
+        one, another = (trials.path.name.rpartition("-")[2] for trials in (self, other))
+        return one == another
 
     def run(self, seed: int) -> Run:
         """Folder of a seed's training, begun or not."""
@@ -127,7 +198,14 @@ class Trials:
         result = run.result
         scores = result["validation"]
         return Trial(
-            seed, run, scores["accuracy"], scores["loss"], result["train_seconds"], new, images=scores["images"]
+            seed=seed,
+            run=run,
+            accuracy=scores["accuracy"],
+            loss=scores["loss"],
+            seconds=result["train_seconds"],
+            new=new,
+            images=scores["images"],
+            chance=chance(scores),
         )
 
     def trial(self, seed: int, pool: Pool | None = None) -> Trial:

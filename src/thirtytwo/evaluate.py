@@ -386,15 +386,6 @@ def under_corruption(classifier: Classifier, images: Images, number: int = CORRU
     }
 
 
-def chance(scores: Mapping[str, Any]) -> float:
-    """The accuracy that always naming the most frequent class of a split would have there.
-
-    Args:
-        scores: what `Scored.summary` says of the split.
-    """
-    return float(max(row["images"] for row in scores["per_class"]) / scores["images"])
-
-
 def _fits(classifier: Classifier, images: Images) -> None:
     if classifier.classes != images.classes:
         raise ModelError(

@@ -6,6 +6,7 @@ Throughout, `probabilities` is float (n, classes) with rows that sum to 1, `labe
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -139,6 +140,12 @@ def wilson(hits: float, number: int) -> tuple[float, float]:
     centre = (rate + square / (2 * number)) / (1 + square / number)
     reach = NORMAL_95 / (1 + square / number) * math.sqrt(rate * (1 - rate) / number + square / (4 * number**2))
     return max(centre - reach, 0.0), min(centre + reach, 1.0)
+
+
+def chance(images: Iterable[int]) -> float:
+    """The accuracy of always naming the most frequent class, of so many images of each class."""
+    numbers = list(images)
+    return max(numbers) / sum(numbers)
 
 
 def is_at_chance(accuracy: float, chance: float, images: int) -> bool:

@@ -19,7 +19,6 @@ from rich.table import Table
 from thirtytwo import metrics, models, planner
 from thirtytwo.cli.launch import cores
 from thirtytwo.data import Images, Source
-from thirtytwo.evaluate import chance
 from thirtytwo.events import Epoch, Step
 from thirtytwo.report.wording import (
     at_chance,
@@ -253,9 +252,9 @@ class Screen:
             f"[bold]{split} accuracy {scores['accuracy']:.2%}[/bold] on {scores['images']:,} images{interval}\n"
             f"loss {scores['loss']:.4f}   top-5 {scores['top5']:.2%}   calibration error {scores['ece']:.3f}{by_chance}"
         )
-        images = scores["images"]
-        if metrics.is_at_chance(scores["accuracy"], chance(scores), images):
-            self._warn(f"that is {at_chance(chance(scores), images)}")
+        images, chance = scores["images"], metrics.chance(row["images"] for row in scores["per_class"])
+        if metrics.is_at_chance(scores["accuracy"], chance, images):
+            self._warn(f"that is {at_chance(chance, images)}")
         if split == "test" and result.get("test_opening"):
             self.say(f"opening {result['test_opening']} of this test set")
         if rest := result.get("without_excluded"):

@@ -19,7 +19,6 @@ from thirtytwo import metrics, models
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Source
 from thirtytwo.errors import RecipeError, RunError
-from thirtytwo.evaluate import chance
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
 from thirtytwo.study.pool import Pool
@@ -112,7 +111,7 @@ class Student:
             seconds=told.train_seconds,
             new=False,
             images=int(scores["images"]),
-            chance=chance(scores),
+            chance=metrics.chance(row["images"] for row in scores["per_class"]),
         )
         return [cls(trial, Run.open(run.path).recipe, told.ece, told.agreement, told.parameters, told.work)]
 

@@ -22,7 +22,6 @@ import tomli_w
 from thirtytwo import environment, metrics, models, teacher
 from thirtytwo.data import Images, Source
 from thirtytwo.errors import Diverged
-from thirtytwo.evaluate import chance
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
 from thirtytwo.study.pool import Local, Pool
@@ -205,7 +204,7 @@ class Trials:
             seconds=result["train_seconds"],
             new=new,
             images=scores["images"],
-            chance=chance(scores),
+            chance=metrics.chance(row["images"] for row in scores["per_class"]),
         )
 
     def trial(self, seed: int, pool: Pool | None = None) -> Trial:

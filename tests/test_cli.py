@@ -85,6 +85,11 @@ def test_train_prints_the_network_the_epochs_and_the_result(program: Program) ->
     assert f"Report: {run.path}/report.html" in answer.out
     assert run.environment["seed"] == 3
     assert "\x1b" not in answer.out  # plain lines where the output is no terminal
+    held_out = run.result["validation"]
+    assert (
+        f"validation accuracy {held_out['accuracy']:.2%} on {held_out['images']} images, loss {held_out['loss']:.4f}\n"
+        "test and validation loss are after temperature scaling, the losses of the epochs before it\n"
+    ) in answer.out
 
 
 def test_a_restart_by_torchrun_is_told_how_to_go_on(

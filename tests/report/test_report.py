@@ -370,6 +370,36 @@ def test_a_temperature_is_shown_with_what_it_changed(tmp_path: Path) -> None:
     assert "Before temperature scaling" not in rendered(make_run(tmp_path / "other")).text
 
 
+def test_losses_say_on_which_side_of_the_temperature_they_are(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", temperature=1.7)
+    found, loss = rendered(run), run.result["test"]["loss"]
+    curves = found.section("curves")
+    drawn = [drawing["aria-label"] for drawing in curves.of("svg")]
+    assert drawn[0].startswith("Loss, in nats, before temperature scaling, over 4 epochs: training from ")
+    assert not any("temperature" in words for words in drawn[1:])
+    assert "The losses in this section are before temperature scaling" in curves.text
+    after = f"After it, the validation loss is 0.331 and the test loss is {loss:.3f}; these two can be compared."
+    assert after in curves.text
+    for name, value, images in (("Test", loss, "300"), ("Validation", 0.3312, "5,000")):
+        assert f"{name} loss {value:.3f} mean of −log p(true class) on {images} images, in nats" in found.text
+    legends = [panel.get_legend() for panel in figures._curves(stored.read(run)).axes[:2]]
+    assert [legend and legend.get_title().get_text() for legend in legends] == ["before temperature scaling", ""]
+
+    alone = rendered(make_run(tmp_path / "alone", temperature=1.7, validation=False)).section("curves").text
+    assert f"After it, the test loss is {loss:.3f}." in alone
+    assert "compared" not in alone
+    assert "temperature" not in rendered(make_run(tmp_path / "plain")).section("curves").html
+
+
+def test_a_run_of_a_study_shows_its_loss_after_the_temperature_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    run.result = {key: value for key, value in run.result.items() if key not in ("test", "test_opening", "corrupted")}
+    found = rendered(run)
+    assert "before temperature scaling" in found.section("curves").of("svg")[0]["aria-label"]
+    assert "After it, the validation loss is 0.331." in found.section("curves").text
+    assert "Validation loss 0.331" in found.text
+
+
 def test_accuracy_under_corruption_is_shown(tmp_path: Path, html: Page) -> None:
     found = html.section("corruptions")
     assert "Mean accuracy over all of them: 60.5%; on the same images uncorrupted: 86.0%" in found.text

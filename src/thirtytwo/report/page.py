@@ -219,9 +219,13 @@ def _sheet(answers: Sequence[Answer], size: tuple[int, int]) -> str:
 
 def _key_facts(stored: Stored) -> Iterator[Fact]:
     result = stored.result
+    if result is not None:
+        for name, scores in (("Test loss", result.test), ("Validation loss", result.validation)):
+            if scores is not None:
+                images = wording.plural(scores.images, "image")
+                yield name, f"{scores.loss:.3f}", f"mean of −log p(true class) on {images}, in nats"
     if stored.judged is not None:
         test = stored.judged.summary
-        yield "Loss", f"{test.loss:.3f}", "mean of −log p(true class) on the test set, in nats"
         if len(stored.judged.classes) > 5:
             yield "Top-5", wording.precise_percent(test.top5, test.images), "true class among its five most probable"
         yield "Macro-F1", f"{test.macro_f1:.3f}", "mean of the F1 of all classes"

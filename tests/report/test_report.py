@@ -31,7 +31,7 @@ from thirtytwo.data.images import Images
 from thirtytwo.errors import ModelError, RunError
 from thirtytwo.evaluate import Scored, _store
 from thirtytwo.metrics import expected_calibration_error
-from thirtytwo.report import figures, looks, page, stored, wording, write
+from thirtytwo.report import charts, figures, looks, page, stored, wording, write
 from thirtytwo.run import Row, Run, read_tensors, write_tensors
 from thirtytwo.settings import CustomModel
 
@@ -406,6 +406,36 @@ def test_accuracy_under_corruption_is_shown(tmp_path: Path, html: Page) -> None:
     assert [drawing["aria-label"].partition(":")[0] for drawing in found.of("svg")] == ["noise", "blur"]
     assert len(found.of("img")) == 6
     assert 'id="corruptions"' not in rendered(make_run(tmp_path / "run", corrupted=False)).html
+
+
+@pytest.mark.parametrize("last", [0.0, 0.41, 0.9, 1.0])
+def test_the_last_accuracy_stands_beside_its_curve_and_not_on_it(last: float) -> None:
+    drawing = ElementTree.fromstring(charts.corruption("noise", 1.0, [0.8, 0.7, 0.6, 0.5, last]))
+    curve = next(drawing.iter("polyline")).attrib["points"]
+    points = [tuple(map(float, point.split(","))) for point in curve.split()]
+    (label,) = (text.attrib for text in drawing.iter("text") if text.text == f"{last:.1%}")
+    assert label["text-anchor"] == "start"
+    assert float(label["x"]) > max(x for x, _ in points) + 3  # which is the radius of a dot
+    assert float(label["y"]) == pytest.approx(points[-1][1], abs=6)
+
+
+def test_corruptions_are_shown_on_different_pictures_that_show_them_well(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    tensors, header = read_tensors(run.predictions_path)
+    pixels, well = tensors["random.pixels"], {3: 90, 8: 110}  # position -> contrast
+    pixels[:] = 10  # too dark to become darker, and flat
+    pixels[12] = 255
+    pixels[12, :2] = 200  # too bright to become brighter
+    for place, contrast in well.items():
+        pixels[place, :16], pixels[place, 16:] = 128 - contrast, 128 + contrast
+    write_tensors(run.predictions_path, tensors, header)
+    shown = [image["alt"] for image in rendered(run).section("corruptions").of("img")]
+    indices = [int(tensors["test.indices"][tensors["random.rows"][place]]) for place in (8, 3)]
+    assert shown == [
+        f"Test image {index}, {kind} of strength {strength}"
+        for index, kind in zip(indices, ("noise", "blur"), strict=True)
+        for strength in (1, 3, 5)
+    ]
 
 
 def test_a_real_run_shows_where_its_network_looks(tmp_path: Path) -> None:

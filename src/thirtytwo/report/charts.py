@@ -217,7 +217,7 @@ def corruption(kind: str, whole: float, accuracies: Sequence[float]) -> Markup:
         accuracies: at strengths 1, 2, …
     """
     values = [whole, *accuracies]
-    plot = _Plot(40, 206, 26, 122, 0, len(accuracies), 0, 1)
+    plot = _Plot(40, 168, 26, 122, 0, len(accuracies), 0, 1)
     parts = [_text(0, 12, kind, "title"), _grid(plot, [0.0, 0.5, 1.0], ["0%", "50%", "100%"])]
     for strength in range(len(values)):
         parts.append(_text(plot.x(strength), plot.bottom + 15, str(strength), "tick", anchor="middle"))
@@ -230,8 +230,8 @@ def corruption(kind: str, whole: float, accuracies: Sequence[float]) -> Markup:
                 x, y, percent(value)
             )
         )
-    above = values[-1] < 0.85
-    parts.append(_text(plot.right, points[-1][1] + (-8 if above else 16), percent(values[-1]), "tick", anchor="end"))
+    # Beside the last point: above or below it, a curve that falls steeply would run through it.
+    parts.append(_text(plot.right + 8, points[-1][1] + 4, percent(values[-1]), "tick"))
     words = f"{kind}: accuracy by strength: {', '.join(percent(value) for value in values)}."
     return _svg(216, 142, words, parts)
 

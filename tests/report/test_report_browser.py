@@ -207,6 +207,21 @@ def test_the_gallery_filters_and_grows(browser: Any, reports: dict[str, Path]) -
     assert seen.complaints == []
 
 
+def test_no_choice_that_the_gallery_offers_is_empty(browser: Any, reports: dict[str, Path]) -> None:
+    page = visit(browser, reports["ordinary"]).page
+    told = page.locator("#gallery output")
+    true, said = page.locator("#gallery select").all()
+    for name in true.locator("option").all_inner_texts():
+        true.select_option(label=name)
+        offered = said.locator("option").all_inner_texts()
+        assert len(offered) > 1
+        assert name == "any" or name not in offered  # nothing is a mistake for itself
+        for other in offered:
+            said.select_option(label=other)
+            assert int(told.inner_text().split(" of ")[0]) > 0
+        said.select_option(label="any")  # or else only some of the true classes would be left
+
+
 def test_the_matrix_shows_counts_or_rates(browser: Any, reports: dict[str, Path]) -> None:
     page = visit(browser, reports["ordinary"]).page
     cells = page.locator("table.matrix tbody tr").first.locator("td")

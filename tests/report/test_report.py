@@ -25,6 +25,7 @@ from PIL import Image
 from torch import nn
 
 import thirtytwo
+from tests.test_explain import Looks, classifier
 from thirtytwo import environment
 from thirtytwo import recipe as recipes
 from thirtytwo.data.images import Images
@@ -184,9 +185,23 @@ def read(run: Run) -> Page:
     return Page((run.path / "report.html").read_text(encoding="utf-8"))
 
 
-def rendered(run: Run) -> Page:
-    """The page alone, without the figures: much faster."""
-    return Page(page.render(*_contents(run)))
+def rendered(run: Run, shown: looks.Looks | None = None) -> Page:
+    """The page alone, without the figures: much faster; with what a network shows of itself, where that is given."""
+    contents, bins, found = _contents(run)
+    return Page(page.render(contents, bins, shown or found))
+
+
+def looking(run: Run, *, blank: bool) -> looks.Looks:
+    """What a network might show of itself; `blank`: in its mistakes, nothing speaks for the true class."""
+    judged = stored.read(run).judged
+    assert judged
+    right = [answer for answer in judged.random if answer.right][: looks.SHOWN]
+    hits = [looks.Look(answer, looks.Overlay(answer.pixels, is_blank=False), None) for answer in right]
+    mistakes = [
+        looks.Look(answer, looks.Overlay(answer.pixels, is_blank=False), looks.Overlay(answer.pixels, is_blank=blank))
+        for answer in judged.mistakes[: looks.SHOWN]
+    ]
+    return looks.Looks(hits, mistakes, filters=[])
 
 
 def _contents(run: Run) -> Any:
@@ -450,6 +465,22 @@ def test_a_real_run_shows_where_its_network_looks(tmp_path: Path) -> None:
     right = min(sum(answer.right for answer in judged.random), 6)
     wrong = min(judged.wrong, 6)
     assert len(found.of("img")) == 2 * right + 3 * wrong + 4  # 4 kernels
+
+
+def test_a_map_in_which_nothing_speaks_for_the_class_says_so(run: Run) -> None:
+    for blank in (True, False):
+        found = rendered(run, looking(run, blank=blank)).section("looks")
+        assert found.text.count("nothing speaks for it") == (looks.SHOWN if blank else 0)
+        assert ("no region raises its score in that layer" in found.text) is blank
+
+
+def test_nothing_speaks_for_a_colour_that_an_image_lacks() -> None:
+    black = np.zeros((8, 8, 3), np.uint8)
+    red = black.copy()
+    red[2, 2, 0] = 200
+    answers = [stored.Answer(0, pixels, "red", "red", right=True, probability=0.9) for pixels in (black, red)]
+    found = looks._looks(classifier(Looks()), answers)
+    assert [look.predicted.is_blank for look in found] == [True, False]
 
 
 def test_wrong_answers_are_marked_by_more_than_a_colour(run: Run, html: Page) -> None:

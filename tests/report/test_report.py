@@ -767,6 +767,8 @@ def test_a_mistake_of_ours_in_drawing_is_not_blamed_on_the_folder(
         (wording.scaled(4.12e13, "FLOP"), "41.2 TFLOP"),
         (wording.precise_percent(0.88642, 10_000), "88.64%"),
         (wording.precise_percent(0.886, 1000), "88.6%"),
+        (wording.listed(["a"]), "a"),
+        (wording.listed(["a", "b", "c"]), "a, b and c"),
     ],
 )
 def test_numbers_read_as_people_write_them(found: str, expected: str) -> None:

@@ -471,7 +471,7 @@ def audit_command(
                 device=device,
                 pool=pool,
                 busy=screen.busy,
-                words=recipe,
+                recipe_words=_asked(recipe),
             )
         edited = findings.write_tables(folder, found.tables)
         with screen.busy("drawing the page"):
@@ -484,15 +484,22 @@ def audit_command(
 
 
 def _recipe(words: str | None, overrides: list[str] | None) -> Recipe:
-    """The recipe whose name, or path, and changes are separated by spaces."""
+    """The recipe that is asked for."""
+    from thirtytwo import recipe as recipes
+
+    name, *changes = _asked(words, overrides)
+    return recipes.load(name, changes)
+
+
+def _asked(words: str | None, overrides: list[str] | None = None) -> list[str]:
+    """A recipe's name, or path, and its changes: those after it, which spaces separate, and those of --set."""
     from thirtytwo import recipe as recipes
 
     try:
         split = [words] if words and Path(words).is_file() else shlex.split(words or "")
-        name, *changes = split or [recipes.DEFAULT]
     except ValueError as error:
         raise InputError(f"{words}: {error}; expected a recipe, and changes such as epochs=20 after it") from None
-    return recipes.load(name, [*changes, *(overrides or [])])
+    return [*(split or [recipes.DEFAULT]), *(overrides or [])]
 
 
 def _told(trials: Trials) -> dict[str, Any]:

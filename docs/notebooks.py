@@ -3,7 +3,7 @@
     python docs/notebooks.py
 
 These are the notebooks that show nothing but drawn images and numbers: no image of a data set is committed. A notebook
-holds a fingerprint of its code cells and of their outputs. A test compares them: whoever changes a cell runs this again.
+holds a fingerprint of its code cells and their outputs. A test compares them: whoever changes a cell runs this again.
 Run it from a commit, since the outputs name the commit that they came from.
 """
 

@@ -271,9 +271,8 @@ def test_the_command_trains_with_the_recipe_of_the_networks(words: tuple[str, ..
     page = written(replace(made(), recipe_words=words)).section("next")
     command, _ = (text for tag, text in page.texts if tag == "code" and text.strip())
     recipe = shlex.split(typed.format(here=Path.cwd()))
-    assert shlex.split(command) == [
-        *("thirtytwo", "train", *recipe, "--data", "/a/folder with spaces", "--exclude", "label_issues.csv")
-    ]
+    expected = ["thirtytwo", "train", *recipe, "--data", "/a/folder with spaces", "--exclude", "label_issues.csv"]
+    assert shlex.split(command) == expected
     assert ("with the recipe of the audit's networks" in page.text) is bool(words)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -89,6 +91,11 @@ def test_train_prints_the_network_the_epochs_and_the_result(program: Program) ->
     assert f"Report: {run.path}/report.html" in answer.out
     assert run.environment["seed"] == 3
     assert "\x1b" not in answer.out  # plain lines where the output is no terminal
+    held_out = run.result["validation"]
+    assert (
+        f"validation accuracy {held_out['accuracy']:.2%} on {held_out['images']} images, loss {held_out['loss']:.4f}\n"
+        "test and validation loss are after temperature scaling, the losses of the epochs before it\n"
+    ) in answer.out
 
 
 def test_a_restart_by_torchrun_is_told_how_to_go_on(
@@ -522,7 +529,7 @@ def test_audit_tells_what_is_wrong_with_a_data_set(program: Program, tmp_path: P
     assert table.read_bytes() == edited
     assert f"{table}: was changed since an audit wrote it" in again.out
     assert "delete it or move it" in again.out
-    assert "not from it: duplicates.csv" in Path(found["page"]).read_text(encoding="utf-8")
+    assert "duplicates.csv was changed since an audit wrote it" in Path(found["page"]).read_text(encoding="utf-8")
     assert "nobody has checked yet how many such pairs in these data are right" in again.out
     assert f"Opening {found['test_opening']} of this test set" in again.out
     assert program("audit", "shapes:training=120,test=40", "--networks", "1").code == 2
@@ -568,7 +575,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     spec, words = AUDIT
     name, *changes = words.split()
     out = tmp_path_factory.mktemp("audit")
-    found = audit(find(spec), load_recipe(name, changes), out, folds=2, words=words).to_json()
+    found = audit(find(spec), load_recipe(name, changes), out, folds=2, recipe_words=words.split()).to_json()
     return {key: found[key] for key in ("recipe", "label_issues", "duplicates", "odd_images", "accuracy")}
 
 
@@ -604,7 +611,9 @@ def test_an_audit_that_is_stopped_anywhere_says_that_the_same_command_goes_on(
     assert (answer.json["test_opening"], answer.json["tables_left_alone"]) == (1, [])
 
 
-def test_an_audit_names_broken_files_and_goes_on(program: Program, tmp_path: Path) -> None:
+def test_an_audit_names_broken_files_and_its_page_says_how_to_go_on(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for split, images in (("train", 24), ("test", 8)):
         for index in range(images):
             path = tmp_path / "pets" / split / ("cat", "dog")[index % 2] / f"{index}.png"
@@ -620,10 +629,21 @@ def test_an_audit_names_broken_files_and_goes_on(program: Program, tmp_path: Pat
     assert answer.code == 0, answer.err
     assert "left out: 2 training files that cannot be read as images" in answer.out
     assert "unreadable files" in answer.out
-    with (tmp_path / "audits" / "pets" / "broken_files.csv").open(newline="", encoding="utf-8") as file:
+    place = tmp_path / "audits" / "pets"
+    with (place / "broken_files.csv").open(newline="", encoding="utf-8") as file:
         assert [row["path"] for row in csv.DictReader(file)] == list(map(str, broken))
-    page = (tmp_path / "audits" / "pets" / "audit.html").read_text(encoding="utf-8")
+    page = (place / "audit.html").read_text(encoding="utf-8")
     assert all(str(path) in page for path in broken)
+    assert "First remove the 3 files that cannot be read" in page
+    for path in broken:
+        path.unlink()
+    columns = (place / "label_issues.csv").read_text(encoding="utf-8").splitlines(keepends=True)[0]
+    (place / "label_issues.csv").write_text(columns, encoding="utf-8")  # noise is whatever it is said to be
+    monkeypatch.chdir(place)
+    (command,) = re.findall("<code>thirtytwo (train .*?)</code>", page)
+    typed = program(*shlex.split(html.unescape(command)))
+    assert typed.code == 0, typed.err
+    assert Run.open("runs/classic-1").recipe.epochs == 1
 
 
 def test_what_an_audit_names_is_left_out(program: Program, tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from typing import Any, get_args
 import nbformat
 import numpy as np
 import pytest
-from docs import augmentations, generate
+from docs import augmentations, generate, notebooks
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
 from thirtytwo import planner
@@ -402,8 +404,53 @@ def test_the_notebook_is_short_unless_asked_and_says_so_first() -> None:
     assert recipes.load("classic", values["overrides"]).epochs <= 3
 
 
-def test_notebooks_are_committed_without_outputs() -> None:
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        for cell in nbformat.read(path, as_version=4).cells:
-            assert not cell.get("outputs")
-            assert cell.get("execution_count") is None
+def test_outputs_that_a_notebook_holds_are_those_of_its_cells_as_they_stand() -> None:
+    for path in notebooks.FOLDER.glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        assert not notebooks.is_stale(notebook), f"{path.name}: changed; run `python docs/notebooks.py`"
+        assert path.name in notebooks.STORED or not notebooks.has_outputs(notebook)  # no image of a data set
+
+
+def small_notebook(path: Path, *cells: str) -> Path:
+    """A notebook of code cells, which has not been run."""
+    made = new_notebook(
+        cells=[new_markdown_cell("# A story"), *map(new_code_cell, cells)],
+        metadata={"language_info": {"name": "python"}},
+    )
+    nbformat.write(made, path)
+    return path
+
+
+def test_outputs_are_stored_and_a_change_to_them_or_to_their_cells_is_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talking = "import sys\nprint('one'); print('two')\nprint('a warning', file=sys.stderr)"
+    path = small_notebook(tmp_path / "small.ipynb", talking, "6 * 7")
+    assert not notebooks.is_stale(nbformat.read(path, as_version=4))  # without outputs nothing can be
+    notebooks.store(path)
+    assert "a warning" in capsys.readouterr().err
+    stored = nbformat.read(path, as_version=4)
+    assert not notebooks.is_stale(stored)
+    first, second = notebooks.code_cells(stored)
+    assert [(output.name, output.text) for output in first.outputs] == [("stdout", "one\ntwo\n")]
+    assert second.outputs[0].data["text/plain"] == "42"
+    assert [cell.execution_count for cell in (first, second)] == [1, 2]
+    assert stored.metadata.keys() == {"language_info", notebooks.KEY}
+    assert stored.metadata.language_info == {"name": "python"}
+    for change in (
+        lambda: second.update(source="6 * 8"),
+        lambda: second.outputs[0].data.update({"text/plain": "48"}),
+        lambda: second.update(execution_count=3),
+    ):
+        stored = nbformat.read(path, as_version=4)
+        first, second = notebooks.code_cells(stored)
+        change()
+        assert notebooks.is_stale(stored)
+
+
+def test_a_notebook_that_fails_stays_as_it_was(tmp_path: Path) -> None:
+    path = small_notebook(tmp_path / "small.ipynb", "print('one')", "1 / 0")
+    before = path.read_bytes()
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        notebooks.store(path)
+    assert path.read_bytes() == before

@@ -43,7 +43,8 @@ class Epoch:
     train_accuracy: float
     """Over the epoch's steps, on augmented images."""
     validation_loss: float | None
-    """In nats; None without validation images."""
+    """In nats, before temperature scaling, which follows the last epoch: what a result says of the validation images is
+    after it. None without validation images."""
     validation_accuracy: float | None
     """None without validation images."""
     images_per_second: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,7 @@ def made(
         broken=tuple(BrokenFile("test", f"/a/test/cat/{number}.png", "0 bytes; <b>") for number in range(broken)),
         recipe="classic epochs=3: 3 epochs in batches of 500, no validation images",
         recipe_digest="0123456789abcdef",
+        recipe_words=("classic", "epochs=3"),
         folds=3,
         accuracy={"training": 0.9, "test": 0.8},
         test_opening=2,
@@ -121,7 +123,7 @@ def test_the_most_suspicious_come_first() -> None:
 def test_numbers_come_with_what_they_are_numbers_of() -> None:
     page = written(made(issues=25))
     assert "3.0%" in page.text  # 3 leaked of 100 test images
-    assert "3 of n\u00a0=\u00a0100" in page.html.replace("&nbsp;", "\u00a0")
+    assert "3 of n\u00a0=\u00a0100" in page.html
     assert "Doubtful training labels 25 2.5% of 1,000" in page.text
     assert "Doubtful test labels 25 25.0% of 100" in page.text
     assert "90.0% of the 1,000 training labels (95% Wilson interval 88.0% to 91.7%)" in page.text
@@ -139,6 +141,36 @@ def test_weak_networks_are_not_to_be_believed(capsys: pytest.CaptureFixture[str]
         assert (f"warning {said}" in before) is is_told
         assert found.to_json()["is_weak"] is is_told
         assert found.tables["label_issues.csv"].count(b"\n") == 1 + len(found.issues)  # all the same
+
+
+@pytest.mark.parametrize(
+    ("issues", "pairs", "expected"),
+    [
+        (25, 3, {"labels": "4.55%", "test images": "3.0%"}),  # 50 of 1,100 labels, 3 of 100 test images
+        (1, 3, {"test images": "3.0%", "labels": "0.18%"}),
+        (1, 0, {"labels": "0.18%", "test images": "0.0%"}),
+        (0, 1, {"test images": "1.0%", "labels": "0.00%"}),
+    ],
+)
+def test_the_page_opens_with_leaks_and_doubtful_labels_the_larger_share_first(
+    issues: int, pairs: int, expected: dict[str, str]
+) -> None:
+    page = written(made(issues=issues, pairs=pairs))
+    opening = re.findall(
+        r'<p class="number">(.*?)</p>\s*<p class="what">of the (labels|test images) .*?:<br>(.*?)</p>', page.html
+    )
+    assert [(kind, number) for number, kind, _ in opening] == list(expected.items())
+    counts = {kind: words.replace("\u00a0", " ") for _, kind, words in opening}
+    assert counts["labels"] == f"{issues} of n = 1,000 training labels and {issues} of n = 100 test labels"
+    assert counts["test images"].startswith(f"{pairs} of n = 100")
+    assert ("nobody has checked" in counts["test images"]) is (pairs > 0)
+
+
+def test_the_opening_says_where_networks_are_weak() -> None:
+    weak = replace(made(), accuracy={"training": 0.7, "test": 0.9})
+    words = "4 of n = 100 test labels; the networks agree with only 70% of the training labels"
+    assert words in written(weak).text
+    assert words not in written(made()).text
 
 
 def test_a_pair_whose_labels_differ_says_so() -> None:
@@ -183,7 +215,7 @@ def test_a_page_of_thousands_of_suspicions_stays_small_and_says_what_it_leaves_o
     assert 2 * shown == len(page.section("leaks").of("img")) > 20
     assert f"of {len(few.pairs) + len(few.issues) + len(few.odd):,}" not in page.text  # no number without its kind
     assert re.search(
-        rf"name all {len(few.pairs) + len(few.issues) + len(few.odd):,} suspicions; [\d,]+ of them", page.text
+        rf"found {len(few.pairs) + len(few.issues) + len(few.odd):,} suspicions; [\d,]+ of them are shown", page.text
     )
 
 
@@ -206,10 +238,52 @@ def test_broken_files_are_named_with_what_is_wrong(broken: int, shown: int) -> N
 
 
 def test_tables_that_somebody_has_changed_are_told() -> None:
-    report.write_audit(Path(), made(), edited=("duplicates.csv",))
-    text = Page(Path("audit.html").read_text(encoding="utf-8")).text
-    assert "Changed before this audit, and so not from it: duplicates.csv." in text
-    assert "Changed before this audit" not in written(made()).text
+    def told(*edited: str) -> str:
+        report.write_audit(Path(), made(), edited=edited)
+        return Page(Path("audit.html").read_text(encoding="utf-8")).section("next").text
+
+    tables = "label_issues.csv, duplicates.csv, odd_images.csv and broken_files.csv"
+    assert f"This audit found 18 suspicions. They are listed in {tables} beside this page. Look at them" in told()
+    assert "changed since" not in told()
+    one = told("duplicates.csv")
+    assert (
+        "They are listed in label_issues.csv, odd_images.csv and broken_files.csv beside this page, but for those that "
+        "belong in duplicates.csv. Look at them"
+    ) in one
+    assert "duplicates.csv was changed since an audit wrote it, so this audit left it alone: its lines need" in one
+    two = told("duplicates.csv", "odd_images.csv")
+    assert "duplicates.csv and odd_images.csv were changed since an audit wrote them, so this audit left them" in two
+    for text in (one, two):
+        assert "In the folder of this page, thirtytwo train " in text
+    assert "listed in" not in told(*made().tables)
+
+
+def test_files_that_a_training_would_refuse_are_to_be_removed_before_it() -> None:
+    text = written(made(broken=3)).section("next").text
+    before, _, after = text.partition("thirtytwo train ")
+    assert "First remove the 3 files that cannot be read, named above and in broken_files.csv." in before
+    assert before.endswith("Then, in the folder of this page, ")
+    assert after.startswith("classic --set epochs=3 ")
+    assert "First remove" not in written(made()).text
+    report.write_audit(Path(), made(broken=3), edited=("broken_files.csv",))
+    assert "and in broken_files.csv. A" not in Page(Path("audit.html").read_text(encoding="utf-8")).text
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (("fast94", "epochs=8", "model.widths=[16, 48]"), "fast94 --set epochs=8 --set 'model.widths=[16, 48]'"),
+        (("my own.toml",), "'{here}/my own.toml'"),
+        ((), "RECIPE"),
+    ],
+)
+def test_the_command_trains_with_the_recipe_of_the_networks(words: tuple[str, ...], typed: str) -> None:
+    page = written(replace(made(), recipe_words=words)).section("next")
+    command, _ = (text for tag, text in page.texts if tag == "code" and text.strip())
+    recipe = shlex.split(typed.format(here=Path.cwd()))
+    expected = ["thirtytwo", "train", *recipe, "--data", "/a/folder with spaces", "--exclude", "label_issues.csv"]
+    assert shlex.split(command) == expected
+    assert ("with the recipe of the audit's networks" in page.text) is bool(words)
 
 
 def test_that_a_test_image_is_leaked_is_told_as_far_as_it_is_known() -> None:
@@ -227,6 +301,8 @@ def test_nothing_found_is_a_page_too() -> None:
     assert "0.0%" in page.text
     assert "None was found: as far as pixels tell, none of the 100 test images shows the same picture" in page.text
     assert page.text.count("No label is in doubt.") == 2
+    assert "This audit found nothing to suspect." in page.section("next").text
+    assert "thirtytwo train" not in page.text
     assert not page.of("img")
     assert 'id="odd"' not in page.html
 
@@ -235,7 +311,7 @@ def test_names_are_told_as_they_are() -> None:
     page = written(made(classes=UGLY))
     assert "<script>alert" not in page.html
     assert UGLY[1] in page.text
-    assert "thirtytwo train --data '/a/folder with spaces' --exclude label_issues.csv" in page.text
+    assert "classic --set epochs=3 --data '/a/folder with spaces' --exclude label_issues.csv" in page.text
     assert 'exclude="label_issues.csv"' in written(replace(made(), spec="arrays")).text
 
 

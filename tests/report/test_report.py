@@ -23,13 +23,14 @@ from PIL import Image
 from torch import nn
 
 import thirtytwo
+from tests.test_explain import Looks, classifier
 from thirtytwo import environment
 from thirtytwo import recipe as recipes
 from thirtytwo.data.images import Images
 from thirtytwo.errors import ModelError, RunError
 from thirtytwo.evaluate import Scored, _store
 from thirtytwo.metrics import expected_calibration_error, wilson
-from thirtytwo.report import figures, looks, page, stored, wording, write
+from thirtytwo.report import charts, figures, looks, page, stored, wording, write
 from thirtytwo.run import Row, Run, read_tensors, write_tensors
 from thirtytwo.settings import CustomModel
 
@@ -182,9 +183,23 @@ def read(run: Run) -> Page:
     return Page((run.path / "report.html").read_text(encoding="utf-8"))
 
 
-def rendered(run: Run) -> Page:
-    """The page alone, without the figures: much faster."""
-    return Page(page.render(*_contents(run)))
+def rendered(run: Run, shown: looks.Looks | None = None) -> Page:
+    """The page alone, without the figures: much faster; with what a network shows of itself, where that is given."""
+    contents, bins, found = _contents(run)
+    return Page(page.render(contents, bins, shown or found))
+
+
+def looking(run: Run, *, blank: bool) -> looks.Looks:
+    """What a network might show of itself; `blank`: in its mistakes, nothing speaks for the true class."""
+    judged = stored.read(run).judged
+    assert judged
+    right = [answer for answer in judged.random if answer.right][: looks.SHOWN]
+    hits = [looks.Look(answer, looks.Overlay(answer.pixels, is_blank=False), None) for answer in right]
+    mistakes = [
+        looks.Look(answer, looks.Overlay(answer.pixels, is_blank=False), looks.Overlay(answer.pixels, is_blank=blank))
+        for answer in judged.mistakes[: looks.SHOWN]
+    ]
+    return looks.Looks(hits, mistakes, filters=[])
 
 
 def _contents(run: Run) -> Any:
@@ -368,12 +383,72 @@ def test_a_temperature_is_shown_with_what_it_changed(tmp_path: Path) -> None:
     assert "Before temperature scaling" not in rendered(make_run(tmp_path / "other")).text
 
 
+def test_losses_say_on_which_side_of_the_temperature_they_are(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", temperature=1.7)
+    found, loss = rendered(run), run.result["test"]["loss"]
+    curves = found.section("curves")
+    drawn = [drawing["aria-label"] for drawing in curves.of("svg")]
+    assert drawn[0].startswith("Loss, in nats, before temperature scaling, over 4 epochs: training from ")
+    assert not any("temperature" in words for words in drawn[1:])
+    assert "The losses in this section are before temperature scaling" in curves.text
+    after = f"After it, the validation loss is 0.331 and the test loss is {loss:.3f}; these two can be compared."
+    assert after in curves.text
+    for name, value, images in (("Test", loss, "300"), ("Validation", 0.3312, "5,000")):
+        assert f"{name} loss {value:.3f} mean of −log p(true class) on {images} images, in nats" in found.text
+    legends = [panel.get_legend() for panel in figures._curves(stored.read(run)).axes[:2]]
+    assert [legend and legend.get_title().get_text() for legend in legends] == ["before temperature scaling", ""]
+
+    alone = rendered(make_run(tmp_path / "alone", temperature=1.7, validation=False)).section("curves").text
+    assert f"After it, the test loss is {loss:.3f}." in alone
+    assert "compared" not in alone
+    assert "temperature" not in rendered(make_run(tmp_path / "plain")).section("curves").html
+
+
+def test_a_run_of_a_study_shows_its_loss_after_the_temperature_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    run.result = {key: value for key, value in run.result.items() if key not in ("test", "test_opening", "corrupted")}
+    found = rendered(run)
+    assert "before temperature scaling" in found.section("curves").of("svg")[0]["aria-label"]
+    assert "After it, the validation loss is 0.331." in found.section("curves").text
+    assert "Validation loss 0.331" in found.text
+
+
 def test_accuracy_under_corruption_is_shown(tmp_path: Path, html: Page) -> None:
     found = html.section("corruptions")
     assert "Mean accuracy over all of them: 60.5%; on the same images uncorrupted: 86.0%" in found.text
     assert [drawing["aria-label"].partition(":")[0] for drawing in found.of("svg")] == ["noise", "blur"]
     assert len(found.of("img")) == 6
     assert 'id="corruptions"' not in rendered(make_run(tmp_path / "run", corrupted=False)).html
+
+
+@pytest.mark.parametrize("last", [0.0, 0.41, 0.9, 1.0])
+def test_the_last_accuracy_stands_beside_its_curve_and_not_on_it(last: float) -> None:
+    drawing = ElementTree.fromstring(charts.corruption("noise", 1.0, [0.8, 0.7, 0.6, 0.5, last]))
+    curve = next(drawing.iter("polyline")).attrib["points"]
+    points = [tuple(map(float, point.split(","))) for point in curve.split()]
+    (label,) = (text.attrib for text in drawing.iter("text") if text.text == f"{last:.1%}")
+    assert label["text-anchor"] == "start"
+    assert float(label["x"]) > max(x for x, _ in points) + 3  # which is the radius of a dot
+    assert float(label["y"]) == pytest.approx(points[-1][1], abs=6)
+
+
+def test_corruptions_are_shown_on_different_pictures_that_show_them_well(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    tensors, header = read_tensors(run.predictions_path)
+    pixels, well = tensors["random.pixels"], {3: 90, 8: 110}  # position -> contrast
+    pixels[:] = 10  # too dark to become darker, and flat
+    pixels[12] = 255
+    pixels[12, :2] = 200  # too bright to become brighter
+    for place, contrast in well.items():
+        pixels[place, :16], pixels[place, 16:] = 128 - contrast, 128 + contrast
+    write_tensors(run.predictions_path, tensors, header)
+    shown = [image["alt"] for image in rendered(run).section("corruptions").of("img")]
+    indices = [int(tensors["test.indices"][tensors["random.rows"][place]]) for place in (8, 3)]
+    assert shown == [
+        f"Test image {index}, {kind} of strength {strength}"
+        for index, kind in zip(indices, ("noise", "blur"), strict=True)
+        for strength in (1, 3, 5)
+    ]
 
 
 def test_a_real_run_shows_where_its_network_looks(tmp_path: Path) -> None:
@@ -388,6 +463,22 @@ def test_a_real_run_shows_where_its_network_looks(tmp_path: Path) -> None:
     right = min(sum(answer.right for answer in judged.random), 6)
     wrong = min(judged.wrong, 6)
     assert len(found.of("img")) == 2 * right + 3 * wrong + 4  # 4 kernels
+
+
+def test_a_map_in_which_nothing_speaks_for_the_class_says_so(run: Run) -> None:
+    for blank in (True, False):
+        found = rendered(run, looking(run, blank=blank)).section("looks")
+        assert found.text.count("nothing speaks for it") == (looks.SHOWN if blank else 0)
+        assert ("no region raises its score in that layer" in found.text) is blank
+
+
+def test_nothing_speaks_for_a_colour_that_an_image_lacks() -> None:
+    black = np.zeros((8, 8, 3), np.uint8)
+    red = black.copy()
+    red[2, 2, 0] = 200
+    answers = [stored.Answer(0, pixels, "red", "red", right=True, probability=0.9) for pixels in (black, red)]
+    found = looks._looks(classifier(Looks()), answers)
+    assert [look.predicted.is_blank for look in found] == [True, False]
 
 
 def test_wrong_answers_are_marked_by_more_than_a_colour(run: Run, html: Page) -> None:
@@ -677,6 +768,8 @@ def test_a_mistake_of_ours_in_drawing_is_not_blamed_on_the_folder(
         (wording.scaled(4.12e13, "FLOP"), "41.2 TFLOP"),
         (wording.precise_percent(0.88642, 10_000), "88.64%"),
         (wording.precise_percent(0.886, 1000), "88.6%"),
+        (wording.listed(["a"]), "a"),
+        (wording.listed(["a", "b", "c"]), "a, b and c"),
     ],
 )
 def test_numbers_read_as_people_write_them(found: str, expected: str) -> None:

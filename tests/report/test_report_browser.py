@@ -12,7 +12,7 @@ import pytest
 
 from tests.report import test_ensemble_page as ensembles
 from tests.report.test_audit_page import made
-from tests.report.test_report import UGLY, make_run, rendered
+from tests.report.test_report import UGLY, looking, make_run, rendered
 from thirtytwo.report import write_audit, write_ensemble
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make check installs it")
@@ -33,7 +33,7 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Of an ordinary run, one with many classes, one with ugly names, one that is not finished, audits, ensembles."""
+    """Of an ordinary run, and of runs with Grad-CAM, many classes, ugly names, without an end; of audits, ensembles."""
     folder = tmp_path_factory.mktemp("runs")
     many = [f"a class with the number {number}" for number in range(100)]
     location = {"location": "/a/very/long/path" * 20, "notice": "Unlike-any-other" * 20, "spec": "x" * 300}
@@ -45,6 +45,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     for run in runs.values():
         (run.path / "report.html").write_text(rendered(run).html, encoding="utf-8")
+    runs["looking"] = make_run(folder / "looking", temperature=1.7)
+    html = rendered(runs["looking"], looking(runs["looking"], blank=True)).html
+    (runs["looking"].path / "report.html").write_text(html, encoding="utf-8")
     audits = {"audit": made(issues=50), "ugly audit": made(classes=UGLY, size=(12, 20), paths=True)}
     for name, found in audits.items():
         (folder / name).mkdir()
@@ -91,7 +94,7 @@ def visit(
 
 
 @pytest.mark.parametrize("name", [
-    "ordinary", "many", "ugly", "unfinished", "audit", "ugly audit", "ensemble", "ugly ensemble",
+    "ordinary", "many", "ugly", "unfinished", "looking", "audit", "ugly audit", "ensemble", "ugly ensemble",
 ])  # fmt: skip
 def test_a_phone_shows_it_all_without_sideways_scrolling_and_without_a_network(
     browser: Any, reports: dict[str, Path], name: str
@@ -111,6 +114,24 @@ def test_a_phone_shows_it_all_without_sideways_scrolling_and_without_a_network(
     assert len(sizes) >= (0 if name == "unfinished" or "ensemble" in name else 20)
     assert seen.complaints == []
     assert [url for url in seen.requests if not url.startswith("data:")] == [reports[name].as_uri()]
+
+
+@pytest.mark.parametrize("width", [PHONE, 1100])
+def test_a_picture_and_its_maps_stand_side_by_side(browser: Any, reports: dict[str, Path], width: int) -> None:
+    page = visit(browser, reports["looking"], width=width).page
+    rows = page.evaluate(
+        """() => [...document.querySelectorAll(".looks li")].map(row => [...row.querySelectorAll("img")].map(image => {
+            const place = image.getBoundingClientRect();
+            return [place.top, place.left, place.width];
+        }))"""
+    )
+    assert [len(row) for row in rows] == [2] * 6 + [3] * 6
+    for row in rows:
+        tops, lefts, widths = zip(*row, strict=True)
+        assert max(tops) - min(tops) < 1
+        assert all(right - left >= wide for left, right, wide in zip(lefts, lefts[1:], widths, strict=False))
+        assert max(widths) - min(widths) < 1
+        assert min(widths) > 90
 
 
 @pytest.mark.parametrize("name", ["ordinary", "audit", "ensemble"])
@@ -205,6 +226,21 @@ def test_the_gallery_filters_and_grows(browser: Any, reports: dict[str, Path]) -
     page.locator("#gallery .all").click()
     assert told.inner_text() == f"{everything} of {everything}"
     assert seen.complaints == []
+
+
+def test_no_choice_that_the_gallery_offers_is_empty(browser: Any, reports: dict[str, Path]) -> None:
+    page = visit(browser, reports["ordinary"]).page
+    told = page.locator("#gallery output")
+    true, said = page.locator("#gallery select").all()
+    for name in true.locator("option").all_inner_texts():
+        true.select_option(label=name)
+        offered = said.locator("option").all_inner_texts()
+        assert len(offered) > 1
+        assert name == "any" or name not in offered  # nothing is a mistake for itself
+        for other in offered:
+            said.select_option(label=other)
+            assert int(told.inner_text().split(" of ")[0]) > 0
+        said.select_option(label="any")  # or else only some of the true classes would be left
 
 
 def test_the_matrix_shows_counts_or_rates(browser: Any, reports: dict[str, Path]) -> None:

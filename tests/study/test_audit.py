@@ -245,11 +245,12 @@ def test_what_is_wrong_with_the_test_part_is_told_before_anything_is_trained() -
 def test_networks_are_called_by_what_they_were_trained_with() -> None:
     changes = ["epochs=1", "fewer_images.exponent=0.1", "batch_size=50", "fewer_images.minimum_steps=3"]
     recipe = small(*changes)  # which grows for few images
-    found = audit(tiny(), recipe, Path("out"), folds=2, words="classic and so on")
+    found = audit(tiny(), recipe, Path("out"), folds=2, recipe_words=("classic", "and", "so", "on"))
     (folder,) = Path("out").glob("networks-*")
     trained = Run(folder / "network-1").recipe
     assert (trained.epochs, trained.batch_size) == (2, 15)
     assert found.recipe == "classic and so on: 2 epochs in batches of 15, no validation images"
+    assert found.recipe_words == ("classic", "and", "so", "on")
     assert found.recipe_digest == trained.digest
     assert audit(tiny(), recipe, Path("out"), folds=2).recipe.startswith("classic: 2 epochs")
 

@@ -235,12 +235,22 @@ class Screen:
         """The end of `train`."""
         self._warn_all(result.get("test_warnings", []))
         self.scores(result, "test")
+        self._losses(result)
         epoch = result.get("kept_epoch", result["epochs"])
         kept = f"; kept the weights of epoch {epoch}" if epoch < result["epochs"] else ""
         seconds = f"{duration(result['train_seconds'])} of training, {duration(result['cold_seconds'])} from the start"
         self.say(f"{plural(result['epochs'], 'epoch')}, {seconds}{kept}")
         self.say(f"Report: {page}")
         self.say(f"Try it: thirtytwo predict {run.path} YOUR_IMAGE.jpg")
+
+    def _losses(self, result: dict[str, Any]) -> None:
+        """What the test loss compares with: not the losses of epochs, if a temperature has been fitted since."""
+        if validation := result.get("validation"):
+            images = plural(validation["images"], "image")
+            self.say(f"validation accuracy {validation['accuracy']:.2%} on {images}, loss {validation['loss']:.4f}")
+        if result.get("calibration", {}).get("temperature", 1) != 1:
+            which = "test and validation loss are" if validation else "the test loss is"
+            self.say(f"{which} after temperature scaling, the losses of the epochs before it")
 
     def scores(self, result: dict[str, Any], split: str) -> None:
         """Scores of one split."""

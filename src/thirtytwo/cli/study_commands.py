@@ -475,7 +475,7 @@ def audit_command(
                 device=device,
                 pool=pool,
                 busy=screen.busy,
-                words=recipe,
+                recipe_words=_asked(recipe),
             )
         edited = findings.write_tables(folder, found.tables)
         with screen.busy("drawing the page"):

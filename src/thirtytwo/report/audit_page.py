@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from markupsafe import Markup
 
 from thirtytwo import metrics
+from thirtytwo import recipe as recipes
 from thirtytwo.data.source import ARRAYS
 from thirtytwo.report import html, wording
 
@@ -84,6 +85,18 @@ class Chapter:
         return self.cards[AT_ONCE:]
 
 
+@dataclass(frozen=True)
+class Headline:
+    """A number that the page opens with."""
+
+    share: float
+    number: str
+    """The share as people write it."""
+    meaning: str
+    counts: str
+    """What it is a share of, and how far it is to be believed."""
+
+
 def render(found: Audit, edited: Sequence[str] = (), precision: tuple[float, float] | None = None) -> str:
     """The page.
 
@@ -94,7 +107,7 @@ def render(found: Audit, edited: Sequence[str] = (), precision: tuple[float, flo
     """
     chapters = _chapters(found)
     training, test = (found.splits[split].images for split in ("training", "test"))
-    leaked = len(found.leaked)
+    trust = wording.trust_in_pairs(precision)
     facts = {
         "notice": found.notice,
         "warnings": found.warnings,
@@ -104,10 +117,10 @@ def render(found: Audit, edited: Sequence[str] = (), precision: tuple[float, flo
         "suspicions": sum(chapter.number for chapter in chapters.values()) + len(found.broken),
         "broken": found.broken[:FILES],
         "edited": edited,
-        "trust": wording.trust_in_pairs(precision),
+        "untouched": [name for name in found.tables if name not in edited],
+        "trust": trust,
         "numbers": {"training": training, "test": test},
-        "leaked": leaked,
-        "leaked_share": wording.precise_percent(leaked / max(test, 1), test),
+        "headlines": _headlines(found, trust),
         "key_facts": list(_key_facts(found)),
         "agreed": {split: _agreed(found, split) for split in found.splits},
         "weak": wording.weak_networks(found.accuracy["training"]) if found.is_weak and found.issues else "",
@@ -115,10 +128,56 @@ def render(found: Audit, edited: Sequence[str] = (), precision: tuple[float, flo
         "balance": _balance(found),
         "sizes": _sizes(found),
         "one_size": len({size for overview in found.splits.values() for size in overview.sizes}) == 1,
-        "spec": None if found.spec == ARRAYS else shlex.quote(found.spec),
+        "is_arrays": found.spec == ARRAYS,
+        "train": _training_command(found),
         "provenance": list(_provenance(found)),
     }
     return html.render("audit.html.jinja", facts)
+
+
+def _headlines(found: Audit, trust: str) -> list[Headline]:
+    """How many test images seem to be leaked, and how many labels are in doubt: the larger share first."""
+    images = {split: overview.images for split, overview in found.splits.items()}
+    leaked = len(found.leaked)
+    doubted = {split: len(found.issues_in(split)) for split in found.splits}
+    agreement = wording.percent(found.accuracy["training"], 0)
+    weak = f"; the networks agree with only {agreement} of the training labels" if found.is_weak else ""
+
+    def headline(hits: int, of: int, meaning: str, counts: str) -> Headline:
+        share = hits / max(of, 1)
+        return Headline(share, wording.precise_percent(share, of), meaning, counts)
+
+    headlines = [
+        headline(
+            leaked,
+            images["test"],
+            "of the test images seem to show the same picture as a training image:",
+            f"{wording.count(leaked)} of n\u00a0=\u00a0{wording.count(images['test'])}{'; ' + trust if leaked else ''}",
+        ),
+        headline(
+            sum(doubted.values()),
+            sum(images.values()),
+            "of the labels are in doubt:",
+            " and ".join(
+                f"{wording.count(doubted[split])} of n\u00a0=\u00a0{wording.count(number)} {split} labels"
+                for split, number in images.items()
+            )
+            + (weak if found.issues else ""),
+        ),
+    ]
+    return sorted(headlines, key=lambda one: -one.share)
+
+
+def _training_command(found: Audit) -> str:
+    """What trains without the training images that label_issues.csv names, if it is typed beside that table."""
+    if found.spec == ARRAYS:
+        return 'thirtytwo.train(recipe, data, exclude="label_issues.csv").finish()'
+    name, *changes = found.recipe_words or ("RECIPE",)
+    if found.recipe_words and name not in recipes.names():
+        name = str(Path(name).absolute())  # typed in another folder than the audit's command
+    settings = [word for change in changes for word in ("--set", change)]
+    words = ["thirtytwo", "train", name, *settings, "--data", found.spec, "--exclude", "label_issues.csv"]
+    return shlex.join(words)
 
 
 def _chapters(found: Audit) -> dict[str, Chapter]:

@@ -67,15 +67,15 @@ def learning_curves(stored: Stored) -> list[Markup]:
     ]
     floor = math.floor(10 * min(accuracies)) / 10
     panels = [
-        ("Loss, in nats", "loss", 0.0, None),
-        ("Accuracy", "accuracy", min(floor, 0.9), 1.0),
+        ("Loss, in nats", stored.loss_note, "loss", 0.0, None),
+        ("Accuracy", "", "accuracy", min(floor, 0.9), 1.0),
     ]
     charts = []
-    for title, key, low, high in panels:
+    for title, note, key, low, high in panels:
         lines = [Line("training", "training", column(f"train_{key}"))]
         if stored.has_validation:
             lines.append(Line("validation", "validation", column(f"validation_{key}")))
-        charts.append(_curve(title, lines, low=low, high=high, kept=kept, share=key == "accuracy"))
+        charts.append(_curve(title, lines, note=note, low=low, high=high, kept=kept, share=key == "accuracy"))
     charts.append(_curve("Learning rate", [Line("learning rate", "rate", column("learning_rate"))], low=0.0))
     return charts
 
@@ -85,6 +85,7 @@ def _curve(
     lines: Sequence[Line],
     *,
     low: float,
+    note: str = "",
     high: float | None = None,
     kept: tuple[int, str] | None = None,
     share: bool = False,
@@ -102,6 +103,8 @@ def _curve(
         parts.append(_text(plot.x(tick), plot.bottom + 16, count(tick), "tick", anchor="middle"))
     parts.append(_text((plot.left + plot.right) / 2, plot.bottom + 33, "epoch", "tick", anchor="middle"))
     parts.append(_text(0, 12, title, "title"))
+    if note:
+        parts.append(_text(0, 26, note, "tick"))
     if kept is not None:
         x = plot.x(kept[0])
         edge = (x - plot.left) / (plot.right - plot.left)
@@ -120,7 +123,7 @@ def _curve(
         )
     if len(lines) > 1:
         parts.append(_legend(lines))
-    return _svg(320, 244, _described(title, lines, share), parts)
+    return _svg(320, 244, _described(f"{title}, {note}," if note else title, lines, share), parts)
 
 
 def _described(title: str, lines: Sequence[Line], share: bool) -> str:
@@ -214,7 +217,7 @@ def corruption(kind: str, whole: float, accuracies: Sequence[float]) -> Markup:
         accuracies: at strengths 1, 2, …
     """
     values = [whole, *accuracies]
-    plot = _Plot(40, 206, 26, 122, 0, len(accuracies), 0, 1)
+    plot = _Plot(40, 168, 26, 122, 0, len(accuracies), 0, 1)
     parts = [_text(0, 12, kind, "title"), _grid(plot, [0.0, 0.5, 1.0], ["0%", "50%", "100%"])]
     for strength in range(len(values)):
         parts.append(_text(plot.x(strength), plot.bottom + 15, str(strength), "tick", anchor="middle"))
@@ -227,8 +230,8 @@ def corruption(kind: str, whole: float, accuracies: Sequence[float]) -> Markup:
                 x, y, percent(value)
             )
         )
-    above = values[-1] < 0.85
-    parts.append(_text(plot.right, points[-1][1] + (-8 if above else 16), percent(values[-1]), "tick", anchor="end"))
+    # Beside the last point: above or below it, a curve that falls steeply would run through it.
+    parts.append(_text(plot.right + 8, points[-1][1] + 4, percent(values[-1]), "tick"))
     words = f"{kind}: accuracy by strength: {', '.join(percent(value) for value in values)}."
     return _svg(216, 142, words, parts)
 

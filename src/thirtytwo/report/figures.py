@@ -224,7 +224,8 @@ def _curves(stored: Stored) -> Figure:
             _series(panel, epochs, stored, f"validation_{key}", "validation", color=BLUE, linestyle="-")
         if stored.mark:
             panel.axvline(stored.kept_epoch, color=INK, linewidth=0.8, linestyle=":", label=stored.mark)
-        panel.legend(frameon=False, fontsize=8)
+        note = stored.loss_note if key == "loss" else ""
+        panel.legend(frameon=False, fontsize=8, title=note or None, title_fontsize=8, alignment="left")
     axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     _plain(axes[2], "Learning rate", epochs)
     _series(axes[2], epochs, stored, "learning_rate", "learning rate", color=INK, linestyle="-")

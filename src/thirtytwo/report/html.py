@@ -37,6 +37,7 @@ def render(template: str, facts: dict[str, Any]) -> str:
         "percent": wording.percent,
         "count": wording.count,
         "plural": wording.plural,
+        "listed": wording.listed,
         "picture": picture,
     }
     return environment.get_template(template).render({**facts, "version": __version__})

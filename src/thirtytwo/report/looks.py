@@ -23,14 +23,23 @@ SIDE = 96
 
 
 @dataclass(frozen=True, eq=False)
+class Overlay:
+    """An image under a veil of colour, denser where it speaks more for a class."""
+
+    pixels: Pixels
+    is_blank: bool
+    """Whether nothing in it speaks for the class: then there is no veil, and the image is only dimmed."""
+
+
+@dataclass(frozen=True, eq=False)
 class Look:
     """One test image, and what in it speaks for a class."""
 
     answer: Answer
-    predicted: Pixels
-    """The image under a veil of colour, denser where it speaks more for the class that the network names."""
-    true: Pixels | None
-    """The same for the true class; None where that is what the network names."""
+    predicted: Overlay
+    """What speaks for the class that the network names."""
+    true: Overlay | None
+    """What speaks for the true class; None where that is what the network names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +50,12 @@ class Looks:
     mistakes: list[Look]
     filters: list[Pixels]
     """Kernels of the first convolution as pictures, grey where they weigh nothing."""
+
+    @property
+    def has_blanks(self) -> bool:
+        """Whether there is an overlay in which nothing speaks for the class."""
+        overlays = [overlay for look in self.hits + self.mistakes for overlay in (look.predicted, look.true)]
+        return any(overlay is not None and overlay.is_blank for overlay in overlays)
 
 
 def at(stored: Stored) -> Looks | None:
@@ -91,8 +106,8 @@ def _looks(classifier: Classifier, answers: list[Answer]) -> list[Look]:
     ]
 
 
-def _overlay(pixels: Pixels, strength: NDArray[np.float32]) -> Pixels:
-    """An image, enlarged, under a veil that is the denser the nearer the strength (height, width) is to 1."""
+def _overlay(pixels: Pixels, strength: NDArray[np.float32]) -> Overlay:
+    """An image, enlarged, and how much each part of it speaks for a class: (height, width) in [0, 1]."""
     height, width = pixels.shape[:2]
     factor = max(SIDE / max(height, width), 1.0)
     size = (round(width * factor), round(height * factor))
@@ -101,8 +116,8 @@ def _overlay(pixels: Pixels, strength: NDArray[np.float32]) -> Pixels:
     colours = 255 * colormaps["inferno"](veil[:, :, 0])[:, :, :3]
     # What speaks for nothing is dimmed a little, so that bright parts of an image are not taken for strong ones.
     mixed = image * 0.75 * (1 - 0.65 * veil) + colours * 0.65 * veil
-    overlay: Pixels = mixed.round().clip(0, 255).astype(np.uint8)
-    return overlay
+    overlaid: Pixels = mixed.round().clip(0, 255).astype(np.uint8)
+    return Overlay(overlaid, is_blank=not strength.any())
 
 
 def _filters(classifier: Classifier) -> list[Pixels]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import math
 import shlex
@@ -16,12 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from thirtytwo import metrics
-from thirtytwo.data.corrupt import corrupted
+from thirtytwo.data.corrupt import Corruption, corrupted
 from thirtytwo.data.source import ARRAYS
 from thirtytwo.report import charts, html, wording
 from thirtytwo.report.figures import MISTAKES_SHOWN, MOST_NUMBERED
 from thirtytwo.report.looks import Looks
-from thirtytwo.report.stored import Answer, Judged, Stored
+from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
 from thirtytwo.settings import CustomModel
 
 MOST_ROWS = 300
@@ -176,26 +177,45 @@ def _calibration(judged: Judged) -> dict[str, Any]:
 
 
 def _robustness(stored: Stored) -> dict[str, Any]:
-    """A chart for each kind of corruption, and what it does to a picture."""
+    """A chart for each kind of corruption, and what it does to a picture: as far as they go, another one for each."""
     assert stored.result is not None
     assert stored.judged is not None
     scores = stored.result.corrupted
     if scores is None:
         return {"corruptions": []}
-    example = stored.judged.random[0].pixels if stored.judged.random else None
+    ranked = sorted(stored.judged.random, key=lambda answer: -_suitability(answer.pixels))
+    examples: list[Answer | None] = [*ranked] or [None]
     return {
         "corrupted": scores,
         "corruptions": [
             {
-                "kind": kind,
                 "chart": charts.corruption(kind, scores.accuracy, values),
-                "pictures": []
-                if example is None
-                else [(strength, corrupted(example[None], kind, strength)[0]) for strength in CORRUPTIONS_SHOWN],
+                "pictures": [] if example is None else _made_worse(example, kind),
             }
-            for kind, values in scores.kinds.items()
+            for (kind, values), example in zip(scores.kinds.items(), itertools.cycle(examples), strict=False)
         ],
     }
+
+
+def _suitability(pixels: Pixels) -> float:
+    """How well an image shows what is done to it: from 0, where it is of one colour, to 0.25.
+
+    It needs contrast, which can be lost, and a middle brightness, from which it can become brighter.
+    """
+    values = pixels.mean(2) / 255
+    return float(values.std() * (0.5 - abs(values.mean() - 0.5)))
+
+
+def _made_worse(answer: Answer, kind: Corruption) -> list[tuple[int, str, Pixels]]:
+    """A test image at each strength that is shown: the strength, the image in words, its pixels."""
+    return [
+        (
+            strength,
+            f"Test image {answer.index}, {kind} of strength {strength}",
+            corrupted(answer.pixels[None], kind, strength)[0],
+        )
+        for strength in CORRUPTIONS_SHOWN
+    ]
 
 
 def _gallery(judged: Judged) -> dict[str, Any] | None:
@@ -240,9 +260,13 @@ def _sheet(answers: Sequence[Answer], size: tuple[int, int]) -> str:
 
 def _key_facts(stored: Stored) -> Iterator[Fact]:
     result = stored.result
+    if result is not None:
+        for name, scores in (("Test loss", result.test), ("Validation loss", result.validation)):
+            if scores is not None:
+                images = wording.plural(scores.images, "image")
+                yield name, f"{scores.loss:.3f}", f"mean of −log p(true class) on {images}, in nats"
     if stored.judged is not None:
         test = stored.judged.summary
-        yield "Loss", f"{test.loss:.3f}", "mean of −log p(true class) on the test set, in nats"
         if len(stored.judged.classes) > 5:
             yield "Top-5", wording.precise_percent(test.top5, test.images), "true class among its five most probable"
         yield "Macro-F1", f"{test.macro_f1:.3f}", "mean of the F1 of all classes"

@@ -258,6 +258,18 @@ class Stored:
             return f"epoch {self.kept_epoch:,} kept"
         return f"epoch {self.kept_epoch:,} best so far" if self.selects else ""
 
+    @property
+    def loss_note(self) -> str:
+        """What to write at the losses of epochs; empty where they compare with those of the finished model.
+
+        A temperature is fitted to the validation images after the last epoch, or, without any, comes from the recipe.
+        """
+        if self.judged is not None:
+            is_rescaled = self.judged.temperature != 1
+        else:  # a study's run, say, that was scored on its validation images
+            is_rescaled = self.result is not None and self.result.validation is not None
+        return "before temperature scaling" if is_rescaled else ""
+
 
 def read(run: Run) -> Stored:
     """Read what the run folder has.

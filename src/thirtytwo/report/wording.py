@@ -27,6 +27,12 @@ def plural(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """("a", "b", "c") -> ``a, b and c``; there has to be one."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def diverged(seeds: tuple[Sequence[int], Sequence[int]], number: int) -> str:
     """(([], [3, 5]), 8) -> ``B diverged with 2 of 8 seeds (3, 5)``; empty where neither A nor B diverged."""
     return "; ".join(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def audit(
     device: str = "auto",
     pool: Pool | None = None,
     busy: Busy = unseen,
-    words: str = "",
+    recipe_words: Sequence[str] = (),
 ) -> Audit:
     """Search a data set for what is wrong with it.
 
@@ -63,7 +64,7 @@ def audit(
         device: ``auto``, ``cpu`` or ``cuda``.
         pool: where the networks are trained; None is here, one after another. They are asked here.
         busy: see `Busy`; the default shows nothing.
-        words: what was asked for as the recipe, changes included, for people; empty is the recipe's name.
+        recipe_words: what was asked for as the recipe, for people: its name, or path, and changes to it.
 
     Raises:
         DataError: files are missing or damaged, or there are no test images; nothing has been trained then.
@@ -124,8 +125,9 @@ def audit(
         pairs=found.pairs,
         odd=tuple(odd),
         broken=tuple(BrokenFile(split, each.path, each.reason) for split in images for each in images[split].broken),
-        recipe=_said(words or recipe.name, trained),
+        recipe=_said(" ".join(recipe_words) or recipe.name, trained),
         recipe_digest=trained.digest,
+        recipe_words=tuple(recipe_words),
         folds=folds,
         accuracy={split: _agreement(asked[split], images[split]) for split in images},
         test_opening=opened.number,

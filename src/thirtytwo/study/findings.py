@@ -119,6 +119,9 @@ class Audit:
     """What the networks were trained with, in words: as it was asked for, and what that came to for these data."""
     recipe_digest: str
     """Of the recipe that the first network was trained with; see `Recipe.digest`."""
+    recipe_words: tuple[str, ...]
+    """What was asked for as the recipe: its name, or path, and changes such as ``epochs=8``; empty where a program gave
+    a recipe and no words for it."""
     folds: int
     """Number of these networks; each was trained without its share of the training images."""
     accuracy: Mapping[Split, float]

@@ -459,6 +459,12 @@ class Screen:
         if audit.broken:
             table.add_row("unreadable files", *(f"{len(audit.broken_in(split)):,}" for split in splits))
         self.console.print(table)
+        labels = sum(overview.images for overview in audit.splits.values())
+        doubted = len(audit.issues)
+        self.console.print(
+            f"[bold]{plural(doubted, 'label')} of {labels:,} ({doubted / max(labels, 1):.1%})[/bold] "
+            f"{'is' if doubted == 1 else 'are'} in doubt"
+        )
         leaked, tested = len(audit.leaked), audit.splits["test"].images
         self.console.print(
             f"[bold]{plural(leaked, 'test image')} of {tested:,} ({leaked / max(tested, 1):.1%})[/bold] "

@@ -85,11 +85,18 @@ class Screen:
 
     def warn(self, source: Source, warnings: Sequence[str]) -> None:
         """What a user has to be told about data."""
-        plain = not self.console.is_terminal  # wrapped between words, where somebody reads it
         if source.notice:
-            self.console.print(f"[bold yellow]NOTICE[/bold yellow] {escape(source.notice)}", soft_wrap=plain)
+            self._wrapped(f"[bold yellow]NOTICE[/bold yellow] {escape(source.notice)}")
         for warning in warnings:
-            self.console.print(f"[yellow]warning[/yellow] {escape(warning)}", soft_wrap=plain)
+            self.caution(warning)
+
+    def caution(self, words: str) -> None:
+        """One warning."""
+        self._wrapped(f"[yellow]warning[/yellow] {escape(words)}")
+
+    def _wrapped(self, markup: str) -> None:
+        """Text in Rich's markup, wrapped between words where somebody reads it."""
+        self.console.print(markup, soft_wrap=not self.console.is_terminal)
 
     def data(self, source: Source, images: Images) -> None:
         """What is in a data set."""
@@ -212,10 +219,13 @@ class Screen:
             self.say(f"opening {result['test_opening']} of this test set")
         if rest := result.get("without_excluded"):
             names = ", ".join(Path(file).name for file in rest["files"])
-            self.say(
-                f"without the {plural(rest['excluded'], 'image')} named in {names}: {rest['accuracy']:.2%} on "
-                f"{rest['images']:,} images. Report it beside the other accuracy, not in its place"
-            )
+            if rest["excluded"]:
+                self.say(
+                    f"without the {plural(rest['excluded'], 'image')} named in {names}: {rest['accuracy']:.2%} on "
+                    f"{rest['images']:,} images. Report it beside the other accuracy, not in its place"
+                )
+            else:
+                self.say(f"no test image is named in {names}, so leaving them out changes nothing")
         table = Table("class", "precision", "recall", "F1", box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
@@ -513,20 +523,34 @@ class Screen:
         if there < FEW_PAIRS:
             self.say(f"a rough guess: {plural(there, 'pair')} hardly tell how much pairs differ")
 
-    def predictions(self, predictions: Sequence[Prediction]) -> None:
-        """One line an image: its class, and the next two."""
+    def predictions(
+        self, predictions: Sequence[Prediction], unknown_below: float | None = None, *, is_own: bool = False
+    ) -> None:
+        """One line an image: its class, and the next two; beside "unknown" the probability says whose it is.
+
+        Args:
+            predictions: at least one.
+            unknown_below: the probability below which they are unknown, if somebody asked for that.
+            is_own: whether the model suggests it.
+        """
         table = Table("image", "class", "probability", "next", box=None, pad_edge=False)
         table.columns[2].justify = "right"
+        unknown = 0
         for prediction in predictions:
-            ranked = list(prediction.probabilities.items())
-            rest = [f"{name} {p:.1%}" for name, p in (ranked[1:3] if prediction.label == ranked[0][0] else ranked[:3])]
+            best, *others = prediction.probabilities
+            is_unknown = prediction.label != best
+            unknown += is_unknown
             table.add_row(
                 escape(prediction.path),
                 escape(prediction.label),
-                f"{prediction.probability:.1%}",
-                escape(", ".join(rest)),
+                escape(f"{best} " if is_unknown else "") + f"{prediction.probability:.1%}",
+                escape(", ".join(f"{name} {prediction.probabilities[name]:.1%}" for name in others[:2])),
             )
         self.console.print(table)
+        if unknown_below is not None:
+            suggested = ", which auto stands for with this model" if is_own else ""
+            which = f"{unknown:,} of {plural(len(predictions), 'image')}"
+            self.say(f"unknown: no class reaches {unknown_below:.2%}{suggested}; {which}")
 
 
 def _values(values: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from thirtytwo import models
-from thirtytwo.classifier import Classifier
+from thirtytwo.classifier import Classifier, class_difference
 from thirtytwo.errors import ImageError, ModelError
 from thirtytwo.run import read_tensors, write_tensors
 from thirtytwo.settings import ClassicModel, CustomModel, Pixels, Views
@@ -236,6 +236,21 @@ def test_a_header_that_does_not_fit_is_refused(
         Classifier.load(path)
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (("cat", "dog", "frog"), ""),
+        (("cat", "dog"), "has 2 classes (cat, dog), but the model was trained for 3 (cat, dog, frog)"),
+        (("cat", "owl", "frog"), "as many as the model was trained for, but other ones: owl in place of dog"),
+        (("a", "b", "c"), "but other ones: a, b, c in place of cat, dog, frog"),
+        (("cat", "frog", "dog"), "classes that the model was trained for in another order: label 1 is frog, not dog"),
+    ],
+)
+def test_how_classes_differ_is_said_by_name(found: tuple[str, ...], said: str) -> None:
+    assert said in class_difference(found, CLASSES)
+    assert bool(class_difference(found, CLASSES)) == (found != CLASSES)
+
+
 def test_a_callers_own_network_is_asked_for_and_then_used(images: np.ndarray, tmp_path: Path) -> None:
     def make() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(16 * 16 * 3, 3))
@@ -251,7 +266,7 @@ def test_a_callers_own_network_is_asked_for_and_then_used(images: np.ndarray, tm
 
 
 def test_an_unfinished_run_and_a_missing_file_are_clear_errors(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="No such file"):
+    with pytest.raises(ModelError, match="no such file or folder; expected a run folder"):
         Classifier.load(tmp_path / "none")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.toml").touch()

@@ -185,15 +185,36 @@ def test_predict_answers_for_files_and_folders(program: Program, trained: Path, 
 def test_predict_answers_for_the_files_that_can_be_read_and_names_the_others(
     program: Program, trained: Path, tmp_path: Path
 ) -> None:
-    good, text = tmp_path / "good.png", tmp_path / "text.png"
+    mine, empty = tmp_path / "mine", tmp_path / "empty"
+    good, text, absent = mine / "good.png", mine / "text.png", mine / "absent.png"
+    mine.mkdir()
+    empty.mkdir()
     noise("RGB").save(good)
     text.write_text("no image")
-    for words in ([text, good, tmp_path / "absent.png"], [good, tmp_path]):
+    said = {
+        good: None,
+        text: "not an image of a known format; expected an image file",
+        absent: "no such file or folder; expected an image file",
+        empty: "no image files in this folder; expected some",
+    }
+    (alone,) = program("predict", trained, good, "--json").json
+    calls = {(text, good, absent): (text, good, absent), (empty, mine, good): (empty, good, text, good)}
+    for words, files in calls.items():
         answer = program("predict", trained, *words, "--json")
         assert answer.code == 2
-        assert {row["path"] for row in answer.json} == {str(good)}
-        assert "text.png: not an image" in answer.err
-        assert ("absent.png: no such file" in answer.err) == (len(words) == 3)
+        assert [row["path"] for row in answer.json] == list(map(str, files))  # a script finds each where it gave it
+        for row, file in zip(answer.json, files, strict=True):
+            if (problem := said[file]) is None:
+                assert row.keys() == alone.keys()
+                assert row["class"] == alone["class"]
+                continue
+            assert row.keys() == {*alone, "error"}
+            assert (row["class"], row["probability"], row["probabilities"]) == (None, None, {})
+            assert row["error"].startswith(problem)
+            assert f"{file}: {row['error']}" in answer.err
+    shown = program("predict", trained, empty, good)
+    assert (shown.code, str(good) in shown.out, str(empty) in shown.out) == (2, True, False)
+    assert "1 of 2 files cannot be read as images" in shown.err
 
 
 def test_predict_says_unknown_where_it_is_asked_to(program: Program, trained: Path, tmp_path: Path) -> None:
@@ -201,12 +222,21 @@ def test_predict_says_unknown_where_it_is_asked_to(program: Program, trained: Pa
     noise("RGB").save(path)
     (plain,) = program("predict", trained, path, "--json").json
     (never,) = program("predict", trained, path, "--json", "--unknown-below", "0.9999").json
-    assert never == {**plain, "class": "unknown"}
+    assert never == {**plain, "class": "unknown", "unknown_below": 0.9999}
     (auto,) = program("predict", trained, path, "--json", "--unknown-below", "auto").json
     suggested = Classifier.load(trained).unknown_below
     assert 0 < suggested < 1
-    assert auto["class"] == (plain["class"] if plain["probability"] >= suggested else "unknown")
-    assert "unknown" in program("predict", trained, path, "--unknown-below", "1").out
+    is_known = plain["probability"] >= suggested
+    assert auto["class"] == (plain["class"] if is_known else "unknown")
+    assert auto["unknown_below"] == suggested
+    shown = program("predict", trained, path, "--unknown-below", "auto").out
+    said = f"unknown: no class reaches {suggested:.2%}, which auto stands for with this model"
+    assert f"{said}; {int(not is_known)} of 1 image" in shown
+    shown = program("predict", trained, path, "--unknown-below", "1").out
+    assert "unknown: no class reaches 100.00%; 1 of 1 image" in shown
+    assert f"{plain['class']} {plain['probability']:.1%}" in shown  # whose probability it is
+    assert f"{plain['class']} {plain['probability']:.1%}" not in program("predict", trained, path).out
+    assert "did you mean 0.8?" in program("predict", trained, path, "--unknown-below=80").err
     for wrong in ("2", "-0.1", "often", "nan"):
         answer = program("predict", trained, path, f"--unknown-below={wrong}")
         assert answer.code == 2
@@ -725,6 +755,23 @@ def test_a_table_of_other_data_is_refused(program: Program, trained: Path, tmp_p
     assert "expected test" in answer.err
 
 
+def test_a_table_of_the_other_split_leaves_out_nothing_and_that_is_said(program: Program, trained: Path) -> None:
+    Path("issues.csv").write_text("split,index\ntest,3\n")
+    words = ["--data", SHAPES, *SMALL, "--epochs", "1", "--corrupted", "0", "--exclude", "issues.csv", "--out", "all"]
+    answer = program("train", "classic", *words)
+    assert answer.code == 0, answer.err
+    said = "issues.csv: names test images only; expected training images, so it leaves out none here"
+    assert f"warning {said}; `thirtytwo evaluate --exclude`" in answer.out
+    assert Run.open("all").environment["data"]["images"] == 150
+    Path("issues.csv").write_text("split,index\ntraining,3\n")
+    answer = program("evaluate", trained, "--exclude", "issues.csv")
+    said = "issues.csv: names training images only; expected test images, so it leaves out none here"
+    assert f"warning {said}; `thirtytwo train --exclude`" in answer.out
+    assert "no test image is named in issues.csv, so leaving them out changes nothing" in answer.out
+    found = program("evaluate", trained, "--exclude", "issues.csv", "--json").json
+    assert (found["without_excluded"]["excluded"], len(found["warnings"])) == (0, 1)
+
+
 def test_without_cleanlab_audit_says_how_to_get_it_before_anything_is_trained(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -826,9 +873,27 @@ MISTAKES = {
     "no key": (["train", "--set", "epochs"], "expected key=value"),
     "unknown data": (["train", "--data", "cifar11"], "cifar10"),
     "unknown device": (["train", "--data", SHAPES, "--device", "abacus"], "expected auto, cpu or cuda"),
-    "negative seed": (["train", "--seed", "-1"], "--seed"),
-    "unknown option": (["train", "--sed", "1"], "--sed"),
-    "unknown command": (["tarin"], "tarin"),
+    "name of another library": (["train", "--set", "optimizer.lr=1"], "did you mean optimizer.learning_rate?"),
+    "option in the recipe": (["train", "--set", "seed=1"], "give this one beside them, as --seed"),
+    "setting as an option": (["train", "--lr", "0.1"], "did you mean --set optimizer.learning_rate=…?"),
+    "option of another command": (["repeat", "--epochs", "1"], "did you mean --set epochs=…?"),
+    "recipe and changes": (["train", "classic epochs=1"], "as in classic --set epochs=1"),
+    "data in place of a recipe": (["train", "./"], "a folder; expected a recipe in TOML; data are named with --data"),
+    "negative seed": (["train", "--seed", "-1"], "error: --seed -1: expected at least 0; `"),
+    "seed in words": (["train", "--seed", "one"], "error: --seed one: expected a whole number; `"),
+    "seed left out": (["train", "--seed"], "error: --seed: no value follows; expected one; give it"),
+    "flag with a value": (["train", "--json=1"], "error: --json: a value follows; expected none"),
+    "unknown option": (["train", "--sed", "1"], "error: --sed: no such option; expected one that `"),
+    "near option": (["train", "--sed", "1"], "thirtytwo train --help` lists; did you mean --seed?"),
+    "unknown command": (["tarin"], "error: no such command 'tarin'; expected data, train, evaluate, "),
+    "near command": (["tarin"], "ensemble or audit; did you mean 'train'?"),
+    "short for a split": (
+        ["evaluate", "x", "--split", "val"],
+        "error: --split val: expected test, validation or training; did you mean validation?",
+    ),
+    "no such pruner": (["tune", "classic", "--pruner", "x"], "expected median, halving or none; choose one of these"),
+    "no image": (["predict", "x"], "error: IMAGE: missing; expected "),
+    "a word too many": (["evaluate", "x", "y"], "(y); expected "),
     "seed too large": (["train", "--data", SHAPES, "--seed", str(2**64)], "from 0 to 2**63 - 1"),
     "batches of one": (["train", "--data", SHAPES, "--set", "batch_size=1"], "choose a larger batch_size"),
     "key of another kind": (["train", "classic", "--set", "optimizer.momentum=0.8"], "--set optimizer.name=sgd"),
@@ -837,7 +902,10 @@ MISTAKES = {
     "resume with another table": (["train", "--resume", "x", "--exclude", "y.csv"], "found --exclude as well"),
     "resume with other settings": (["train", "classic", "--resume", "x", "--seed", "0"], "RECIPE, --seed"),
     "epochs said twice": (["train", "--epochs", "1", "--set", "epochs=2"], "expected one of them"),
-    "model that is not there": (["predict", "nowhere", "x.png"], "No such file"),
+    "model that is not there": (
+        ["predict", "nowhere", "x.png"],
+        "error: nowhere: no such file or folder; expected a run folder, an ensemble's folder, a model file, or ",
+    ),
     "evaluate what is no run": (["evaluate", "."], "not a run folder"),
     "report of what is no run": (["report", "."], "not a run folder"),
     "too many stages": (
@@ -857,6 +925,12 @@ def test_a_mistake_is_answered_with_what_was_found_and_what_to_do(
     assert expected in answer.err
     assert answer.out == ""
     assert not (tmp_path / "runs").exists()
+
+
+def test_without_words_the_program_shows_its_help_and_nothing_else(program: Program) -> None:
+    answer = program()
+    assert (answer.code, answer.err) == (2, "")
+    assert answer.out.strip() == program("--help").out.strip()
 
 
 def test_a_file_in_the_way_of_the_run_folder_is_a_clear_error(program: Program, tmp_path: Path) -> None:

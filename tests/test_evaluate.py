@@ -156,6 +156,9 @@ def test_a_model_that_does_not_fit_the_data_is_refused_before_the_test_set_is_op
     with pytest.raises(ModelError, match="trained for 2"):
         evaluate(other_classes, source)
     classes = source.read_training().classes
+    one_differs = Classifier(models.build(settings, 10), settings, ("other", *classes[1:]))
+    with pytest.raises(ModelError, match=f"but other ones: {classes[0]} in place of other; expected the model's"):
+        evaluate(one_differs, source)
     other_size = Classifier(models.build(settings, 10, (16, 16)), settings, classes, (16, 16))
     with pytest.raises(ModelError, match="16 × 16"):
         evaluate(other_size, source)

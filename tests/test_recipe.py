@@ -106,9 +106,56 @@ def test_every_problem_is_reported_at_once_with_its_remedy() -> None:
     assert "'nonsense': expected key=value" in message
 
 
-def test_unknown_recipe_suggests_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="Did you mean classic"):
-        recipes.load("clasic")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("clasic", "Did you mean classic"),
+        ("resnet", "Did you mean resnet18"),
+        ("shapes", "Data are named with --data"),
+        ("classic epochs=2", "give each change apart, as in classic --set epochs=2"),
+        ("./", r"^\.: a folder; expected a recipe in TOML; data are named with --data"),
+    ],
+)
+def test_an_unknown_recipe_is_met_with_what_was_probably_meant(given: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        recipes.load(given)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("epochs=ten", "epochs: found 'ten', expected a whole number"),
+        ("epochs=2.5", "epochs: found 2.5, expected a whole number"),
+        ("epochs=0", "epochs: found 0, expected at least 1"),
+        ("optimizer.learning_rate='0.1'", "optimizer.learning_rate: found '0.1', expected a number"),
+        ("optimizer.learning_rate=0", "optimizer.learning_rate: found 0, expected more than 0"),
+        ("model.dropout=1.5", "model.dropout: found 1.5, expected less than 1"),
+        ("model.stages=3", "model.stages: found 3, expected a list in brackets"),
+        ("model.stages=[]", "model.stages: found [], expected a list of length 1 or more"),
+        ("augmentation.horizontal_flip=yes", "augmentation.horizontal_flip: found 'yes', expected true or false"),
+        ("augmentation.policy=randaug", "expected 'none', 'rand', 'trivial' or 'augmix'"),
+        ("description=3", "description: found 3, expected text"),
+        ("description=2020-01-01", "2020-01-01: expected a number, text, true or false, or a list; put text into quot"),
+        ("name=../../etc", "name: found '../../etc', expected text of the form ^"),
+        ("search=x", "search: found 'x', expected a section of keys and values"),
+        ("optimizer.name=adamw", "optimizer.name: found 'adamw', expected adam, sgd or muon; did you mean adam?"),
+        ("optimizer=sgd", "optimizer: no such key; did you mean optimizer.name?"),
+        ("averaging=3", "a section; expected one of its keys; choose averaging.epochs or averaging.weighting"),
+        ("optimizer.lr=1", "optimizer.lr: no such key; did you mean optimizer.learning_rate?"),
+        ("patience=1", "did you mean schedule.patience or early_stopping.patience?"),
+        ("seed=1", "seed: no such key; expected settings of the recipe only; give this one beside them, as --seed"),
+        ("qwertz=1", "qwertz: no such key; docs/settings.md lists the keys"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_plain_words(word: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        recipes.load("classic", [word])
+
+
+def test_a_section_without_its_kind_says_which_there_are() -> None:
+    content = recipes.load("classic").to_toml().replace('name = "adam"', "")
+    with pytest.raises(RecipeError, match=r"optimizer\.name: missing; .*; choose adam, sgd or muon"):
+        recipes.parse(content)
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_a_training_goes_on_with_its_own_teacher_only(small_images: Images, teac
     for _ in part:
         part.interrupt()
     shutil.move(teacher, tmp_path / "elsewhere")
-    with pytest.raises(ModelError, match=r"teacher\.model: .*cannot be read"):
+    with pytest.raises(ModelError, match=r"teacher\.model: .*no such file or folder"):
         resume(part.run, source(small_images))
     train(small("epochs=1"), source(small_images), seed=3, out=tmp_path / "other").finish()
     with pytest.raises(ModelError, match="has the fingerprint"):
@@ -304,12 +304,12 @@ def test_a_teacher_that_may_have_seen_validation_images_is_refused(
 
 def test_a_teacher_of_something_else_is_refused(small_images: Images, teacher: Path) -> None:
     renamed = Images(small_images.pixels, small_images.labels, ("a", "b", "d", "c"), "renamed")
-    with pytest.raises(ModelError, match=r"tells apart 4 classes \(a, b, c, …\), renamed has 4"):
+    with pytest.raises(ModelError, match=r"renamed has the classes .* in another order: label 2 is d, not c"):
         train(taught(small("validation=0", "early_stopping.patience=0"), teacher), source(renamed))
     larger = Images(small_images.pixels.repeat(2, 1), small_images.labels, small_images.classes, "larger")
     with pytest.raises(ModelError, match="takes images of 8 × 8 pixels; expected 16 × 8, as larger has"):
         train(taught(small("validation=0", "early_stopping.patience=0"), teacher), source(larger))
-    with pytest.raises(ModelError, match=r"teacher\.model: nowhere: cannot be read"):
+    with pytest.raises(ModelError, match=r"teacher\.model: nowhere: no such file or folder"):
         train(taught(small(), Path("nowhere")), source(small_images))
     with pytest.raises(RecipeError, match=r"no teacher\.model"):
         small(f"teacher.fingerprint={'0' * 64}")

@@ -445,6 +445,38 @@ def _kind(classifier: Classifier) -> str:
     return f"{len(classifier.classes)} classes ({names}, …) of images of {height} × {width} pixels"
 
 
+def class_difference(found: Sequence[str], known: Sequence[str]) -> str:
+    """How the classes of some data differ from a model's, in words that follow the name of the data.
+
+    Args:
+        found: names of the data's classes, in label order; each comes once.
+        known: those of the model, in the order of its outputs.
+
+    Returns:
+        Empty if they are the same, in the same order.
+    """
+    if tuple(found) == tuple(known):
+        return ""
+    if len(found) != len(known):
+        return f"has {len(found)} classes ({_few(found)}), but the model was trained for {len(known)} ({_few(known)})"
+    there, here = set(known), set(found)
+    if new := [name for name in found if name not in there]:
+        missing = [name for name in known if name not in here]
+        return (
+            f"has {len(found)} classes, as many as the model was trained for, but other ones: {_few(new)} in place of "
+            f"{_few(missing)}"
+        )
+    label = next(label for label in range(len(known)) if found[label] != known[label])
+    return (
+        f"has the classes that the model was trained for in another order: label {label} is {found[label]}, not "
+        f"{known[label]}"
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
 def unseen_share(models: Sequence[Classifier], names: Sequence[str], fingerprint: str) -> float:
     """The share of some training images that no model has seen, the same images for all of them.
 
@@ -508,12 +540,19 @@ def file_of(model: str | Path | Run) -> Path:
     """The model file that is meant; see `Classifier.load`.
 
     Raises:
-        ModelError: there is none in a folder.
+        ModelError: there is none in a folder, or nothing of that name.
         RunError: a folder is neither a run nor that of an ensemble.
     """
-    path = model.model_path if isinstance(model, Run) else Path(model)
+    if isinstance(model, Run):
+        return model.model_path
+    path = Path(model)
     if path == Path(PRETRAINED):
         return Path(__file__).with_name(f"{PRETRAINED}.safetensors")
+    if not path.exists():
+        raise ModelError(
+            f"{path}: no such file or folder; expected a run folder, an ensemble's folder, a model file, or "
+            f"{PRETRAINED}; check the path"
+        )
     if not path.is_dir():
         return path
     if not is_ensemble(path):

@@ -25,6 +25,8 @@ Messages follow one pattern: what was found, what was expected, what to do about
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Self
 
 
@@ -56,8 +58,9 @@ class ChecksumMismatch(DataError):
 class ImageError(InputError):
     """An image file cannot be read as an image."""
 
-    paths: tuple[str, ...] = ()
-    """Of several files that were to be read, those that cannot be, as they were given."""
+    problems: Mapping[str, str] = MappingProxyType({})
+    """Of several files that were to be read, those that cannot be, as they were given, each with what is wrong with
+    it."""
 
 
 class ModelError(InputError):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thirtytwo import metrics
-from thirtytwo.classifier import Classifier, check_unchanged
+from thirtytwo.classifier import Classifier, check_unchanged, class_difference
 from thirtytwo.data import Exclusion, Images, Source, exclusion, find, sealed
 from thirtytwo.data.corrupt import STRENGTHS, corrupted
 from thirtytwo.data.loader import seeded
@@ -387,20 +387,16 @@ def under_corruption(classifier: Classifier, images: Images, number: int = CORRU
 
 
 def _fits(classifier: Classifier, images: Images) -> None:
-    if classifier.classes != images.classes:
+    if difference := class_difference(images.classes, classifier.classes):
         raise ModelError(
-            f"{images.name} has {len(images.classes)} classes ({_few(images.classes)}), but the model was trained for "
-            f"{len(classifier.classes)} ({_few(classifier.classes)}); give the data that it was trained on with --data"
+            f"{images.name} {difference}; expected the model's classes in its order; name them (in a folder: the class "
+            "folders) as the model does, or give the data that it was trained on with --data"
         )
     if classifier.size != images.size:
         raise ModelError(
             f"{images.name} has images of {images.size[0]} × {images.size[1]} pixels, the model expects "
             f"{classifier.size[0]} × {classifier.size[1]}; give other data with --data"
         )
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _examples(training: Images, seed: int) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ def check_parts(images: Images, recipe: Recipe, kept: int, held_out: int) -> Non
         DataError: there are too few.
     """
     if kept < 2:
-        raise DataError(f"{images.name}: {kept} images to train on; expected at least 2")
+        raise DataError(f"{images.name}: {kept} images to train on; expected at least 2; add some, or leave out fewer")
     if recipe.validation and not held_out:
         raise DataError(
             f"{images.name}: no class has two training images, so none can be held out to select with; give it more, "

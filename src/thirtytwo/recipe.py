@@ -9,7 +9,6 @@ from that kind's defaults.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -17,12 +16,13 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from thirtytwo import mistakes
 from thirtytwo.errors import RecipeError
 from thirtytwo.settings import (
     AnyModel,
@@ -145,7 +145,7 @@ class Recipe(Settings):
     def _what_is_searched_exists(self) -> Self:
         for key, space in self.search.items():
             if key not in keys():
-                raise ValueError(f"search: {key}: no such key{_nearest(key, keys())}")
+                raise ValueError(f"search: {_no_such_key(key)}")
             found: Any = self
             for part in key.split("."):
                 found = getattr(found, part, None)
@@ -327,16 +327,26 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             content = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise RecipeError(
-                f"{path}: no such file; expected a recipe in TOML, or one of: {', '.join(names())}"
+                f"{path}: no such file; expected a recipe in TOML, or one of: {', '.join(names())}; check the path"
             ) from None
+        except IsADirectoryError:
+            raise RecipeError(f"{path}: a folder; expected a recipe in TOML; data are named with --data") from None
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: cannot be read ({error}); expected a recipe in TOML") from None
+            raise RecipeError(
+                f"{path}: cannot be read ({error}); expected a recipe in TOML; check the path and the file"
+            ) from None
         return parse(content, overrides, origin=str(path))
     if text not in names():
-        near = difflib.get_close_matches(text, names(), n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        name, *changes = text.split() or [""]
+        if changes and name in names():
+            raise RecipeError(
+                f"{text!r}: a recipe and changes; expected a recipe alone; give each change apart, as in "
+                f"{name} --set {changes[0]}"
+            )
+        near = mistakes.near(text, names())
+        hint = f"Did you mean {near}?" if near else "Data are named with --data."
         raise RecipeError(
-            f"unknown recipe {text!r}; expected one of {', '.join(names())}, or the path of a .toml file.{hint}"
+            f"unknown recipe {text!r}; expected one of {', '.join(names())}, or the path of a .toml file. {hint}"
         )
     content = (resources.files("thirtytwo") / "recipes" / f"{text}.toml").read_text(encoding="utf-8")
     return parse(content, overrides, origin=f"recipe {text}")
@@ -356,7 +366,9 @@ def parse(content: str, overrides: Sequence[str] = (), *, origin: str = "recipe"
     try:
         values: dict[str, Any] = tomllib.loads(content)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RecipeError(f"{origin}: not valid TOML ({error}); expected key = value lines and [sections]") from None
+        raise RecipeError(
+            f"{origin}: not valid TOML ({error}); expected key = value lines and [sections]; correct it there"
+        ) from None
     problems = [problem for override in _ordered(overrides) if (problem := _apply(values, override))]
     try:
         recipe = Recipe.model_validate_json(json.dumps(values, default=_refuse))
@@ -452,7 +464,7 @@ def _set(values: dict[str, Any], override: str) -> str | None:
     if not equals or not key:
         return f"{override!r}: expected key=value, such as optimizer.learning_rate=0.01"
     if key not in keys():
-        return f"{key}: no such key{_nearest(key, keys())}"
+        return _no_such_key(key)
     *sections, last = key.split(".")
     table = values
     for section in sections:
@@ -476,45 +488,65 @@ def _value(text: str) -> Any:
 
 
 def _refuse(value: object) -> object:
-    raise ValueError(f"{value!r}: expected a number, text, true/false or a list")
+    raise ValueError(f"{value}: expected a number, text, true or false, or a list; put text into quotation marks")
 
 
-def _nearest(word: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    if not near:  # a key named without its section, such as learning_rate
-        near = [choice for choice in choices if choice.rpartition(".")[2] == word][:1]
-    return f"; did you mean {near[0]}?" if near else "; `thirtytwo train --help` says where the keys are listed"
+def _no_such_key(key: str) -> str:
+    """That there is no such key, and which one may have been meant."""
+    if key in _APART:
+        return (
+            f"{key}: no such key; expected settings of the recipe only; give this one beside them, as --{key} or, in "
+            f"Python, as {key}=…"
+        )
+    inside = [other for other in keys() if other.startswith(f"{key}.")]
+    if inside and f"{key}.name" not in inside:
+        return f"{key}: a section; expected one of its keys; choose {mistakes.either(inside)}"
+    near = mistakes.meant(key, keys())
+    remedy = (
+        f"did you mean {mistakes.either(near)}?"
+        if near
+        else "docs/settings.md lists the keys, and so does the recipe.toml of any run"
+    )
+    return f"{key}: no such key; {remedy}"
 
 
-_SECTIONS_OF_SEVERAL_KINDS = (AnyModel, AnyOptimizer, AnySchedule)
+_APART = ("data", "device", "devices", "out", "seed")
+"""What is no part of a recipe, and given beside it."""
 
 
 def _explain(detail: ErrorDetails) -> str:
     """One pydantic error as found, expected, remedy."""
-    # pydantic names the kind of a section inside the location: ("optimizer", "adam", "learning_rate")
-    kinds = {kind.model_fields["name"].default for section in _SECTIONS_OF_SEVERAL_KINDS for kind in get_args(section)}
-    location = [str(part) for i, part in enumerate(detail["loc"]) if not (i == 1 and part in kinds)]
-    key = ".".join(location)
-    found = detail.get("input")
+    # pydantic names kinds inside the location: ("optimizer", "adam", "epsilon"), ("search", "epochs", "range", "low").
+    location = [str(part) for part in detail["loc"]]
+    is_space = location[:1] == ["search"] and len(location) > 2
+    kinds = _kinds_with(location[0], "name") if location else []
+    space = location.pop(2) if is_space else ""
+    if len(location) > 1 and location[1] in kinds:
+        del location[1]
+    key = (": " if is_space else ".").join(location)
     match detail["type"]:
+        case "extra_forbidden" if is_space:
+            fields = Choice.model_fields if space == "choice" else Range.model_fields
+            return f"{key}: no such key; expected {mistakes.either(list(fields))}"
         case "extra_forbidden":
             section, _, word = key.rpartition(".")
             if owners := _kinds_with(section, word):
                 remedy = f"{section}.name={owners[0]}"
                 return f"{key}: belongs to {section} {' and '.join(owners)}; choose that too, with --set {remedy}"
-            return f"{key}: no such key{_nearest(key, keys())}"
+            return _no_such_key(key)
         case "missing":
             return f"{key}: missing; expected a value for it in the recipe"
         case "union_tag_invalid":
-            context: Mapping[str, Any] = detail.get("ctx", {})
-            return f"{key}.name: found {context.get('tag')!r}, expected one of {context.get('expected_tags')}"
+            tag = str(detail.get("ctx", {}).get("tag"))
+            hint = f"; did you mean {near}?" if (near := mistakes.near(tag, kinds)) else ""
+            return f"{key}.name: found {tag!r}, expected {mistakes.either(kinds)}{hint}"
         case "union_tag_not_found":
-            return f"{key}.name: missing; expected the kind of {key}"
+            return f"{key}.name: missing; expected the kind of {key}; choose {mistakes.either(kinds)}"
         case "value_error":
-            return detail["msg"].removeprefix("Value error, ")
+            said = detail["msg"].removeprefix("Value error, ")
+            return f"{key}: {said}" if is_space else said
         case _:
-            message = detail["msg"].removeprefix("Input should be ").removeprefix("Input should have ")
-            return f"{key}: found {_shorten(found)}, expected {message}"
+            return f"{key}: found {_shorten(detail.get('input'))}, expected {mistakes.expected(detail)}"
 
 
 def _shorten(value: object) -> str:

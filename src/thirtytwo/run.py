@@ -114,9 +114,14 @@ class Run:
         """
         path = Path(path)
         if not path.is_dir():
-            raise RunError(f"{path}: no such folder; expected a run folder, as `thirtytwo train` makes them")
+            raise RunError(
+                f"{path}: no such folder; expected a run folder, as `thirtytwo train` makes them; check the path"
+            )
         if not (path / "recipe.toml").is_file() or not (path / "environment.json").is_file():
-            raise RunError(f"{path}: not a run folder; expected recipe.toml and environment.json in it")
+            raise RunError(
+                f"{path}: not a run folder; expected recipe.toml and environment.json in it; name one that `thirtytwo "
+                "train` has made"
+            )
         return cls(path)
 
     @contextlib.contextmanager
@@ -281,7 +286,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (KeyError, ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise ModelError(f"{path}: has no {HEADER!r} header; {expected}")
+        raise ModelError(f"{path}: has no {HEADER!r} header; {expected}; name a run folder or such a file")
     return tensors, header
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from thirtytwo.classifier import PRETRAINED, Classifier, file_of, unseen_share
+from thirtytwo.classifier import PRETRAINED, Classifier, class_difference, file_of, unseen_share
 from thirtytwo.data import Images
 from thirtytwo.errors import InputError, ModelError
 from thirtytwo.recipe import Recipe
@@ -105,10 +105,9 @@ def check(teacher: Classifier, recipe: Recipe, images: Images) -> None:
         ModelError: it tells apart other classes, takes images of another size, or may have seen validation images.
     """
     name = recipe.teacher.model
-    if teacher.classes != images.classes:
+    if difference := class_difference(images.classes, teacher.classes):
         raise ModelError(
-            f"teacher.model: {name} tells apart {len(teacher.classes)} classes ({', '.join(teacher.classes[:3])}, …), "
-            f"{images.name} has {len(images.classes)} ({', '.join(images.classes[:3])}, …); expected the same ones in "
+            f"teacher.model: {name} does not know these classes: {images.name} {difference}; expected the same ones in "
             "the same order; choose a teacher that was trained for them"
         )
     if teacher.size != images.size:

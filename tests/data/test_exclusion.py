@@ -105,6 +105,28 @@ def test_what_is_no_table_is_refused(content: bytes, problem: str) -> None:
         exclusion.read("table.csv")
 
 
+def test_a_table_whose_columns_are_not_divided_by_commas_is_told_from_one_of_something_else() -> None:
+    with pytest.raises(DataError, match=r"columns are split;index; expected .*; put commas between the columns$"):
+        exclusion.read(table("split;index\ntraining;1\n"))
+    with pytest.raises(DataError, match=r"columns are name, size; expected .* split and index; name such a file$"):
+        exclusion.read(table("name,size\na,1\n"))
+
+
+def test_of_tables_that_name_images_of_the_other_split_only_that_is_said() -> None:
+    tables = exclusion.read(
+        [
+            table("split,index\ntest,1\ntest,2\n", Path("test.csv")),
+            table("split,index\ntraining,1\ntest,2\n", Path("both.csv")),
+            table("split,index\n", Path("nothing.csv")),
+            table("split_a,index_a,split_b,index_b\ntraining,1,training,2\n", Path("pairs.csv")),
+        ]
+    )
+    (said,) = exclusion.of_other_split(tables, "training")
+    assert said.startswith("test.csv: names test images only; expected training images")
+    (said,) = exclusion.of_other_split(tables, "test")
+    assert said.startswith("pairs.csv: names training images only; expected test images")
+
+
 @pytest.mark.parametrize("name", [".", "nowhere.csv"])
 def test_what_is_no_file_is_refused(name: str) -> None:
     with pytest.raises(DataError, match="cannot be read"):

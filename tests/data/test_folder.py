@@ -523,6 +523,10 @@ def one_class(place: Path) -> None:
     fill(place, 3, ("cat",))
 
 
+def one_level_deeper(place: Path) -> None:
+    fill(place / "pets", 3)
+
+
 def class_without_images(place: Path) -> None:
     fill(place, 3)
     (place / "eel").mkdir()
@@ -550,13 +554,14 @@ def two_trainings(place: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "problem"),
     [
-        (nothing, "nothing in it; expected one folder per class"),
-        (loose_files, "no folders, 1 files; expected one folder per class"),
-        (one_class, r"one class folder \(cat\); expected one folder per class, at least two"),
+        (nothing, "nothing in it; expected one folder per class, .*; check the path"),
+        (loose_files, "no folders, 1 file; expected one folder per class, .*; sort the images into such folders"),
+        (one_class, r"one class folder \(cat\); expected one folder per class, at least two, .*; add another class$"),
+        (one_level_deeper, r"one class folder \(pets\); .*; add another class, or did you mean \S*pets\?$"),
         (class_without_images, "no images in eel; expected some in each class"),
         (single_image, "only one image in bird, cat, dog; expected at least two"),
         (other_classes, r"\(only in train/: dog; only in test/: eel\); expected the same folders in both"),
-        (images_to_test_without_classes, "test: no folders, 1 files; expected one folder per class"),
+        (images_to_test_without_classes, "test: no folders, 1 file; expected one folder per class"),
         (two_trainings, "holds train/ and training/; expected one of them"),
     ],
 )
@@ -629,10 +634,11 @@ def test_all_files_that_are_no_images_are_named_at_once(tmp_path: Path) -> None:
         read_images([good, *bad])
     lines = str(caught.value).splitlines()
     assert lines[0] == "25 of 26 files cannot be read as images"
-    assert lines[1].startswith(f"  {bad[0]}: no such file; expected")
+    assert lines[1].startswith(f"  {bad[0]}: no such file or folder; expected")
     assert [line.strip().partition(": ")[0] for line in lines[1:21]] == [str(path) for path in bad[:20]]
     assert lines[21:] == ["  and 5 more"]
-    assert caught.value.paths == tuple(map(str, bad))
+    assert list(caught.value.problems) == list(map(str, bad))
+    assert lines[1] == f"  {bad[0]}: {caught.value.problems[str(bad[0])]}"
     with pytest.raises(
         ImageError, match=r"^\S*01\.png: not an image of a known format; expected .*; remove or replace"
     ):

@@ -111,8 +111,9 @@ def test_what_somebody_sets_is_not_searched() -> None:
     [
         ('{"modell.dropout" = {low = 0, high = 1}}', "search: modell.dropout: no such key"),
         ('{"optimizer.momentum" = {low = 0.0, high = 0.9}}', "expected a key of this recipe"),
-        ('{"model.dropout" = {low = 0.0, top = 0.9}}', "search.model.dropout"),
-        ('{"model.dropout" = {low = 0.5, high = 0.1}}', "expected a low below the high"),
+        ('{"model.dropout" = {low = 0.0, top = 0.9}}', "search: model.dropout: high: missing"),
+        ('{"model.dropout" = {low = 0.0, top = 0.9}}', "dropout: top: no such key; expected low, high or log"),
+        ('{"model.dropout" = {low = 0.5, high = 0.1}}', "model.dropout: low is .* expected a low below the high"),
         ('{"model.dropout" = {low = 0.0, high = 0.1, log = true}}', "expected more than 0"),
         ('{"model.hidden_units" = {low = 4.5, high = 16}}', "expected whole numbers, as this key holds one"),
         ('{"augmentation.policy" = {low = 0, high = 1}}', r"a range, but the recipe has 'none'; expected \{ choices"),

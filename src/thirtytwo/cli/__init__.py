@@ -7,9 +7,9 @@ from typing import NoReturn
 
 import typer
 
-from thirtytwo.cli import commands, study_commands
+from thirtytwo.cli import commands, study_commands, usage
 from thirtytwo.cli.app import app
-from thirtytwo.errors import OutOfMemory, ThirtytwoError
+from thirtytwo.errors import InputError, OutOfMemory, ThirtytwoError
 
 __all__ = ["app", "commands", "main", "study_commands"]
 
@@ -26,7 +26,11 @@ def main() -> None:
     from thirtytwo.cli import launch
 
     try:
-        app()
+        code = app(standalone_mode=False)  # what is wrong with the words is told here, like everything else
+    except usage.UsageError as error:
+        if words := usage.told(error):
+            _fail(words, InputError.exit_code)
+        sys.exit(InputError.exit_code)
     except ThirtytwoError as error:
         _fail(str(error), launch.exit_code(error))
     except (MemoryError, RuntimeError) as error:
@@ -37,3 +41,5 @@ def main() -> None:
         _fail("out of memory; expected room for the data and the network; close other programs", OutOfMemory.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+    if code:
+        sys.exit(code)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +27,7 @@ from thirtytwo.cli.signals import broken_off, interruptible
 from thirtytwo.errors import ImageError, InputError, RunError
 
 if TYPE_CHECKING:
-    from thirtytwo.classifier import Classifier
+    from thirtytwo.classifier import Classifier, Prediction
     from thirtytwo.run import Run
 
 
@@ -177,6 +178,8 @@ def train_command(
     where = device or (str(Run.open(resume).environment.get("device", "auto")) if resume is not None else "auto")
     with joined(where) as ranks:
         screen = screen_for(as_json, silent=not ranks.is_first)
+        for said in exclusion.of_other_split(tables, "training"):
+            screen.caution(said)
         if settings is None:
             assert resume is not None
             with screen.download() as progress:
@@ -261,7 +264,7 @@ def evaluate_command(
         source = find(data or classifier.facts.get("spec"), progress=progress)
     with screen.busy(f"scoring the {split.value} images"):
         scored = evaluate(classifier, source, split=split.value, exclude=tables)
-    warnings = [*scored.images.warnings, *scored.warnings]
+    warnings = [*scored.images.warnings, *scored.warnings, *exclusion.of_other_split(tables, "test")]
     screen.warn(source, warnings)
     result = {
         # Two of them are thousands of numbers.
@@ -304,29 +307,60 @@ def predict_command(
     as_json: Json = False,
 ) -> None:
     """Classify your own image files, of any size. Files that cannot be read are named; the others are classified."""
-    from dataclasses import asdict
-
     from thirtytwo import Classifier, environment
-    from thirtytwo.data import image_files
+    from thirtytwo.data import image_files, unreadable
 
     screen = screen_for(as_json)
     classifier = Classifier.load(model, device=environment.device(device))
     least = _probability(unknown_below, classifier)
-    files = image_files(images)
-    unreadable: ImageError | None = None
+    files: list[Path] = []
+    problems: dict[str, str] = {}
+    for image in images:
+        try:
+            files += image_files([image])
+        except ImageError as error:  # a folder without images is told like a file that is none
+            files.append(image)
+            problems[str(image)] = str(error).removeprefix(f"{image}: ")
+    readable = [file for file in files if str(file) not in problems]
     try:
-        predictions = classifier.predict(files, unknown_below=least)
-    except ImageError as error:
-        unreadable = error
-        readable = [file for file in files if str(file) not in error.paths]
         predictions = classifier.predict(readable, unknown_below=least)
+    except ImageError as error:
+        problems |= error.problems
+        readable = [file for file in readable if str(file) not in problems]
+        predictions = classifier.predict(readable, unknown_below=least)
+    asked = None if unknown_below is None else least
     if as_json:
-        rows = [asdict(prediction) for prediction in predictions]
-        print_json([{"class" if key == "label" else key: value for key, value in row.items()} for row in rows])
+        print_json(_answers(files, predictions, problems, asked))
     elif predictions:
-        screen.predictions(predictions)
-    if unreadable is not None:
-        raise unreadable
+        screen.predictions(predictions, asked, is_own=unknown_below == "auto")
+    if problems:
+        raise unreadable(problems, len(set(files)))
+
+
+def _answers(
+    files: Sequence[Path], predictions: Sequence[Prediction], problems: Mapping[str, str], unknown_below: float | None
+) -> list[dict[str, Any]]:
+    """What `predict` prints as JSON: an object for each file, in their order.
+
+    All have the keys of an answer, so that a script may read them; those of a file without one are empty, and `error`
+    says why.
+
+    Args:
+        files: as they were given, or found in folders.
+        predictions: for those that could be read.
+        problems: what is wrong with each of the others.
+        unknown_below: the probability below which an answer is unknown, if somebody asked for that.
+    """
+    answers = {prediction.path: prediction for prediction in predictions}
+    asked: dict[str, Any] = {} if unknown_below is None else {"unknown_below": unknown_below}
+
+    def row(path: str) -> dict[str, Any]:
+        if path in problems:
+            return {"class": None, "probability": None, "probabilities": {}, "error": problems[path]}
+        answer = answers[path]
+        return {"class": answer.label, "probability": answer.probability, "probabilities": answer.probabilities}
+
+    return [{"path": path, **row(path), **asked} for path in map(str, files)]
 
 
 @app.command("report")
@@ -364,5 +398,6 @@ def _probability(text: str | None, classifier: Classifier) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
-        raise InputError(f"--unknown-below {text}: expected a probability from 0 to 1, or auto")
+        hint = f"; did you mean {value / 100:g}?" if 1 < value <= 100 else ""
+        raise InputError(f"--unknown-below {text}: expected a probability from 0 to 1, or auto{hint}")
     return value

@@ -97,16 +97,21 @@ class Screen:
     def warn(self, source: Source, warnings: Sequence[str]) -> None:
         """What a user has to be told about data."""
         if source.notice:
-            self._warn(source.notice, "[bold yellow]NOTICE[/bold yellow]")
-        self._warn_all(warnings)
+            self._wrapped(f"[bold yellow]NOTICE[/bold yellow] {escape(source.notice)}")
+        self.cautions(warnings)
 
-    def _warn_all(self, warnings: Sequence[str]) -> None:
+    def cautions(self, warnings: Sequence[str]) -> None:
+        """Warnings, one after another."""
         for warning in warnings:
-            self._warn(warning)
+            self.caution(warning)
 
-    def _warn(self, text: str, sign: str = "[yellow]warning[/yellow]") -> None:
-        """One line that is not to be overlooked; wrapped between words where somebody reads it."""
-        self.console.print(f"{sign} {escape(text)}", soft_wrap=not self.console.is_terminal)
+    def caution(self, words: str) -> None:
+        """One warning."""
+        self._wrapped(f"[yellow]warning[/yellow] {escape(words)}")
+
+    def _wrapped(self, markup: str) -> None:
+        """Text in Rich's markup, wrapped between words where somebody reads it."""
+        self.console.print(markup, soft_wrap=not self.console.is_terminal)
 
     def data(self, source: Source, images: Images, sealed: Openings) -> None:
         """What is in a data set, and which models were scored on its test set."""
@@ -233,7 +238,7 @@ class Screen:
 
     def result(self, result: dict[str, Any], run: Run, page: Path) -> None:
         """The end of `train`."""
-        self._warn_all(result.get("test_warnings", []))
+        self.cautions(result.get("test_warnings", []))
         self.scores(result, "test")
         self._losses(result)
         epoch = result.get("kept_epoch", result["epochs"])
@@ -264,15 +269,18 @@ class Screen:
         )
         images, chance = scores["images"], metrics.chance(row["images"] for row in scores["per_class"])
         if metrics.is_at_chance(scores["accuracy"], chance, images):
-            self._warn(f"that is {at_chance(chance, images)}")
+            self.caution(f"that is {at_chance(chance, images)}")
         if split == "test" and result.get("test_opening"):
             self.say(f"opening {result['test_opening']} of this test set")
         if rest := result.get("without_excluded"):
             names = ", ".join(Path(file).name for file in rest["files"])
-            self.say(
-                f"without the {plural(rest['excluded'], 'image')} named in {names}: {rest['accuracy']:.2%} on "
-                f"{rest['images']:,} images. Report it beside the other accuracy, not in its place"
-            )
+            if rest["excluded"]:
+                self.say(
+                    f"without the {plural(rest['excluded'], 'image')} named in {names}: {rest['accuracy']:.2%} on "
+                    f"{rest['images']:,} images. Report it beside the other accuracy, not in its place"
+                )
+            else:
+                self.say(f"no test image is named in {names}, so leaving them out changes nothing")
         table = Table("class", "precision", "recall", "F1", box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
@@ -474,7 +482,7 @@ class Screen:
             self.say(trust_in_pairs(planner.precision_of_pairs(audit.name)))
         if audit.issues:
             if audit.is_weak:
-                self._warn(weak_networks(audit.accuracy["training"]))
+                self.caution(weak_networks(audit.accuracy["training"]))
             self.say("the most doubtful labels:")
             table = Table("image", "given", "suggested", "score", box=None, pad_edge=False)
             table.columns[3].justify = "right"
@@ -509,7 +517,7 @@ class Screen:
             self.say("one training has no spread; with more --runs, it is told how much seeds differ")
         self.say(f"This speaks of {of}, not of {draw_of_images(found.images, found.margin_of_images, 'runs')}")
         if found.is_at_chance:
-            self._warn(f"that is {at_chance(found.chance, found.images)}")
+            self.caution(f"that is {at_chance(found.chance, found.images)}")
         self.say(f"Plot: {figure}")
 
     def outcome(self, comparison: Comparison) -> None:
@@ -562,7 +570,7 @@ class Screen:
             self.say(f"This speaks of seeds, not of {draw}")
         if idle := [letter for letter, is_so in zip("AB", comparison.at_chance, strict=True) if is_so]:
             are = "is" if len(idle) == 1 else "are"
-            self._warn(f"{' and '.join(idle)} {are} {at_chance(comparison.chance, comparison.images)}")
+            self.caution(f"{' and '.join(idle)} {are} {at_chance(comparison.chance, comparison.images)}")
         self.say(f"Plot: {figure}")
 
     def _needed(self, comparison: Comparison, sizes: Sequence[float]) -> None:
@@ -586,20 +594,34 @@ class Screen:
         if there < FEW_PAIRS:
             self.say(f"a rough guess: {plural(there, 'pair')} hardly tell how much pairs differ")
 
-    def predictions(self, predictions: Sequence[Prediction]) -> None:
-        """One line an image: its class, and the next two."""
+    def predictions(
+        self, predictions: Sequence[Prediction], unknown_below: float | None = None, *, is_own: bool = False
+    ) -> None:
+        """One line an image: its class, and the next two; beside "unknown" the probability says whose it is.
+
+        Args:
+            predictions: at least one.
+            unknown_below: the probability below which they are unknown, if somebody asked for that.
+            is_own: whether the model suggests it.
+        """
         table = Table("image", "class", "probability", "next", box=None, pad_edge=False)
         table.columns[2].justify = "right"
+        unknown = 0
         for prediction in predictions:
-            ranked = list(prediction.probabilities.items())
-            rest = [f"{name} {p:.1%}" for name, p in (ranked[1:3] if prediction.label == ranked[0][0] else ranked[:3])]
+            best, *others = prediction.probabilities
+            is_unknown = prediction.label != best
+            unknown += is_unknown
             table.add_row(
                 escape(prediction.path),
                 escape(prediction.label),
-                f"{prediction.probability:.1%}",
-                escape(", ".join(rest)),
+                escape(f"{best} " if is_unknown else "") + f"{prediction.probability:.1%}",
+                escape(", ".join(f"{name} {prediction.probabilities[name]:.1%}" for name in others[:2])),
             )
         self.console.print(table)
+        if unknown_below is not None:
+            suggested = ", which auto stands for with this model" if is_own else ""
+            which = f"{unknown:,} of {plural(len(predictions), 'image')}"
+            self.say(f"unknown: no class reaches {unknown_below:.2%}{suggested}; {which}")
 
 
 def _values(values: dict[str, Any]) -> str:

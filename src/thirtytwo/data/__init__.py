@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thirtytwo.data.exclusion import Exclusion
-from thirtytwo.data.folder import image_files, image_sizes, read_image, read_images
+from thirtytwo.data.folder import image_files, image_sizes, read_image, read_images, unreadable
 from thirtytwo.data.images import Images
 from thirtytwo.data.sketch import Sketch
 from thirtytwo.data.source import Source, find, from_arrays
@@ -38,6 +38,7 @@ __all__ = [
     "read_image",
     "read_images",
     "standardiser",
+    "unreadable",
 ]
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]

@@ -35,7 +35,10 @@ MOST = 0.5
 """The same of the images of a class, which wrong labels and duplicates need not hit evenly."""
 FEW = 3
 """Classes that are named."""
-_EXPECTED = "expected a table as `thirtytwo audit` writes them: label_issues.csv, duplicates.csv or odd_images.csv"
+_EXPECTED = (
+    "expected a table as `thirtytwo audit` writes them (label_issues.csv, duplicates.csv, odd_images.csv), or one of "
+    "your own with the columns split and index"
+)
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,17 @@ def read(given: Tables | Table | str | Path) -> tuple[Table, ...]:
     return tuple(one if isinstance(one, Table) else _read(Path(one)) for one in each)
 
 
+def of_other_split(tables: tuple[Table, ...], split: Split) -> list[str]:
+    """What is to be said of tables that name images of the other split only, and so none to leave out of this one."""
+    other, command = ("test", "evaluate") if split == "training" else ("training", "train")
+    return [
+        f"{table.path}: names {other} images only; expected {split} images, so it leaves out none here; "
+        f"`thirtytwo {command} --exclude` leaves out {other} images"
+        for table in tables
+        if table.rows and all(row.split == other for row in table.rows)
+    ]
+
+
 def training(tables: tuple[Table, ...], images: Images) -> Exclusion:
     """The training images that tables name, all together.
 
@@ -190,7 +204,8 @@ def _read(path: Path) -> Table:
                 parse = _pair
             else:
                 found = ", ".join(columns)[:100] or "nothing"
-                raise DataError(f"{path}: columns are {found}; {_EXPECTED}; name such a file")
+                remedy = "put commas between the columns" if ";" in found or "\t" in found else "name such a file"
+                raise DataError(f"{path}: columns are {found}; {_EXPECTED}; {remedy}")
             rows = [row for values in reader for row in parse(path, reader.line_num, values)]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {_EXPECTED}; check the path") from None
@@ -210,7 +225,7 @@ def _image(path: Path, line: int, values: Values) -> Iterator[_Row]:
 def _pair(path: Path, line: int, values: Values) -> Iterator[_Row]:
     first, second = (_place(path, line, values, ending) for ending in ("_a", "_b"))
     if first == second:
-        raise DataError(f"{path}, line {line}: pairs an image with itself; {_EXPECTED}; correct the line")
+        raise DataError(f"{path}, line {line}: pairs an image with itself; expected two images; correct the line")
     splits = {first[0], second[0]}
     if splits == {"training"}:
         yield _Row(line, *second, "", "")

@@ -115,7 +115,7 @@ def _problem(path: Path) -> str:
     try:
         found = path.stat()
     except FileNotFoundError:
-        return f"{path}: no such file; {_EXPECTED}; check the path"
+        return f"{path}: no such file or folder; {_EXPECTED}; check the path"
     except (OSError, ValueError) as error:
         return f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); {_EXPECTED}; check the path"
     if not stat.S_ISREG(found.st_mode):
@@ -208,11 +208,21 @@ def read_images(paths: Iterable[str | Path], size: tuple[int, int] = (32, 32)) -
     given = list(paths)
     pixels, problems = _decode([Path(path) for path in given], size)
     if problems:
-        said = list(problems.values())
-        error = ImageError(said[0] if len(given) == 1 else _summary(said, len(given)))
-        error.paths = tuple(str(given[index]) for index in problems)
-        raise error
+        raise unreadable({str(given[index]): said for index, said in problems.items()}, len(set(map(str, given))))
     return pixels
+
+
+def unreadable(problems: Mapping[str, str], number: int) -> ImageError:
+    """The error that names those of some files that cannot be read as images: all of them, in the message up to twenty.
+
+    Args:
+        problems: for each such file, by its path as it was given, what is wrong with it; one at least.
+        number: of all files that were to be read.
+    """
+    said = [f"{path}: {problem}" for path, problem in problems.items()]
+    error = ImageError(said[0] if number == 1 else _summary(said, number))
+    error.problems = dict(problems)
+    return error
 
 
 def image_files(paths: Iterable[str | Path]) -> list[Path]:
@@ -232,7 +242,10 @@ def image_files(paths: Iterable[str | Path]) -> list[Path]:
             continue
         inside = [file for file in _files(path, ImageError) if _has_image_ending(file)]
         if not inside:
-            problems.append(f"{path}: no image files in this folder; expected some, such as .png or .jpg")
+            problems.append(
+                f"{path}: no image files in this folder; expected some, such as .png or .jpg; name another folder, or "
+                "the files themselves, which may end as they like"
+            )
         files += inside
     if problems:
         raise ImageError("\n".join(problems))
@@ -240,7 +253,7 @@ def image_files(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _decode(paths: Sequence[Path], size: tuple[int, int]) -> tuple[NDArray[np.uint8], dict[int, str]]:
-    """All images (n, height, width, 3), and one line for each file that is none, by its place."""
+    """All images (n, height, width, 3), and what is wrong with each file that is none, by its place."""
     try:
         pixels = np.empty((len(paths), *size, 3), dtype=np.uint8)
     except MemoryError:
@@ -252,7 +265,7 @@ def _decode(paths: Sequence[Path], size: tuple[int, int]) -> tuple[NDArray[np.ui
         try:
             pixels[index] = read_image(paths[index], size)
         except ImageError as error:
-            return str(error)
+            return str(error).removeprefix(f"{paths[index]}: ")
         return ""
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders let go of the interpreter
@@ -304,7 +317,7 @@ class Listing:
         paths = [path for each in files for path in each]
         pixels, problems = _decode(paths, size)
         if problems and (not self.leaves_out_broken or len(problems) == len(paths)):
-            raise _no_images(self.folder, list(problems.values()), len(paths))
+            raise _no_images(self.folder, [f"{paths[at]}: {said}" for at, said in problems.items()], len(paths))
         images = Images(
             pixels=pixels,
             labels=np.repeat(np.arange(len(files)), [len(each) for each in files]),
@@ -315,8 +328,8 @@ class Listing:
         )
         if not problems:
             return images
-        broken = [Broken(str(paths[at]), said.removeprefix(f"{paths[at]}: ")) for at, said in problems.items()]
-        return replace(images.take(np.delete(np.arange(len(paths)), list(problems))), broken=tuple(broken))
+        broken = tuple(Broken(str(paths[at]), said) for at, said in problems.items())
+        return replace(images.take(np.delete(np.arange(len(paths)), list(problems))), broken=broken)
 
 
 def listed(folder: Path, *, leave_out_broken: bool = False) -> Listing:
@@ -424,16 +437,18 @@ def _classes(place: Path) -> Mapping[str, list[Path]]:
             classes[child.name] = files
     if len(classes) < 2:
         count = sum(1 for child in place.iterdir() if child.is_file() and not _is_hidden(child.name))
-        found = (
-            f"one class folder ({next(iter(classes))})"
-            if classes
-            else f"no folders, {count} files"
-            if count
-            else "nothing in it"
-        )
+        if classes:
+            only = next(iter(classes))
+            found, remedy = f"one class folder ({only})", "add another class"
+            if len(_folders(place / only)) > 1:  # what was unpacked often lies one folder deeper
+                remedy += f", or did you mean {place / only}?"
+        elif count:
+            found, remedy = f"no folders, {count} file{'' if count == 1 else 's'}", "sort the images into such folders"
+        else:
+            found, remedy = "nothing in it", "check the path"
         raise DataError(
-            f"{place}: {found}; expected one folder per class, at least two, with image files in each, "
-            "or the official CIFAR files"
+            f"{place}: {found}; expected one folder per class, at least two, with image files in each, or the official "
+            f"CIFAR files; {remedy}"
         )
     if empty := [name for name, files in classes.items() if not files]:
         raise DataError(
@@ -450,7 +465,8 @@ def _folders(place: Path) -> list[Path]:
         return sorted(child for child in place.iterdir() if child.is_dir() and not _is_hidden(child.name))
     except OSError as error:
         raise DataError(
-            f"{place}: cannot be read ({error.strerror}); expected a folder with one folder per class"
+            f"{place}: cannot be read ({error.strerror}); expected a folder with one folder per class; check the path "
+            "and its permissions"
         ) from None
 
 

@@ -844,6 +844,24 @@ def test_a_model_put_in_the_place_of_the_one_that_was_scored_is_noticed(
     assert program("evaluate", run, "--json").code == 0
 
 
+def test_predict_says_which_images_belong_to_a_test_set_that_was_opened(
+    program: Program, trained: Path, tmp_path: Path
+) -> None:
+    _, (pixels, _) = thirtytwo.load_data(SHAPES)
+    for index in range(3):
+        Image.fromarray(pixels[index]).save(tmp_path / f"{index}.png")
+    Image.fromarray(255 - pixels[0]).save(tmp_path / "other.png")
+    images = [*(tmp_path / f"{index}.png" for index in range(3)), tmp_path / "other.png"]
+    assert "test set" not in program("predict", trained, *images).out
+    assert program("evaluate", trained, "--json").code == 0
+    assert "3 of these 4 images belong to a test set, shapes, which was opened once" in program(
+        "predict", trained, *images
+    ).out
+    answer = program("predict", trained, *images, "--json")
+    assert len(answer.json) == 4
+    assert "3 of these 4 images" in answer.err
+
+
 def test_a_test_folder_that_holds_training_pictures_is_told(program: Program, tmp_path: Path) -> None:
     (pixels, labels), (others, their_labels) = thirtytwo.load_data("shapes:training=60,test=60")
 

@@ -318,7 +318,18 @@ class Classifier:
         files = [str(path) for path in paths]
         if not files:
             return []
-        pixels = data.read_images(files, self.size)
+        return self.predictions(files, data.read_images(files, self.size), unknown_below=unknown_below)
+
+    def predictions(
+        self, files: Sequence[str], pixels: NDArray[np.uint8], *, unknown_below: float = 0.0
+    ) -> list[Prediction]:
+        """What `predict` says of image files that have been read.
+
+        Args:
+            files: n of them.
+            pixels: uint8 (n, height, width, 3), as `data.read_images` reads them for this model's size.
+            unknown_below: see `predict`.
+        """
         predictions = []
         for path, row in zip(files, self(pixels), strict=True):
             order = np.argsort(-row, kind="stable")

@@ -308,7 +308,8 @@ def predict_command(
 ) -> None:
     """Classify your own image files, of any size. Files that cannot be read are named; the others are classified."""
     from thirtytwo import Classifier, environment
-    from thirtytwo.data import image_files, unreadable
+    from thirtytwo.data import image_files, ledger, read_images, unreadable
+    from thirtytwo.data.images import digests
 
     screen = screen_for(as_json)
     classifier = Classifier.load(model, device=environment.device(device))
@@ -323,16 +324,19 @@ def predict_command(
             problems[str(image)] = str(error).removeprefix(f"{image}: ")
     readable = [file for file in files if str(file) not in problems]
     try:
-        predictions = classifier.predict(readable, unknown_below=least)
+        pixels = read_images(readable, classifier.size)
     except ImageError as error:
         problems |= error.problems
         readable = [file for file in readable if str(file) not in problems]
-        predictions = classifier.predict(readable, unknown_below=least)
+        pixels = read_images(readable, classifier.size)
+    predictions = classifier.predictions(list(map(str, readable)), pixels, unknown_below=least) if readable else []
     asked = None if unknown_below is None else least
     if as_json:
         print_json(_answers(files, predictions, problems, asked))
     elif predictions:
         screen.predictions(predictions, asked, is_own=unknown_below == "auto")
+    if readable and (known := ledger.opened(digests(pixels))):
+        screen.tested(known[0])
     if problems:
         raise unreadable(problems, len(set(files)))
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
     from thirtytwo.evaluate import Openings
     from thirtytwo.cli.studies import NetworksDisplay, TrialsDisplay
+    from thirtytwo.data.ledger import Relative
     from thirtytwo.recipe import Recipe
     from thirtytwo.run import Run
     from thirtytwo.study import Audit, Chosen, Comparison, Repeated, Student, Trial, Trials, Tuned, TuningTrial
@@ -593,6 +594,15 @@ class Screen:
                 self.say(f"{points} would probably have shown by now")
         if there < FEW_PAIRS:
             self.say(f"a rough guess: {plural(there, 'pair')} hardly tell how much pairs differ")
+
+    def tested(self, known: Relative) -> None:
+        """That images which were classified are test images."""
+        times = "once" if len(known.entries) == 1 else f"{len(known.entries):,} times"
+        self.caution(
+            f"{known.shared:,} of these {plural(known.images, 'image')} belong to a test set, {known.name}, which was opened "
+            f"{times}; looking at some of the answers does no harm, but to score a model, use `thirtytwo evaluate`, which "
+            "counts it"
+        )
 
     def predictions(
         self, predictions: Sequence[Prediction], unknown_below: float | None = None, *, is_own: bool = False

@@ -85,22 +85,18 @@ class Images:
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
         return digest.hexdigest()
 
-    def _hashes(self) -> list[bytes]:
-        """SHA-256 of each picture's pixels."""
-        return [hashlib.sha256(np.ascontiguousarray(each).data).digest() for each in self.pixels]
-
     @cached_property
     def pictures(self) -> str:
         """SHA-256 over size and pixels: two sets are of the same pictures, in any order, if and only if this is."""
         digest = hashlib.sha256(repr(self.size).encode())
-        for picture in sorted(self._hashes()):
+        for picture in sorted(_hashes(self.pixels)):
             digest.update(picture)
         return digest.hexdigest()
 
     @property
     def digests(self) -> NDArray[np.uint64]:
-        """uint64 (n,): of each picture the first eight bytes of its SHA-256, the same for the same pixels."""
-        return np.frombuffer(b"".join(each[:8] for each in self._hashes()), dtype="<u8").astype(np.uint64)
+        """uint64 (n,); see `digests`."""
+        return digests(self.pixels)
 
     def take(self, indices: NDArray[np.integer] | Sequence[int]) -> Images:
         """The images at `indices`, in that order."""
@@ -164,6 +160,20 @@ class Images:
             members = np.flatnonzero(self.labels == label)
             turn[members[np.argsort(order[members], kind="stable")]] = np.arange(len(members))
         return np.sort(np.lexsort((self.labels, turn))[skip : skip + number])
+
+
+def digests(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """uint64 (n,): of each picture the first eight bytes of its SHA-256, the same for the same pixels.
+
+    Args:
+        pixels: (n, height, width, 3).
+    """
+    return np.frombuffer(b"".join(each[:8] for each in _hashes(pixels)), dtype="<u8").astype(np.uint64)
+
+
+def _hashes(pixels: NDArray[np.uint8]) -> list[bytes]:
+    """SHA-256 of each picture's pixels."""
+    return [hashlib.sha256(np.ascontiguousarray(each).data).digest() for each in pixels]
 
 
 def hashed(values: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:

@@ -233,25 +233,29 @@ class Classifier:
         Raises:
             ModelError: the images have another size or type.
         """
-        if not isinstance(images, np.ndarray | Tensor):
+        is_array = isinstance(images, np.ndarray)
+        if not is_array and not isinstance(images, Tensor):
             raise ModelError(
                 f"images are {type(images).__name__}; expected a uint8 array (n, height, width, 3); for image files "
                 "there is predict([path, …])"
             )
-        kind = str(images.dtype).removeprefix("torch.")
-        expected = (*self.size, 3) if isinstance(images, np.ndarray) else (3, *self.size)
-        if kind != "uint8" or tuple(images.shape[1:]) != expected:
+        expected = (*self.size, 3) if is_array else (3, *self.size)
+        if images.dtype != (np.uint8 if is_array else torch.uint8) or tuple(images.shape[1:]) != expected:
+            kind = str(images.dtype).removeprefix("torch.")
             raise ModelError(
                 f"images are {kind} {tuple(images.shape)}; expected uint8 (n, {', '.join(map(str, expected))}); "
                 "convert or resize them"
             )
         if isinstance(images, np.ndarray):
-            images = torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, 1)
-        standardise = data.standardiser(self.pixels)
+            images = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+        standardise, device = data.standardiser(self.pixels), self.device
         with models.evaluating(self.network), torch.inference_mode():
-            batches = torch.split(images, batch_size)
-            parts = [self._averaged(standardise(batch.to(self.device))) for batch in batches]
-        return torch.cat(parts) if parts else torch.empty((0, len(self.classes)), device=self.device)
+            # For a single image, what is done beside the network is felt: neither divided nor joined without need.
+            batches = torch.split(images, batch_size) if len(images) > batch_size else [images]
+            parts = [self._averaged(standardise(batch.to(device))) for batch in batches if len(batch)]
+        if not parts:
+            return torch.empty((0, len(self.classes)), device=device)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _averaged(self, inputs: Tensor) -> Tensor:
         """Scores float32 (batch, classes) of a network's inputs, averaged over `views`."""
@@ -298,7 +302,8 @@ class Classifier:
 
     def probabilities(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:
         """Class probabilities float32 (n, classes), on the network's device; see `scores`."""
-        return (self.scores(images, batch_size) / self.temperature).softmax(1)
+        with torch.inference_mode():
+            return (self.scores(images, batch_size) / self.temperature).softmax(1)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Class probabilities float32 (n, classes) for uint8 images (n, height, width, 3)."""

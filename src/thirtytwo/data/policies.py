@@ -6,6 +6,7 @@ over images, and no shape that depends on chance: a GPU can record it.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,16 @@ Operation = Callable[[Tensor, Tensor], Tensor]
 
 def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     """float32 (channels, 1, 1); filled in on the device, since a GPU that records steps can be sent nothing."""
+    if device.type == "cpu":
+        return _on_cpu(values)
     return torch.stack([torch.full((), value, device=device) for value in values])[:, None, None]
+
+
+@functools.cache
+def _on_cpu(values: tuple[float, ...]) -> Tensor:
+    """Made once, since it would be felt where a single image is classified; nobody may change it."""
+    with torch.inference_mode(False):  # whoever is the first to ask, others may want gradients
+        return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
 def _blended(images: Tensor, other: Tensor, amounts: Tensor) -> Tensor:

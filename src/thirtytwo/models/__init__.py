@@ -172,7 +172,13 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
     A network that is in evaluation mode already is not touched, so that threads can share it.
     """
-    training = [module for module in network.modules() if module.training]
+    training = []
+    parts: list[nn.Module | None] = [network]  # not modules(), which makes names: a tenth of a small network's time
+    while parts:
+        if (part := parts.pop()) is not None:
+            if part.training:
+                training.append(part)
+            parts.extend(part._modules.values())
     if training:
         network.eval()
     try:

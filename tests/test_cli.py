@@ -854,9 +854,10 @@ def test_predict_says_which_images_belong_to_a_test_set_that_was_opened(
     images = [*(tmp_path / f"{index}.png" for index in range(3)), tmp_path / "other.png"]
     assert "test set" not in program("predict", trained, *images).out
     assert program("evaluate", trained, "--json").code == 0
-    assert "3 of these 4 images belong to a test set, shapes, which was opened once" in program(
-        "predict", trained, *images
-    ).out
+    assert (
+        "3 of these 4 images belong to a test set, shapes, which was opened once"
+        in program("predict", trained, *images).out
+    )
     answer = program("predict", trained, *images, "--json")
     assert len(answer.json) == 4
     assert "3 of these 4 images" in answer.err

@@ -438,13 +438,12 @@ def test_outputs_are_stored_and_a_change_to_them_or_to_their_cells_is_noticed(
     assert stored.metadata.keys() == {"language_info", notebooks.KEY}
     assert stored.metadata.language_info == {"name": "python"}
     for change in (
-        lambda: second.update(source="6 * 8"),
-        lambda: second.outputs[0].data.update({"text/plain": "48"}),
-        lambda: second.update(execution_count=3),
+        lambda cell: cell.update(source="6 * 8"),
+        lambda cell: cell.outputs[0].data.update({"text/plain": "48"}),
+        lambda cell: cell.update(execution_count=3),
     ):
         stored = nbformat.read(path, as_version=4)
-        first, second = notebooks.code_cells(stored)
-        change()
+        change(notebooks.code_cells(stored)[1])
         assert notebooks.is_stale(stored)
 
 

@@ -205,8 +205,8 @@ class Classifier:
             return Sketch.recalled(said)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
-                f"model of {self.facts.get('recipe', self.model.name)}: what it says of the pictures that it was trained "
-                f"on is damaged ({error!r}); expected what `thirtytwo train` wrote; copy it again"
+                f"model of {self.facts.get('recipe', self.model.name)}: what it says of the pictures that it was "
+                f"trained on is damaged ({error!r}); expected what `thirtytwo train` wrote; copy it again"
             ) from None
 
     @property

@@ -89,9 +89,7 @@ def test_lines_that_cannot_be_read_count_and_are_told(images: Images) -> None:
     path.write_text(path.read_text() + "no json\n[]\n")
     opening = opened(images, "b")
     assert opening.number == 4
-    assert opening.warnings == tuple(
-        f"{path}: line {line} cannot be read; it counts as an opening" for line in (2, 3)
-    )
+    assert opening.warnings == tuple(f"{path}: line {line} cannot be read; it counts as an opening" for line in (2, 3))
 
 
 def test_reading_the_ledger_counts_nothing_and_writes_nothing(images: Images) -> None:

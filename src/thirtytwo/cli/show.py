@@ -19,6 +19,7 @@ from rich.table import Table
 from thirtytwo import metrics, models, planner
 from thirtytwo.cli.launch import cores
 from thirtytwo.data import Images, Source
+from thirtytwo.data.ledger import times
 from thirtytwo.events import Epoch, Step
 from thirtytwo.report.wording import (
     at_chance,
@@ -34,9 +35,9 @@ from thirtytwo.report.wording import (
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
-    from thirtytwo.evaluate import Openings
     from thirtytwo.cli.studies import NetworksDisplay, TrialsDisplay
     from thirtytwo.data.ledger import Relative
+    from thirtytwo.evaluate import Openings
     from thirtytwo.recipe import Recipe
     from thirtytwo.run import Run
     from thirtytwo.study import Audit, Chosen, Comparison, Repeated, Student, Trial, Trials, Tuned, TuningTrial
@@ -134,7 +135,7 @@ class Screen:
         if not number:
             self.say(f"{plural(sealed.images, 'test image')}, sealed: no model has been scored on them yet")
             return
-        self.say(f"{plural(sealed.images, 'test image')}, opened {'once' if number == 1 else f'{number:,} times'}:")
+        self.say(f"{plural(sealed.images, 'test image')}, opened {times(number)}:")
         table = Table("opening", "date", "recipe", "run", box=None, pad_edge=False)
         table.columns[0].justify = "right"
         if number > SHOWN:
@@ -233,8 +234,8 @@ class Screen:
     def finished(self, run: Run) -> None:
         """That there is nothing left to do."""
         self.say(
-            f"{run.path} is trained and scored: nothing is left to do, and the test set was not opened again. These are its "
-            "stored scores:"
+            f"{run.path} is trained and scored: nothing is left to do, and the test set was not opened again. These are "
+            "its stored scores:"
         )
 
     def result(self, result: dict[str, Any], run: Run, page: Path) -> None:
@@ -597,11 +598,10 @@ class Screen:
 
     def tested(self, known: Relative) -> None:
         """That images which were classified are test images."""
-        times = "once" if len(known.entries) == 1 else f"{len(known.entries):,} times"
         self.caution(
-            f"{known.shared:,} of these {plural(known.images, 'image')} belong to a test set, {known.name}, which was opened "
-            f"{times}; looking at some of the answers does no harm, but to score a model, use `thirtytwo evaluate`, which "
-            "counts it"
+            f"{known.shared:,} of these {plural(known.images, 'image')} belong to a test set, {known.name}, which was "
+            f"opened {times(len(known.entries))}; looking at some of the answers does no harm, but to score a model, use "
+            "`thirtytwo evaluate`, which counts it"
         )
 
     def predictions(

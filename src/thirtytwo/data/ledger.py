@@ -70,11 +70,10 @@ class Relative:
     @property
     def words(self) -> str:
         """What a user has to know, in one sentence."""
-        times = "once" if len(self.entries) == 1 else f"{len(self.entries):,} times"
         counted = "which counts here, too" if self.counts else "which is not counted here"
         return (
             f"{self.shared:,} of these {self.images:,} test images are also in another test set, {self.name}, opened "
-            f"{times} so far, {counted}"
+            f"{times(len(self.entries))} so far, {counted}"
         )
 
 
@@ -96,6 +95,11 @@ class Known:
             if not entry.facts
         ]
         return (*unreadable, *(each.words for each in self.relatives if each.share >= WORTH_TELLING))
+
+
+def times(number: int) -> str:
+    """1 -> ``once``; 3 -> ``3 times``."""
+    return "once" if number == 1 else f"{number:,} times"
 
 
 def path_of(images: Images) -> Path:

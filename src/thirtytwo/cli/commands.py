@@ -52,7 +52,7 @@ def data_command(
     with screen.download() as progress:
         source = data.find(spec, progress=progress)
     images = source.read_training()
-    sealed = openings(source)
+    known = openings(source)
     if as_json:
         print_json(
             {
@@ -63,13 +63,13 @@ def data_command(
                 "images": len(images),
                 "size": images.size,
                 "classes": dict(zip(images.classes, images.per_class, strict=True)),
-                "warnings": [*images.warnings, *sealed.warnings],
-                "test_images": sealed.images,
-                "openings": sealed.entries,
+                "warnings": [*images.warnings, *known.warnings],
+                "test_images": known.images,
+                "openings": known.entries,
             }
         )
     else:
-        screen.data(source, images, sealed)
+        screen.data(source, images, known)
 
 
 @app.command("train")

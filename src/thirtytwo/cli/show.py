@@ -115,9 +115,9 @@ class Screen:
         """Text in Rich's markup, wrapped between words where somebody reads it."""
         self.console.print(markup, soft_wrap=not self.console.is_terminal)
 
-    def data(self, source: Source, images: Images, sealed: Openings) -> None:
+    def data(self, source: Source, images: Images, known: Openings) -> None:
         """What is in a data set, and which models were scored on its test set."""
-        self.warn(source, [*images.warnings, *sealed.warnings])
+        self.warn(source, [*images.warnings, *known.warnings])
         height, width = images.size
         self.say(f"{images.name}: {len(images):,} training images of {height} × {width}, {len(images.classes)} classes")
         self.say(f"found in {source.location}")
@@ -127,20 +127,20 @@ class Screen:
         for name, number in zip(images.classes, images.per_class, strict=True):
             table.add_row(escape(name), f"{number:,}")
         self.console.print(table)
-        self._openings(sealed)
+        self._openings(known)
 
-    def _openings(self, sealed: Openings) -> None:
+    def _openings(self, known: Openings) -> None:
         """Which models this user has scored on a test set: the newest."""
-        number = len(sealed.entries)
+        number = len(known.entries)
         if not number:
-            self.say(f"{plural(sealed.images, 'test image')}, sealed: no model has been scored on them yet")
+            self.say(f"{plural(known.images, 'test image')}, sealed: no model has been scored on them yet")
             return
-        self.say(f"{plural(sealed.images, 'test image')}, opened {times(number)}:")
+        self.say(f"{plural(known.images, 'test image')}, opened {times(number)}:")
         table = Table("opening", "date", "recipe", "run", box=None, pad_edge=False)
         table.columns[0].justify = "right"
         if number > SHOWN:
             table.add_row("…")
-        for place, entry in list(enumerate(sealed.entries, start=1))[-SHOWN:]:
+        for place, entry in list(enumerate(known.entries, start=1))[-SHOWN:]:
             said = [str(entry.get(key) or "–") for key in ("date", "recipe", "run")]
             table.add_row(f"{place:,}", moment(said[0]), escape(said[1]), escape(said[2]))
         self.console.print(table)
@@ -234,8 +234,8 @@ class Screen:
     def finished(self, run: Run) -> None:
         """That there is nothing left to do."""
         self.say(
-            f"{run.path} is trained and scored: nothing is left to do, and the test set was not opened again. These are "
-            "its stored scores:"
+            f"{run.path} is trained and scored: nothing is left to do, and the test set was not opened again. These "
+            "are its stored scores:"
         )
 
     def result(self, result: dict[str, Any], run: Run, page: Path) -> None:
@@ -600,8 +600,8 @@ class Screen:
         """That images which were classified are test images."""
         self.caution(
             f"{known.shared:,} of these {plural(known.images, 'image')} belong to a test set, {known.name}, which was "
-            f"opened {times(len(known.entries))}; looking at some of the answers does no harm, but to score a model, use "
-            "`thirtytwo evaluate`, which counts it"
+            f"opened {times(len(known.entries))}; looking at some of the answers does no harm, but to score a model, "
+            "use `thirtytwo evaluate`, which counts it"
         )
 
     def predictions(

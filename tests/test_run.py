@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thirtytwo import environment
 from thirtytwo import recipe as recipes
 from thirtytwo.errors import ModelError, RunError, StorageError
 from thirtytwo.run import Row, Run, read_tensors, remove_leftovers, write_atomic, write_tensors
@@ -258,3 +259,17 @@ def test_result_is_plain_json(tmp_path: Path) -> None:
     run = complete(tmp_path / "run")
     run.result = {"x": 1.5}
     assert json.loads((run.path / "result.json").read_text()) == {"x": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["/usr/bin/thirtytwo", "train", "a b"], "thirtytwo train 'a b'"),
+        (["/somewhere/thirtytwo/__main__.py", "train"], "python -m thirtytwo train"),
+    ],
+)
+def test_a_run_tells_the_command_as_somebody_would_type_it(
+    words: list[str], typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", words)
+    assert environment.command() == typed

@@ -102,12 +102,19 @@ def keep_memory() -> str:
     return "kept" if done else "returned to the system"
 
 
+def command() -> str:
+    """What this program was started with, as somebody would type it."""
+    path = Path(sys.argv[0])
+    program = f"python -m {path.parent.name}" if path.name == "__main__.py" else path.name
+    return shlex.join([*program.split(), *sys.argv[1:]])
+
+
 def describe(chosen: torch.device, precision: str = "float32") -> dict[str, Any]:
     """Versions, machine, commit, device and precision, ready for JSON."""
     return {
         "run_id": uuid.uuid4().hex,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
         "commit": commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "machine": machine(),

@@ -97,7 +97,7 @@ def spread(words: str, found: Repeated) -> Figure:
     _accuracies(panel, 0, accuracies)
     _share_axis(panel, shown)
     panel.set_yticks([])
-    panel.set_ylim(-0.4, 0.7)
+    panel.set_ylim(-0.4, 0.85)
     panel.set_xlabel("\n".join(below), fontsize=9, color=MUTED)
     _bare(panel, "\n".join(title))
     return figure
@@ -134,7 +134,7 @@ def comparison(found: Comparison, words: tuple[str, str]) -> Figure:
         upper.plot(ends, [1, 0], color=MUTED, linewidth=0.6, alpha=0.5, zorder=0)
     _share_axis(upper, [*found.first.values, *found.second.values])
     upper.set_yticks([0, 1], ["B", "A"], fontsize=9)
-    upper.set_ylim(-0.7, 1.7)
+    upper.set_ylim(-0.85, 1.85)
     meaning = "one dot per training, and the mean; a line joins a pair"
     _bare(upper, "\n".join([*names, f"validation accuracy: {meaning}"]))
 
@@ -179,7 +179,7 @@ def _accuracies(panel: Axes, place: float, found: Spread, side: int = 1) -> None
     beside = 0.14
     if found.n > 1:  # one accuracy is no mean
         panel.plot([found.mean], [place + 0.28 * side], "|", color=INK, markersize=11, markeredgewidth=2)
-        beside = 0.36
+        beside = 0.45
     number, upright = percent(found.mean, 2), "bottom" if side > 0 else "top"
     panel.annotate(number, (found.mean, place + beside * side), ha="center", va=upright, fontsize=8, color=INK)
 

@@ -803,13 +803,14 @@ def test_data_shows_which_models_were_scored_on_the_test_images(program: Program
         assert program("evaluate", trained, "--json").code == 0
     facts = program("data", SHAPES, "--json").json
     assert facts["test_images"] == 40
-    assert [entry["opening"] for entry in facts["openings"]] == list(range(1, 13))
-    assert {entry["recipe"] for entry in facts["openings"]} == {"classic"}
+    assert facts["opened"] == len(facts["openings"]) == 12
+    assert {(entry["recipe"], entry["run"], entry["share"]) for entry in facts["openings"]} == {
+        ("classic", str(trained), 1.0)
+    }
     told = program("data", SHAPES).out
     assert "40 test images, opened 12 times:" in told
-    lines = told.partition("opened 12 times:")[2].split()
-    assert "12" in lines
-    assert "2" not in lines  # the newest ten only
+    assert told.count(str(trained)) == 10  # the newest ones
+    assert "--json lists all 12" in told
 
 
 def test_resume_of_a_finished_run_shows_its_result_and_trains_nothing(program: Program, trained: Path) -> None:
@@ -841,7 +842,36 @@ def test_a_model_put_in_the_place_of_the_one_that_was_scored_is_noticed(
         answer = program(*words)
         assert answer.code == 2
         assert "not the model whose scores are in result.json" in answer.err
-    assert program("evaluate", run, "--json").code == 0
+    answer = program("evaluate", run, "--json")
+    assert answer.code == 0
+    assert "not the model whose scores are in result.json" in answer.err
+
+
+def test_what_result_json_says_of_the_training_is_what_the_model_says(
+    program: Program, trained: Path, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained, run.path)
+    run.result = {**run.result, "train_seconds": 1.0}
+    answer = program("report", run.path)
+    assert answer.code == 2
+    assert "train_seconds is 1.0, but by the model file it is" in answer.err
+
+
+def test_a_report_is_not_drawn_from_a_recipe_that_was_changed_since(
+    program: Program, trained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    for name, old, new in (("recipe.toml", "epochs = 2", "epochs = 3"), ("metrics.csv", "\n1,", "\n1,0")):
+        content = (run / name).read_text()
+        assert old in content
+        (run / name).write_text(content.replace(old, new))
+        answer = program("report", run)
+        assert answer.code == 2
+        assert f"{name}: was changed after the run was scored" in answer.err
+        (run / name).write_text(content)
+    assert program("report", run).code == 0
 
 
 def test_predict_says_which_images_belong_to_a_test_set_that_was_opened(
@@ -855,7 +885,7 @@ def test_predict_says_which_images_belong_to_a_test_set_that_was_opened(
     assert "test set" not in program("predict", trained, *images).out
     assert program("evaluate", trained, "--json").code == 0
     assert (
-        "3 of these 4 images belong to a test set, shapes, which was opened once"
+        "3 of these 4 images belong to a test set that was opened (shapes)"
         in program("predict", trained, *images).out
     )
     answer = program("predict", trained, *images, "--json")

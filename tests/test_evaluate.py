@@ -10,7 +10,7 @@ from thirtytwo import evaluate as evaluate_function
 from thirtytwo import models
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
-from thirtytwo.data import find, ledger, sealed
+from thirtytwo.data import find, from_arrays, ledger, sealed
 from thirtytwo.data.corrupt import STRENGTHS, corrupted
 from thirtytwo.data.source import Source
 from thirtytwo.errors import DataError, InputError, ModelError, RunError, StorageError
@@ -77,6 +77,32 @@ def test_another_model_in_a_runs_folder_is_another_opening(trained: Run, source:
         next(other.network.parameters()).mul_(-1)
     assert evaluate_run(trained, classifier=other)["test_opening"] == 2
     assert openings(source) == 2
+
+
+def test_images_without_those_that_a_table_names_are_a_test_set_of_their_own(
+    trained: Run, source: Source, tmp_path: Path
+) -> None:
+    evaluate_run(trained)
+    test, others = sealed.read_unscored(source), sealed.read_unscored(find("shapes:training=150,test=60,seed=5"))
+    pixels, labels = (np.concatenate([getattr(test, name), getattr(others, name)]) for name in ("pixels", "labels"))
+    training = source.read_training()
+    diluted = from_arrays((training.pixels, training.labels), (pixels, labels), classes=training.classes)
+    table = tmp_path / "others.csv"
+    table.write_text("split,index\n" + "".join(f"test,{index}\n" for index in range(40, 100)))
+    scored = evaluate(trained, diluted, exclude=table)
+    assert scored.opening == 1  # two fifths of its images have been shown once
+    assert scored.without_excluded is not None
+    assert scored.without_excluded.opening == 2
+
+
+def test_classes_in_another_order_are_the_same_classes(trained: Run, source: Source, tmp_path: Path) -> None:
+    training, test = source.read_training(), sealed.read_unscored(source)
+    order = np.array([3, 1, 2, 0, *range(4, 10)])  # its own inverse
+    names = [training.classes[label] for label in order]
+    other = from_arrays((training.pixels, order[training.labels]), (test.pixels, order[test.labels]), classes=names)
+    one, another = evaluate(trained, source), evaluate(trained, other)
+    assert another.summary() == one.summary()
+    assert another.opening == 2
 
 
 def test_a_run_is_scored_on_the_data_that_it_was_trained_on_and_no_other(trained: Run) -> None:

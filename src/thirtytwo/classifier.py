@@ -580,7 +580,7 @@ def file_of(model: str | Path | Run) -> Path:
 
 
 def check_unchanged(run: Run, classifier: Classifier | None = None) -> None:
-    """Whether the model that lies in a run folder is the one whose scores are stored there.
+    """Whether the model that lies in a run folder is the one that result.json tells of, in scores and facts.
 
     Of runs that were not scored, or whose result does not say which model was, nothing is asked.
 
@@ -589,18 +589,26 @@ def check_unchanged(run: Run, classifier: Classifier | None = None) -> None:
         classifier: its model, if that is at hand.
 
     Raises:
-        RunError: it is another one.
+        RunError: it is another one, or they differ.
         ModelError: it cannot be read.
     """
-    scored = run.result.get("model_fingerprint")
+    result = run.result
+    scored = result.get("model_fingerprint")
     if scored is None or (classifier is None and isinstance(run.recipe.model, CustomModel)):
         return
-    found = (classifier or Classifier.load(run)).fingerprint
+    classifier = classifier or Classifier.load(run)
+    found = classifier.fingerprint
     if found != scored:
         raise RunError(
             f"{run.model_path}: not the model whose scores are in result.json (fingerprint {found[:12]}, expected "
             f"{str(scored)[:12]}); put the model of this run back; `thirtytwo evaluate MODEL` scores another one"
         )
+    for name, fact in classifier.facts.items():
+        if name in result and result[name] != fact:
+            raise RunError(
+                f"{run.path / 'result.json'}: {name} is {result[name]!r}, but by the model file it is {fact!r}; expected "
+                "what `thirtytwo train` wrote; put the file of this run back"
+            )
 
 
 def is_ensemble(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from thirtytwo import metrics
 from thirtytwo.classifier import Classifier, check_unchanged, class_difference
-from thirtytwo.data import Exclusion, Images, Source, exclusion, find, sealed
+from thirtytwo.data import Exclusion, Images, Source, exclusion, find, ledger, sealed
 from thirtytwo.data.corrupt import STRENGTHS, corrupted
 from thirtytwo.data.loader import seeded
 from thirtytwo.errors import DataError, InputError, ModelError, RunError
@@ -117,7 +117,7 @@ def evaluate(
         split: ``test`` is counted in the ledger, see `data.sealed`, unless an error below says why not;
             ``validation`` and ``training`` are the two parts that a training divides the training images into.
         validation: share of the training images that is the validation part; None is what the model was trained with.
-        facts: kept in the ledger.
+        facts: kept in the ledger, beside the model's recipe and where it lies.
         exclude: tables such as an audit's duplicates.csv, or their paths; see `data.exclusion`. All test images are
             scored, and `Scored.without_excluded` says what is left without those that a table names.
 
@@ -138,7 +138,7 @@ def evaluate(
     elif left_out := classifier.exclusion:
         source = source.without(left_out)
     # Whether model and tables fit is asked of the training images: a test set is not opened in vain.
-    training = source.read_training()
+    training = _in_models_order(classifier, source.read_training())
     _fits(classifier, training)
     if split == "test":
         exclusion.training(tables, training)
@@ -146,7 +146,9 @@ def evaluate(
         def check(images: Images) -> None:
             _stays(images, tables)
 
-        scored = _open_and_score(classifier, source, key=uuid.uuid4().hex, facts=facts or {}, check=check)
+        lies = {} if isinstance(model, Classifier) else {"run": str(model.path if isinstance(model, Run) else model)}
+        recorded = {**lies, **(facts or {})}
+        scored = _open_and_score(classifier, source, key=uuid.uuid4().hex, facts=recorded, check=check)
         return replace(scored, without_excluded=_without(scored, tables)) if tables else scored
     trained_on = classifier.facts.get("fingerprint", training.fingerprint)
     if validation is None:
@@ -184,12 +186,13 @@ def _stays(images: Images, tables: tuple[exclusion.Table, ...]) -> NDArray[np.in
 
 
 def _without(scored: Scored, tables: tuple[exclusion.Table, ...]) -> Scored:
-    """What is left of a scored test set without the images that tables name."""
+    """What is left of a scored test set without the images that tables name: by itself, another test set."""
     stays = _stays(scored.images, tables)
-    kept = torch.from_numpy(stays)
+    kept, images = torch.from_numpy(stays), scored.images.take(stays)
     return replace(
         scored,
-        images=scored.images.take(stays),
+        images=images,
+        opening=ledger.read(images).count,  # this opening, which has shown all of them, is entered already
         indices=scored.indices[kept],
         probabilities=scored.probabilities[kept],
     )
@@ -212,9 +215,11 @@ class Openings:
     """What may be known of a test set without opening it."""
 
     images: int
+    count: int
+    """How often its images were shown on average, to the nearest whole number."""
     entries: list[dict[str, Any]]
-    """What the ledger says of each, oldest first: ``opening``, ``date``, ``data``, ``recipe``, ``run``, …; empty where
-    its line cannot be read."""
+    """The openings that have shown any of them, oldest first: ``share``, of the images that each has shown, and what
+    the ledger says: ``date``, ``data``, ``recipe``, ``run``, …; nothing more where its line cannot be read."""
     warnings: tuple[str, ...]
     """What a user has to know of how they were counted, one sentence each."""
 
@@ -226,8 +231,13 @@ def openings(source: Source) -> Openings:
         DataError: there are no test images, or some cannot be read.
         StorageError: the ledger cannot be read.
     """
-    images, known = sealed.known(source)
-    return Openings(images, [entry.facts for entry in known.openings], known.warnings)
+    known = sealed.known(source)
+    entries = []
+    for opening in known.openings:
+        # Its number, when it was counted, among the openings of another set: no number here.
+        facts = {name: fact for name, fact in opening.facts.items() if name != "opening"}
+        entries.append({"share": opening.share, **facts})
+    return Openings(len(known.shown), known.count, entries, known.warnings)
 
 
 def check_test(source: Source) -> None:
@@ -261,7 +271,8 @@ def _open_and_score(
     """Open the test set, which is counted, and score it."""
     recorded = {"recipe": classifier.facts.get("recipe"), **facts}
     opened = sealed.open_test(source, key=key, model=classifier.fingerprint, facts=recorded, check=check)
-    scored = _score(classifier, "test", opened.images, torch.arange(len(opened.images)), opened.number)
+    images = _in_models_order(classifier, opened.images)
+    scored = _score(classifier, "test", images, torch.arange(len(images)), opened.number)
     return replace(scored, warnings=(*opened.warnings, *_trained_on(classifier, opened.images)))
 
 
@@ -386,11 +397,20 @@ def under_corruption(classifier: Classifier, images: Images, number: int = CORRU
     }
 
 
+def _in_models_order(classifier: Classifier, images: Images) -> Images:
+    """The same images, with labels in the order of the model's classes, if they are of the same classes."""
+    known = {name: label for label, name in enumerate(classifier.classes)}
+    if images.classes == classifier.classes or set(images.classes) != known.keys():
+        return images
+    renumbered = np.array([known[name] for name in images.classes], dtype=np.int64)
+    return replace(images, labels=renumbered[images.labels], classes=classifier.classes)
+
+
 def _fits(classifier: Classifier, images: Images) -> None:
     if difference := class_difference(images.classes, classifier.classes):
         raise ModelError(
-            f"{images.name} {difference}; expected the model's classes in its order; name them (in a folder: the class "
-            "folders) as the model does, or give the data that it was trained on with --data"
+            f"{images.name} {difference}; expected the model's classes; name them (in a folder: the class folders) "
+            "as the model does, or give the data that it was trained on with --data"
         )
     if classifier.size != images.size:
         raise ModelError(
@@ -444,6 +464,7 @@ def _store(
         "classes": list(test.images.classes),
         "data": test.images.name,
         "opening": test.opening,
+        "files": run.digests(),
         **calibration,
     }
     write_tensors(run.predictions_path, tensors, header)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -214,6 +215,11 @@ class Run:
     def predictions_path(self) -> Path:
         """Probabilities of the splits that were scored."""
         return self.path / "predictions.safetensors"
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file that says how the run was made and what happened on the way."""
+        names = ("recipe.toml", "environment.json", "metrics.csv")
+        return {name: hashlib.sha256((self.path / name).read_bytes()).hexdigest() for name in names}
 
     def predictions(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What predictions.safetensors holds: tensors by name, and its header.

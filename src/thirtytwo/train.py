@@ -27,7 +27,18 @@ from thirtytwo import early_stopping, environment, metrics, models, optim, prefl
 from thirtytwo import recipe as recipes
 from thirtytwo import teacher as teachers
 from thirtytwo.classifier import Classifier
-from thirtytwo.data import Exclusion, Images, Sketch, Source, augmenter, exclusion, find, mixer, standardiser
+from thirtytwo.data import (
+    Exclusion,
+    Images,
+    Sketch,
+    Source,
+    augmenter,
+    exclusion,
+    find,
+    ledger,
+    mixer,
+    standardiser,
+)
 from thirtytwo.data.loader import Loader, on_device, seeded
 from thirtytwo.data.selection import easiest
 from thirtytwo.errors import DataError, DeviceError, Diverged, InputError, OutOfMemory, RankLost, RunError
@@ -751,7 +762,7 @@ def train(
             "images": len(images),
             "classes": list(images.classes),
             "size": list(images.size),
-            "warnings": list(images.warnings),
+            "warnings": [*images.warnings, *ledger.among_training(images)],
             "notice": source.notice,
             **_excluded(source.exclusion),
         },

@@ -55,23 +55,33 @@ def test_neither_a_picture_more_nor_fewer_nor_another_pixel_makes_a_new_test_set
     assert opened(images, "last").number == 5
 
 
-def test_an_opening_counts_for_a_set_of_which_it_has_shown_half(images: Images, strangers: Images) -> None:
-    assert opened(images.take(range(20)), "half").number == 1
+def test_a_test_set_has_been_opened_as_often_as_its_pictures_have_been_shown_on_average(
+    images: Images, strangers: Images
+) -> None:
+    thirds = [images.take(range(start, 40, 3)) for start in range(3)]
+    assert [opened(third, str(number)).number for number, third in enumerate(thirds)] == [1, 1, 1]
     assert opened(images, "whole").number == 2
-    less = joined(images.take(range(20)), strangers.take(range(21)))
-    assert opened(less, "less").number == 1
+    assert [opened(third, f"again {number}").number for number, third in enumerate(thirds)] == [3, 3, 3]
+    # Of these, four sevenths have been shown three times.
+    assert opened(joined(images, strangers.take(range(30))), "diluted").number == 3
+    assert opened(strangers.take(range(30, 40)), "never shown").number == 1
 
 
-def test_what_is_shared_is_told(images: Images, strangers: Images) -> None:
+def test_what_is_shared_is_told_in_one_sentence(images: Images, strangers: Images) -> None:
     assert opened(images, "a").warnings == ()
-    for key in ("b", "c"):
+    assert opened(images, "b").warnings == ()
+    for key in ("c", "d"):
         opened(strangers, key)
-    (told,) = opened(joined(images.take(range(10)), strangers), "d").warnings[:1]
-    assert told.startswith("40 of these 50 test images are also in another test set, made, opened 2 times so far")
-    assert told.endswith("which counts here, too")
-    (_, told) = opened(joined(images.take(range(10)), strangers), "e").warnings
-    assert told.startswith("10 of these 50 test images")
-    assert told.endswith("opened once so far, which is not counted here")
+    mixed = joined(images.take(range(10)), strangers)
+    (told,) = opened(mixed, "e").warnings
+    assert told.startswith("50 of these 50 test images are in other test sets that were opened, too (made)")
+    (told,) = opened(joined(images.take([0]), strangers_of(2)), "f").warnings
+    assert told.startswith("1 of these 41 test images is in other test sets")
+    assert opened(mixed, "e").warnings == ()  # taken up again: it has been said
+
+
+def strangers_of(seed: int) -> Images:
+    return sealed.read_unscored(find(f"shapes:training=20,test=40,seed={seed}"))
 
 
 def test_a_scoring_taken_up_again_keeps_its_number_whatever_was_opened_between(
@@ -93,21 +103,35 @@ def test_lines_that_cannot_be_read_count_and_are_told(images: Images) -> None:
 
 
 def test_reading_the_ledger_counts_nothing_and_writes_nothing(images: Images) -> None:
-    assert ledger.read(images).openings == []
+    assert ledger.read(images).count == 0
     assert not ledger.path_of(images).parent.exists()
     opened(images, "a")
     before = {path: path.read_bytes() for path in ledger.path_of(images).parent.iterdir()}
     known = ledger.read(images.take(range(30)))
-    assert [entry.facts["key"] for entry in known.openings] == ["a"]
+    assert [opening.facts["key"] for opening in known.openings] == ["a"]
+    assert known.count == 1
     assert {path: path.read_bytes() for path in ledger.path_of(images).parent.iterdir()} == before
 
 
 def test_single_pictures_of_an_opened_test_set_are_known(images: Images, strangers: Images) -> None:
-    assert ledger.opened(images.digests) == []
+    assert ledger.opened(images.digests).shared == 0
     opened(images, "a")
+    opened(images, "b")
     some = joined(images.take(range(3)), strangers.take(range(7)))
-    (relative,) = ledger.opened(some.digests)
-    assert (relative.shared, relative.images, relative.name, len(relative.entries)) == (3, 10, "made", 1)
+    known = ledger.opened(some.digests)
+    assert known.shown.tolist() == [2, 2, 2, 0, 0, 0, 0, 0, 0, 0]
+    assert (known.shared, known.names) == (3, "made")
+
+
+def test_training_images_that_belong_to_an_opened_test_set_are_told(images: Images, strangers: Images) -> None:
+    assert ledger.among_training(images) == ()
+    opened(images, "a")
+    assert ledger.among_training(strangers) == ()
+    (told,) = ledger.among_training(joined(images.take(range(4)), strangers))
+    assert told.startswith("4 of these 44 training images belong to a test set that was opened (made)")
+    many = sealed.read_unscored(find("shapes:training=20,test=1000,seed=3"))
+    assert ledger.among_training(joined(images.take(range(3)), many)) == ()
+    assert ledger.among_training(joined(images.take(range(5)), many)) != ()  # an eighth of the test set
 
 
 # What a model was trained on ------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from thirtytwo.errors import ImageError, InputError, RunError
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Classifier, Prediction
+    from thirtytwo.cli.show import Screen
     from thirtytwo.run import Run
 
 
@@ -46,6 +47,7 @@ def data_command(
 ) -> None:
     """Find or download a data set, verify it, and show what is in it, and which models were scored on its test set."""
     from thirtytwo import data
+    from thirtytwo.data import ledger
     from thirtytwo.evaluate import openings
 
     screen = screen_for(as_json)
@@ -63,8 +65,9 @@ def data_command(
                 "images": len(images),
                 "size": images.size,
                 "classes": dict(zip(images.classes, images.per_class, strict=True)),
-                "warnings": [*images.warnings, *known.warnings],
+                "warnings": [*images.warnings, *ledger.among_training(images), *known.warnings],
                 "test_images": known.images,
+                "opened": known.count,
                 "openings": known.entries,
             }
         )
@@ -253,17 +256,18 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Score a model on a split. Openings of the test set are counted: every result says which one it was."""
-    from thirtytwo import Classifier, environment, evaluate
+    from thirtytwo import evaluate
     from thirtytwo.data import exclusion, find
     from thirtytwo.evaluate import under_corruption
 
     tables = exclusion.read(exclude or [])
     screen = screen_for(as_json)
-    classifier = Classifier.load(model, device=environment.device(device))
+    classifier = _loaded(model, device, screen)
     with screen.download() as progress:
         source = find(data or classifier.facts.get("spec"), progress=progress)
     with screen.busy(f"scoring the {split.value} images"):
-        scored = evaluate(classifier, source, split=split.value, exclude=tables)
+        where = str(model.absolute()) if model.exists() else str(model)  # else it is `pretrained`
+        scored = evaluate(classifier, source, split=split.value, exclude=tables, facts={"run": where})
     warnings = [*scored.images.warnings, *scored.warnings, *exclusion.of_other_split(tables, "test")]
     screen.warn(source, warnings)
     result = {
@@ -276,7 +280,8 @@ def evaluate_command(
     }
     if (rest := scored.without_excluded) is not None:
         left_out = len(scored.images) - len(rest.images)
-        result["without_excluded"] = {"files": list(map(str, exclude or [])), "excluded": left_out, **rest.summary()}
+        facts = {"files": list(map(str, exclude or [])), "excluded": left_out, "opening": rest.opening}
+        result["without_excluded"] = {**facts, **rest.summary()}
     if corrupted:
         with screen.busy("scoring them once more, corrupted"):
             result["corrupted"] = under_corruption(classifier, scored.images, corrupted)
@@ -307,12 +312,11 @@ def predict_command(
     as_json: Json = False,
 ) -> None:
     """Classify your own image files, of any size. Files that cannot be read are named; the others are classified."""
-    from thirtytwo import Classifier, environment
     from thirtytwo.data import image_files, ledger, read_images, unreadable
     from thirtytwo.data.images import digests
 
     screen = screen_for(as_json)
-    classifier = Classifier.load(model, device=environment.device(device))
+    classifier = _loaded(model, device, screen)
     least = _probability(unknown_below, classifier)
     files: list[Path] = []
     problems: dict[str, str] = {}
@@ -335,10 +339,25 @@ def predict_command(
         print_json(_answers(files, predictions, problems, asked))
     elif predictions:
         screen.predictions(predictions, asked, is_own=unknown_below == "auto")
-    if readable and (known := ledger.opened(digests(pixels))):
-        screen.tested(known[0])
+    if readable and (known := ledger.opened(digests(pixels))).shared:
+        screen.tested(known)
     if problems:
         raise unreadable(problems, len(set(files)))
+
+
+def _loaded(model: Path, device: str, screen: Screen) -> Classifier:
+    """A model; where it has taken the place of the one that its run folder tells of, that is said."""
+    from thirtytwo import Classifier, environment
+    from thirtytwo.classifier import check_unchanged, file_of
+    from thirtytwo.run import Run
+
+    classifier = Classifier.load(model, device=environment.device(device))
+    if file_of(model).parent == model:  # a folder
+        try:
+            check_unchanged(Run(model), classifier)
+        except RunError as error:
+            screen.caution(str(error))
+    return classifier
 
 
 def _answers(

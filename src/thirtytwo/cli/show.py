@@ -19,7 +19,7 @@ from rich.table import Table
 from thirtytwo import metrics, models, planner
 from thirtytwo.cli.launch import cores
 from thirtytwo.data import Images, Source
-from thirtytwo.data.ledger import times
+from thirtytwo.data.ledger import among_training, times
 from thirtytwo.events import Epoch, Step
 from thirtytwo.report.wording import (
     at_chance,
@@ -36,7 +36,7 @@ from thirtytwo.report.wording import (
 if TYPE_CHECKING:
     from thirtytwo.classifier import Prediction
     from thirtytwo.cli.studies import NetworksDisplay, TrialsDisplay
-    from thirtytwo.data.ledger import Relative
+    from thirtytwo.data.ledger import Known
     from thirtytwo.evaluate import Openings
     from thirtytwo.recipe import Recipe
     from thirtytwo.run import Run
@@ -117,7 +117,7 @@ class Screen:
 
     def data(self, source: Source, images: Images, known: Openings) -> None:
         """What is in a data set, and which models were scored on its test set."""
-        self.warn(source, [*images.warnings, *known.warnings])
+        self.warn(source, [*images.warnings, *among_training(images), *known.warnings])
         height, width = images.size
         self.say(f"{images.name}: {len(images):,} training images of {height} × {width}, {len(images.classes)} classes")
         self.say(f"found in {source.location}")
@@ -135,15 +135,19 @@ class Screen:
         if not number:
             self.say(f"{plural(known.images, 'test image')}, sealed: no model has been scored on them yet")
             return
-        self.say(f"{plural(known.images, 'test image')}, opened {times(number)}:")
-        table = Table("opening", "date", "recipe", "run", box=None, pad_edge=False)
-        table.columns[0].justify = "right"
-        if number > SHOWN:
-            table.add_row("…")
-        for place, entry in list(enumerate(known.entries, start=1))[-SHOWN:]:
-            said = [str(entry.get(key) or "–") for key in ("date", "recipe", "run")]
-            table.add_row(f"{place:,}", moment(said[0]), escape(said[1]), escape(said[2]))
+        often = times(known.count) if known.count else "less than once"
+        parts = any(entry["share"] < 1 for entry in known.entries)
+        how = f" by {plural(number, 'scoring')}, some of which have shown a part of them" if parts else ""
+        self.say(f"{plural(known.images, 'test image')}, opened {often}{how}:")
+        table = Table("date", "test set", "shown", "recipe", "run or audit", box=None, pad_edge=False)
+        table.columns[2].justify = "right"
+        for entry in known.entries[-SHOWN:]:
+            by = entry.get("run") or entry.get("audit")
+            said = [str(fact or "–") for fact in (entry.get("date"), entry.get("data"), entry.get("recipe"), by)]
+            table.add_row(moment(said[0]), escape(said[1]), f"{entry['share']:.0%}", *map(escape, said[2:]))
         self.console.print(table)
+        if number > SHOWN:
+            self.say(f"These are the newest; --json lists all {number:,}.")
 
     def training_begins(self, training: Training) -> None:
         """The data, and the network: layers, output shapes, parameters."""
@@ -279,7 +283,7 @@ class Screen:
             if rest["excluded"]:
                 self.say(
                     f"without the {plural(rest['excluded'], 'image')} named in {names}: {rest['accuracy']:.2%} on "
-                    f"{rest['images']:,} images. Report it beside the other accuracy, not in its place"
+                    f"{rest['images']:,} images, opening {rest['opening']} of these. Report it beside the other accuracy, not in its place"
                 )
             else:
                 self.say(f"no test image is named in {names}, so leaving them out changes nothing")
@@ -307,7 +311,8 @@ class Screen:
 
     def study_begins(self, studies: Sequence[Trials]) -> None:
         """What is going to be trained."""
-        self.warn(studies[0].source, studies[0].source.read_training().warnings)
+        images = studies[0].source.read_training()
+        self.warn(studies[0].source, [*images.warnings, *among_training(images)])
         for letter, trials in zip("AB", studies, strict=False):
             self._trials_begin(trials, f"{letter}: " if len(studies) > 1 else "")
 
@@ -349,7 +354,7 @@ class Screen:
     def tuning_begins(self, recipe: Recipe, source: Source, trials: int, folder: Path) -> None:
         """What is searched, and where."""
         images = source.read_training()
-        self.warn(source, images.warnings)
+        self.warn(source, [*images.warnings, *among_training(images)])
         trained = recipe.for_images(len(images))
         length = plural(trained.epochs, "epoch")
         self.say(f"tuning {recipe.name} on {source.name}: {plural(trials, 'trial')} of {length}")
@@ -596,12 +601,13 @@ class Screen:
         if there < FEW_PAIRS:
             self.say(f"a rough guess: {plural(there, 'pair')} hardly tell how much pairs differ")
 
-    def tested(self, known: Relative) -> None:
+    def tested(self, known: Known) -> None:
         """That images which were classified are test images."""
+        belong = "belongs" if known.shared == 1 else "belong"
         self.caution(
-            f"{known.shared:,} of these {plural(known.images, 'image')} belong to a test set, {known.name}, which was "
-            f"opened {times(len(known.entries))}; looking at some of the answers does no harm, but to score a model, "
-            "use `thirtytwo evaluate`, which counts it"
+            f"{known.shared:,} of these {plural(len(known.shown), 'image')} {belong} to a test set that was opened "
+            f"({known.names}); looking at some of the answers does no harm, but to score a model, use `thirtytwo "
+            "evaluate`, which counts it"
         )
 
     def predictions(

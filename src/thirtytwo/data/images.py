@@ -93,7 +93,7 @@ class Images:
             digest.update(picture)
         return digest.hexdigest()
 
-    @property
+    @cached_property
     def digests(self) -> NDArray[np.uint64]:
         """uint64 (n,); see `digests`."""
         return digests(self.pixels)

@@ -1,9 +1,9 @@
-"""The ledger of openings: which test sets this user has scored models on, and how often.
+"""The ledger of openings: which test images this user has scored models on, and how often.
 
 There are two files a test set, named by its pictures: ``<pictures>.jsonl``, a line an opening, and
-``<pictures>.digests``, 8 bytes a picture (see `Images.digests`), ascending, little-endian. An opening counts for every
-test set of whose pictures it has shown at least half, so neither one picture more nor one pixel that differs makes a
-new test set of an old one. Where fewer pictures are shared, this is told.
+``<pictures>.digests``, 8 bytes a picture (see `Images.digests`), ascending, little-endian. What counts is how often
+pictures were shown, in whichever test set: a set that is a part of another one, or another one with a picture more,
+goes on where that one stopped. A test set has been opened as often as its pictures have been shown on average.
 
 Ledgers were once named by labels and class names, too; what such a ledger of the same images says is taken over.
 
@@ -15,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,73 +29,76 @@ from numpy.typing import NDArray
 from thirtytwo.data.images import Images
 from thirtytwo.errors import StorageError
 
-SAME = 0.5
-"""Share of a test set's pictures from which on an opening that has shown them counts for it."""
-
 WORTH_TELLING = 0.01
-"""Share of a test set's pictures from which on it is told that other test sets hold them."""
+"""Share of some images from which on it is told that they are in other test sets, too."""
+MANY = 0.1
+"""Share of a test set from which on it is told that it is among training images."""
+_NAMED = 3
+"""Test sets that are named in one sentence."""
+_DIGESTS = ".digests"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A line of a ledger: an opening."""
+class Opening:
+    """A line of a ledger."""
 
-    path: Path
-    line: int
-    """From 1."""
     facts: dict[str, Any]
     """What it says; empty if it cannot be read, and then it counts all the same."""
+    share: float
+    """Of the images in question, how many it has shown."""
+    place: str
+    """The file and the number of the line."""
 
 
 @dataclass(frozen=True)
 class Relative:
-    """Another test set that holds some of the same pictures."""
+    """A test set that was opened and holds some of the images in question."""
 
     name: str
     shared: int
-    """Pictures of the set in question that are in this one, too."""
+    """Images in question that are in it."""
     images: int
-    """Pictures of the set in question."""
-    entries: list[Entry] = field(repr=False)
-
-    @property
-    def share(self) -> float:
-        """Of the pictures of the set in question."""
-        return self.shared / self.images
-
-    @property
-    def counts(self) -> bool:
-        """Whether an opening of this set is one of the set in question."""
-        return self.share >= SAME
-
-    @property
-    def words(self) -> str:
-        """What a user has to know, in one sentence."""
-        counted = "which counts here, too" if self.counts else "which is not counted here"
-        return (
-            f"{self.shared:,} of these {self.images:,} test images are also in another test set, {self.name}, opened "
-            f"{times(len(self.entries))} so far, {counted}"
-        )
+    """How many are in it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Known:
-    """What the ledger says of a test set."""
+    """What the ledger says of some images."""
 
-    openings: list[Entry]
-    """Those that count for it, oldest first."""
+    shown: NDArray[np.int64]
+    """(n,): how often a model was scored on each."""
+    openings: list[Opening]
+    """Those that have shown any of them, oldest first."""
     relatives: list[Relative]
-    """Other test sets that were opened and hold some of its pictures, most first."""
+    """Test sets that hold some of them, beside the one that they are themselves; most first."""
+    shared: int
+    """Images that are in any of these."""
+
+    @property
+    def count(self) -> int:
+        """How often they were shown on average, to the nearest whole number."""
+        return math.floor(float(self.shown.mean()) + 0.5) if len(self.shown) else 0
+
+    @property
+    def names(self) -> str:
+        """The other test sets, at most a few of them."""
+        names = list(dict.fromkeys(each.name for each in self.relatives))
+        return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user has to know of how openings were counted, one sentence each."""
-        unreadable = [
-            f"{entry.path}: line {entry.line} cannot be read; it counts as an opening"
-            for entry in self.openings
-            if not entry.facts
+        """What a user has to know of how a test set's openings were counted, one sentence each."""
+        said = [
+            f"{opening.place} cannot be read; it counts as an opening"
+            for opening in self.openings
+            if not opening.facts
         ]
-        return (*unreadable, *(each.words for each in self.relatives if each.share >= WORTH_TELLING))
+        if self.shared and self.shared >= WORTH_TELLING * len(self.shown):
+            said.append(
+                f"{_of(self.shared, len(self.shown))} test images {_are(self.shared)} in other test sets that were opened, "
+                f"too ({self.names}); each opening counts by the share of these images that it has shown"
+            )
+        return tuple(said)
 
 
 def times(number: int) -> str:
@@ -115,7 +119,7 @@ def read(images: Images) -> Known:
     """
     path = path_of(images)
     try:
-        return _known(path, images, _not_taken_over(path, images))
+        return _known(images.digests, path, _not_taken_over(path, images))
     except OSError as error:
         raise _storage_error(path, error) from error
 
@@ -130,7 +134,7 @@ def enter(images: Images, *, key: str, model: str, facts: dict[str, Any]) -> tup
         facts: kept beside these; they replace nothing that the ledger says itself.
 
     Returns:
-        Its number, from 1 on, and `Known.warnings`.
+        Its number, from 1 on, and what a user has to know of how it was counted: nothing, if that has been said.
 
     Raises:
         StorageError: the ledger cannot be written.
@@ -139,12 +143,12 @@ def enter(images: Images, *, key: str, model: str, facts: dict[str, Any]) -> tup
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / ".lock"):  # one for all sets, since openings of one count for others
-            _append(path, [{**entry.facts, "ledger": entry.path.stem} for entry in _not_taken_over(path, images)])
-            known = _known(path, images)
-            for entry in known.openings:
-                if entry.path == path and entry.facts.get("key") == key and entry.facts.get("model") == model:
-                    return int(entry.facts["opening"]), known.warnings
-            number = len(known.openings) + 1
+            _append(path, [{**facts, "ledger": stem} for stem, facts in _not_taken_over(path, images)])
+            for entry in _entries(path):
+                if entry.get("key") == key and entry.get("model") == model:
+                    return int(entry["opening"]), ()
+            known = _known(images.digests, path)
+            number = known.count + 1
             date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             own = {"opening": number, "date": date, "key": key, "model": model, "data": images.name}
             # Before the entry: an opening that others do not know of would be worse than digests without one.
@@ -156,23 +160,38 @@ def enter(images: Images, *, key: str, model: str, facts: dict[str, Any]) -> tup
     return number, known.warnings
 
 
-def opened(digests: NDArray[np.uint64]) -> list[Relative]:
-    """Test sets that were opened and hold some of these pictures, most first.
+def opened(digests: NDArray[np.uint64]) -> Known:
+    """What is known of pictures that need not be a test set.
 
     Args:
-        digests: of pictures, (n,) with n ≥ 1; see `Images.digests`.
+        digests: (n,); see `Images.digests`.
 
     Raises:
         StorageError: a ledger cannot be read.
     """
-    folder = _folder()
     try:
-        return _relatives(folder, digests, without=None)
+        return _known(digests, None)
     except OSError as error:
-        raise _storage_error(folder, error) from error
+        raise _storage_error(_folder(), error) from error
 
 
-_DIGESTS = ".digests"
+def among_training(images: Images) -> tuple[str, ...]:
+    """That training images belong to a test set that was opened, in one sentence, if it is so.
+
+    Told is a part of the training images, or of the test set, that is worth it.
+
+    Raises:
+        StorageError: a ledger cannot be read.
+    """
+    known = opened(images.digests)
+    much = known.shared >= WORTH_TELLING * len(images)
+    if not known.shared or not (much or any(each.shared >= MANY * each.images for each in known.relatives)):
+        return ()
+    return (
+        f"{_of(known.shared, len(images))} training images belong to a test set that was opened ({known.names}): on that "
+        "set, scores of a model trained on them say nothing; and what is chosen by validation images among them is "
+        "chosen by the test set",
+    )
 
 
 def _folder() -> Path:
@@ -180,32 +199,51 @@ def _folder() -> Path:
     return Path(state) / "openings"
 
 
-def _known(path: Path, images: Images, more: list[Entry] | None = None) -> Known:
-    """What is known of the set whose ledger is at `path`, and `more` of it."""
-    relatives = _relatives(path.parent, images.digests, without=path.stem)
-    openings = [*_entries(path), *(more or [])]
-    openings += [entry for each in relatives if each.counts for entry in each.entries]
-    openings.sort(key=lambda entry: str(entry.facts.get("date", "")))  # stable: of equal dates, as they were written
-    return Known(openings, relatives)
+def _known(
+    digests: NDArray[np.uint64], path: Path | None, more: list[tuple[str, dict[str, Any]]] | None = None
+) -> Known:
+    """What is known of pictures.
 
-
-def _relatives(folder: Path, digests: NDArray[np.uint64], *, without: str | None) -> list[Relative]:
-    found = []
-    for path in sorted(folder.glob(f"*{_DIGESTS}")):
-        if path.stem == without:
+    Args:
+        digests: (n,), theirs.
+        path: the ledger of the test set that they are; None if they need not be one.
+        more: what an old ledger of that set says.
+    """
+    shown = np.zeros(len(digests), dtype=np.int64)
+    shared = np.zeros(len(digests), dtype=bool)
+    openings: list[Opening] = []
+    relatives = []
+    if path is not None:
+        openings += [_opening(path, line, facts, 1.0) for line, facts in enumerate(_entries(path), start=1)]
+        openings += [Opening(facts, 1.0, stem) for stem, facts in more or []]
+        shown += len(openings)
+    for other in sorted(_folder().glob(f"*{_DIGESTS}")):
+        if path is not None and other.stem == path.stem:
             continue
-        shared = int(np.isin(digests, np.frombuffer(path.read_bytes(), dtype="<u8")).sum())
-        if shared and (entries := _entries(path.with_suffix(".jsonl"))):
-            name = str(entries[-1].facts.get("data") or path.stem[:12])
-            found.append(Relative(name, shared, len(digests), entries))
-    return sorted(found, key=lambda each: -each.shared)
+        theirs = np.frombuffer(other.read_bytes(), dtype="<u8")
+        among = np.isin(digests, theirs)
+        ledger = other.with_suffix(".jsonl")
+        if not among.any() or not (entries := _entries(ledger)):
+            continue
+        shared |= among
+        shown[among] += len(entries)
+        relatives.append(Relative(str(entries[-1].get("data") or other.stem[:12]), int(among.sum()), len(theirs)))
+        share = float(among.mean())
+        openings += [_opening(ledger, line, facts, share) for line, facts in enumerate(entries, start=1)]
+    openings.sort(key=lambda opening: str(opening.facts.get("date", "")))  # stable: of equal dates, as they were written
+    relatives.sort(key=lambda each: -each.shared)
+    return Known(shown, openings, relatives, int(shared.sum()))
 
 
-def _not_taken_over(path: Path, images: Images) -> list[Entry]:
+def _opening(ledger: Path, line: int, facts: dict[str, Any], share: float) -> Opening:
+    return Opening(facts, share, f"{ledger}: line {line}")
+
+
+def _not_taken_over(path: Path, images: Images) -> list[tuple[str, dict[str, Any]]]:
     """What an old ledger of these images says that the one at `path` does not say yet; the old one stays as it is."""
     old = path.with_name(f"{images.fingerprint}.jsonl")
-    taken = sum(entry.facts.get("ledger") == old.stem for entry in _entries(path))
-    return _entries(old)[taken:]
+    taken = sum(entry.get("ledger") == old.stem for entry in _entries(path))
+    return [(old.stem, facts) for facts in _entries(old)[taken:]]
 
 
 def _append(path: Path, entries: list[dict[str, Any]]) -> None:
@@ -219,16 +257,16 @@ def _append(path: Path, entries: list[dict[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def _entries(path: Path) -> list[Entry]:
-    """The lines of a ledger; one that a crash cut short still counts as an opening."""
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ledger; one that a crash cut short, which still counts as an opening, says nothing."""
     if not path.exists():
         return []
-    entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    entries: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         facts: Any = None
         with contextlib.suppress(ValueError):
             facts = json.loads(line)
-        entries.append(Entry(path, number, facts if isinstance(facts, dict) else {}))
+        entries.append(facts if isinstance(facts, dict) else {})
     return entries
 
 
@@ -247,6 +285,14 @@ def _write_digests(path: Path, images: Images) -> None:
 def _ends_with_newline(path: Path) -> bool:
     content = path.read_bytes()
     return not content or content.endswith(b"\n")
+
+
+def _of(some: int, number: int) -> str:
+    return f"{some:,} of these {number:,}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:

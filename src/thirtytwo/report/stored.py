@@ -289,7 +289,7 @@ def read(run: Run) -> Stored:
         if result.kept_epoch > len(history):
             raise _damaged(path, f"kept epoch {result.kept_epoch} of the {len(history)} in metrics.csv")
         if result.test is not None:
-            judged = _judged(run.predictions_path, result.test, environment.data.size)
+            judged = _judged(run, result.test, result.test_opening, environment.data.size)
     return Stored(run, recipe, environment, history, result, judged, needs_its_program)
 
 
@@ -346,19 +346,34 @@ _LAYOUT: dict[str, tuple[torch.dtype, str]] = {
 """What a report needs of predictions.safetensors: each tensor's type, and what its sizes count."""
 
 
-def _judged(path: Path, test: TestScores, size: tuple[int, int]) -> Judged:
-    """The stored answers on the test set, if they are those that `test` was computed from."""
+def _judged(run: Run, test: TestScores, opening: int | None, size: tuple[int, int]) -> Judged:
+    """The stored answers on the test set, if they are those that `test` was computed from.
+
+    Raises:
+        RunError: they are others; or a file that says how the run was made has been changed since.
+    """
+    path = run.predictions_path
     if not path.exists():
         raise RunError(
             f"{path}: no such file; expected the predictions behind the scores in result.json; "
             "copy the run folder as a whole, or train again"
         )
     tensors, header = read_tensors(path)
-    if problem := _problem(tensors, header, test, size):
+    problem = _problem(tensors, header, test, size)
+    if not problem and header.get("opening") != opening:
+        problem = f"opening {opening} there, by the predictions {header.get('opening')}"
+    if problem:
         raise RunError(
             f"{path}: does not fit result.json ({problem}); expected both as one evaluation wrote them; "
             "copy the run folder anew, or train again"
         )
+    now = run.digests()
+    for name, digest in header.get("files", {}).items():  # unknown to runs of earlier versions
+        if now.get(name) != digest:
+            raise RunError(
+                f"{run.path / name}: was changed after the run was scored; expected it as `thirtytwo train` left it, since "
+                "the report says that the run was made so; put it back, or train again"
+            )
     classes = tuple(row.name for row in test.per_class)
     probabilities, labels = tensors["test.probabilities"], tensors["test.labels"]
     predicted = probabilities.argmax(1)

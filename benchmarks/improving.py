@@ -235,7 +235,7 @@ def told(step: Mapping[str, Any]) -> str:
         return text
     text += f"; {100 * gain['mean']:+.2f} points against {step['against']}"
     if gain["interval"] is None:
-        return f"{text}, n = 1"
+        return f"{text}, n = {gain['n']}"
     low, high = gain["interval"]
     return f"{text} (95% interval {100 * low:+.2f} to {100 * high:+.2f}, n = {gain['n']})"
 

@@ -31,7 +31,7 @@ class Refused(InputError):
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, sample standard deviation, 95% interval of the mean (Student's t), n and the values themselves."""
+    """Mean, sample standard deviation, 95% interval of the mean (Student's t), n and the values; see `Spread`."""
     return Spread.of(values).to_json()
 
 

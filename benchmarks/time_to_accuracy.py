@@ -117,9 +117,11 @@ def told(entry: dict[str, Any]) -> str:
 
 def _spread(values: dict[str, Any], form: str) -> str:
     text = f"{values['mean']:{form}}"
-    if values["standard_deviation"] is not None:
+    if (deviation := values["standard_deviation"]) is not None:
+        text += f" ± {deviation:{form}}"
+    if values["interval"] is not None:
         low, high = values["interval"]
-        text += f" ± {values['standard_deviation']:{form}} (95% interval {low:{form}} to {high:{form}})"
+        text += f" (95% interval {low:{form}} to {high:{form}})"
     return f"{text}, n = {values['n']}"
 
 

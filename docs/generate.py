@@ -391,7 +391,7 @@ def points(gain: dict[str, Any]) -> str:
     """A mean difference of accuracies in points, with its interval if there is one."""
     text = f"**{100 * gain['mean']:+.2f}**"
     if gain["interval"] is None:
-        return f"{text} (one pair)"
+        return f"{text} ({'one pair' if gain['n'] == 1 else 'all pairs alike'})"
     low, high = gain["interval"]
     return f"{text} ({100 * low:+.2f} to {100 * high:+.2f})"
 

@@ -160,8 +160,12 @@ def test_evaluate_agrees_with_the_runs_own_result(program: Program, trained: Pat
     validation = program("evaluate", trained / "model.safetensors", "--split", "validation", "--json").json
     assert validation["validation"]["accuracy"] == result["validation"]["accuracy"]
     assert validation["test_opening"] is None
+    (told,) = validation["warnings"]
+    assert told.startswith("parts of the model were fitted to these images")
     assert "per_class" in answer.json["test"]
-    assert program("evaluate", trained, "--split", "training").code == 0
+    training = program("evaluate", trained, "--split", "training")
+    assert training.code == 0
+    assert "warning the model was trained on these images" in training.out
 
 
 def test_predict_answers_for_files_and_folders(program: Program, trained: Path, tmp_path: Path) -> None:
@@ -202,6 +206,7 @@ def test_predict_answers_for_the_files_that_can_be_read_and_names_the_others(
     for words, files in calls.items():
         answer = program("predict", trained, *words, "--json")
         assert answer.code == 2
+        assert "error: 1 of 3 files was classified; the other 2 cannot be read as images\n" in answer.err
         assert [row["path"] for row in answer.json] == list(map(str, files))  # a script finds each where it gave it
         for row, file in zip(answer.json, files, strict=True):
             if (problem := said[file]) is None:
@@ -214,7 +219,9 @@ def test_predict_answers_for_the_files_that_can_be_read_and_names_the_others(
             assert f"{file}: {row['error']}" in answer.err
     shown = program("predict", trained, empty, good)
     assert (shown.code, str(good) in shown.out, str(empty) in shown.out) == (2, True, False)
-    assert "1 of 2 files cannot be read as images" in shown.err
+    assert "1 of 2 files was classified; the other one cannot be read as an image" in shown.err
+    none = program("predict", trained, text, absent)
+    assert "error: 2 of 2 files cannot be read as images\n" in none.err
 
 
 def test_predict_says_unknown_where_it_is_asked_to(program: Program, trained: Path, tmp_path: Path) -> None:
@@ -277,6 +284,8 @@ def test_compare_tells_whether_a_difference_is_real(program: Program) -> None:
     assert answer.json["same_recipe"] is False
     for said in ("A: classic: 1 epoch", "B: classic model.dropout=0.5: 1 epoch"):
         assert said in answer.err
+    assert "trained before" not in answer.err
+    assert program("compare", "classic", "classic model.dropout=0.5", *words).out.count("points (trained before)") == 2
     same = program("compare", "classic", "classic", *words)
     assert "A and B are the same recipe, so one training is enough." in same.out
     assert "A and B are the same recipe: difference 0, p = 1, n = 1 pair" in same.out
@@ -1088,6 +1097,26 @@ def test_a_model_file_that_is_no_model_is_refused(program: Program, trained: Pat
         assert answer.code == 2
         assert word in answer.err
         assert "expected" in answer.err
+
+
+def test_a_picture_in_the_place_of_the_model_is_answered_with_the_right_order(
+    program: Program, trained: Path, tmp_path: Path
+) -> None:
+    disc, ring = tmp_path / "a disc.jpg", tmp_path / "ring.png"
+    for path in (disc, ring):
+        noise("RGB").save(path)
+    calls: dict[tuple[str | Path, ...], tuple[str | Path, ...]] = {
+        ("predict", disc, trained): (trained, disc),
+        ("predict", disc, ring, "pretrained"): ("pretrained", disc, ring),
+        ("predict", disc, ring): ("MODEL", disc, ring),
+        ("evaluate", disc): ("MODEL", disc),
+    }
+    for words, meant in calls.items():
+        answer = program(*words)
+        assert (answer.code, answer.out) == (2, "")
+        assert f"error: {disc}: a picture; expected a model in first place, such as a run folder; `" in answer.err
+        assert f"`{shlex.join(['thirtytwo', 'predict', *map(str, meant)])}` classifies" in answer.err
+    assert program("predict", trained, disc).code == 0  # the order that is shown
 
 
 def test_a_model_for_other_classes_is_refused_before_the_test_set_is_opened(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,19 @@ def test_the_parts_of_other_images_are_not_known_to_a_model(trained: Run) -> Non
     with pytest.raises(ModelError, match="not the images that this model was trained on"):
         evaluate(trained, other, split="validation")
     assert len(evaluate(trained, other, split="validation", validation=0.25).labels) == 40
+
+
+def test_a_score_on_images_that_the_model_knows_says_so(trained: Run, source: Source) -> None:
+    (told,) = evaluate(trained, split="training").warnings
+    assert told.startswith("the model was trained on these images: the accuracy says how well it remembers them")
+    (told,) = evaluate(trained, split="validation").warnings
+    assert told.startswith("parts of the model were fitted to these images")
+    assert evaluate(trained, source).warnings == ()
+    other = find("shapes:training=160,test=40")
+    for part in PARTS:
+        assert evaluate(trained, other, split=part, validation=0.25).warnings == ()  # which of them it saw is not known
+    by_hand = replace(Classifier.load(trained), facts={})
+    assert evaluate(by_hand, source, split="training").warnings == ()
 
 
 def test_examples_are_images_that_were_trained_on_and_counted(trained: Run, source: Source) -> None:

@@ -151,6 +151,8 @@ def evaluate(
         scored = _open_and_score(classifier, source, key=uuid.uuid4().hex, facts=recorded, check=check)
         return replace(scored, without_excluded=_without(scored, tables)) if tables else scored
     trained_on = classifier.facts.get("fingerprint", training.fingerprint)
+    share = classifier.facts.get("validation_fraction")
+    is_own = classifier.facts.get("fingerprint") == training.fingerprint and validation in (None, share)
     if validation is None:
         validation = float(classifier.facts.get("validation_fraction", 0.1))
         if training.fingerprint != trained_on:
@@ -165,7 +167,21 @@ def evaluate(
             f"{training.name}: the model was trained on all training images, so the {split} part is empty; "
             "expected images to score; choose another split"
         )
-    return _score_part(classifier, split, training, indices)
+    scored = _score_part(classifier, split, training, indices)
+    return replace(scored, warnings=(*scored.warnings, _known_to_the_model(split))) if is_own else scored
+
+
+def _known_to_the_model(split: Split) -> str:
+    """What a score says on one of the two parts of the images that a model was trained with."""
+    if split == "training":
+        return (
+            "the model was trained on these images: the accuracy says how well it remembers them, not how good it is "
+            "on new ones"
+        )
+    # Whoever trains or chooses members fits a temperature, at least; some recipes choose the epoch, too.
+    return (
+        "parts of the model were fitted to these images, such as how sure it is: on new ones it may do slightly worse"
+    )
 
 
 def _stays(images: Images, tables: tuple[exclusion.Table, ...]) -> NDArray[np.int64]:

@@ -155,6 +155,9 @@ def test_a_gain_is_the_mean_of_differences_seed_by_seed_with_the_interval_of_stu
     half = 4.302653 * 0.01 / 3**0.5
     assert step["gain"]["interval"] == pytest.approx([0.03 - half, 0.03 + half])
     assert "+3.00 points against plain (95% interval +0.52 to +5.48, n = 3)" in improving.told(step)
+    alike = step | {"gain": step["gain"] | {"interval": None}}
+    assert improving.told(alike).endswith("+3.00 points against plain, n = 3")
+    assert generate.points(alike["gain"]) == "**+3.00** (all pairs alike)"
     assert all(found[name]["accuracy"] is None for name in STEPS[2:])
     assert improving.told(found[LAST]) == f"{LAST}: nothing yet"
 

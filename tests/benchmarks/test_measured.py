@@ -44,7 +44,6 @@ def pieces(path: Path) -> list[str]:
         # Student's t with 1 and 3 degrees of freedom, two-sided 5%: 12.7062 and 3.18245, from printed tables.
         ([0.0, 2.0], 1.0, 1.4142136, 12.7062),
         ([1.0, 2.0, 3.0, 4.0], 2.5, 1.2909944, 3.18245 * 1.2909944 / 2),
-        ([0.9, 0.9, 0.9], 0.9, 0.0, 0.0),
     ],
 )
 def test_spread_is_the_sample_deviation_and_students_interval(
@@ -61,6 +60,12 @@ def test_one_value_has_no_spread() -> None:
     found = measured.spread([0.5])
     assert (found["n"], found["mean"]) == (1, 0.5)
     assert found["standard_deviation"] is None
+    assert found["interval"] is None
+
+
+def test_values_that_are_all_alike_have_no_interval() -> None:
+    found = measured.spread([0.9, 0.9, 0.9])
+    assert (found["n"], found["mean"], found["standard_deviation"]) == (3, pytest.approx(0.9), 0)
     assert found["interval"] is None
 
 

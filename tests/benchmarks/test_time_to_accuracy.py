@@ -76,6 +76,8 @@ def test_every_run_of_both_is_recorded_and_pairs_give_the_ratio(tmp_path: Path) 
     assert found["comparison", "classic"]["against"] == "airbench94"
     assert [pair["seed"] for pair in found["comparison", "classic"]["pairs"]] == [0, 1]
     assert "takes 0.375" in time_to_accuracy.told(found["comparison", "classic"])
+    assert "95% interval" in time_to_accuracy.told(found["training", "classic"])
+    assert "training 100.0 ± 0.0, n = 3" in time_to_accuracy.told(found["training", "airbench94"])
 
 
 def test_each_recipe_computes_in_its_own_precision(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -141,6 +142,17 @@ def test_weak_networks_are_not_to_be_believed(capsys: pytest.CaptureFixture[str]
         assert (f"warning {said}" in before) is is_told
         assert found.to_json()["is_weak"] is is_told
         assert found.tables["label_issues.csv"].count(b"\n") == 1 + len(found.issues)  # all the same
+
+
+def test_on_the_screen_files_are_called_as_they_are_inside_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    files = "/a/pets/test/cat/3.png", "/a/petshop/4.png", ""
+    issues = tuple(LabelIssue("test", number, path, "cat", "dog", 0.9) for number, path in enumerate(files))
+    Screen().audit(replace(made(), location="/a/pets", issues=issues), Path("audit.html"))
+    table = capsys.readouterr().out.partition("the most doubtful labels:")[2].splitlines()[2:5]
+    assert [row.partition("  ")[0].strip() for row in table] == ["test/cat/3.png", "/a/petshop/4.png", "test 2"]
+    Screen().audit(replace(made(), location="drawn by the package", issues=issues), Path("audit.html"))
+    assert "/a/pets/test/cat/3.png" in capsys.readouterr().out
+    assert issues[0].path in json.dumps(replace(made(), issues=issues).to_json())  # programs are told the whole path
 
 
 @pytest.mark.parametrize(

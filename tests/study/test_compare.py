@@ -90,10 +90,44 @@ def test_what_became_of_each_seed_is_told_when_it_has_ended(capsys: pytest.Captu
     Screen().outcome(Comparison(found.outcomes[:1]))
     Screen().outcome(found)
     assert capsys.readouterr().out.splitlines() == [
-        "seed 3: A 93.00%, B 94.00%, difference +1.00 points; p = 1",
+        "seed 3: A 93.00%, B 94.00%, difference +1.00 points",
         "seed 4: no pair, A diverged: the loss is nan",
         "seed 4: no pair, B diverged: the loss is nan",
     ]
+
+
+def test_what_all_pairs_say_is_told_after_each(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(1, 7):
+        found = pairs(CLEAR[:number])
+        Screen().outcome(found)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        low, high = found.interval
+        assert math.isfinite(low) is (number >= 5)
+        reach = f", 95% interval {100 * low:+.2f} to {100 * high:+.2f}" if math.isfinite(low) else ""
+        mean = f"{100 * fmean(CLEAR[:number]):+.2f} points"
+        assert lines[1:] == ([f"  so far: {mean}{reach}, p = {found.p_value:.3g}"] if number > 1 else [])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [(True, True, ""), (False, False, " (trained before)"), (False, True, " (A trained before)")],
+)
+def test_what_was_trained_before_is_called_that(
+    capsys: pytest.CaptureFixture[str], first: bool, second: bool, said: str
+) -> None:
+    both = Pair(replace(trial(0, 0.93), new=first), replace(trial(0, 0.94), new=second))
+    Screen().outcome(Comparison((both,)))
+    assert capsys.readouterr().out == f"seed 0: A 93.00%, B 94.00%, difference +1.00 points{said}\n"
+
+
+def test_of_a_recipe_beside_itself_the_other_training_was_not_there_before(capsys: pytest.CaptureFixture[str]) -> None:
+    one, found = trial(0, 0.93), replace(trial(0, 0.93), new=False)
+    for both in (Pair(one, found), Pair(found, one)):
+        Screen().outcome(Comparison((both,), is_same=True))
+    assert "trained before" not in capsys.readouterr().out
+    Screen().outcome(Comparison((Pair(found, found),), is_same=True))
+    assert "points (trained before)" in capsys.readouterr().out
 
 
 # How many more pairs -------------------------------------------------------------------------------------------------
@@ -151,6 +185,15 @@ def test_where_the_spread_is_unknown_that_is_said(capsys: pytest.CaptureFixture[
     assert "a single pair does not tell how many more" in told(capsys, pairs([0.01]))
     assert "3 pairs that all differ alike do not tell how many more" in told(capsys, pairs([0, 0, 0]))
     assert "None" not in told(capsys, pairs([0, 0, 0]), 0.3)
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.01])
+def test_pairs_that_all_differ_alike_have_no_interval(capsys: pytest.CaptureFixture[str], alike: float) -> None:
+    found = pairs([alike] * 8)
+    assert found.to_json()["interval"] is None
+    assert f"difference {100 * alike:+.2f} points, p = " in told(capsys, found)
+    assert "no interval yet" in figures.comparison(found, WORDS).axes[1].get_title(loc="left")
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 # The draw of images --------------------------------------------------------------------------------------------------

@@ -65,6 +65,18 @@ def test_several_trainings_have_a_spread_and_one_has_none(capsys: pytest.Capture
     assert not [line for line in one if "interval" in line or "deviation" in line]
 
 
+def test_runs_that_are_all_alike_are_not_called_certain(capsys: pytest.CaptureFixture[str]) -> None:
+    found = repeated(0.1, 0.1, 0.1)
+    lines = told(capsys, found)
+    assert lines[0] == "validation accuracy 10.00%, n = 3"
+    assert lines[1].startswith("all 3 runs come to the same accuracy. Runs without any difference tell nothing about ")
+    assert lines[2].startswith("This speaks of seeds, not of the draw of the 5,000 validation images")
+    assert not [line for line in lines if "95% interval" in line or "deviation" in line]
+    facts = found.to_json()
+    assert (facts["standard_deviation"], facts["interval"]) == (0, None)
+    json.dumps(facts, allow_nan=False)
+
+
 def test_programs_are_told_the_same() -> None:
     found = repeated(0.5, 0.7, images=40, chance=0.55)
     facts = found.to_json()
@@ -98,13 +110,15 @@ def test_the_plot_says_what_was_trained_and_what_it_leaves_out(tmp_path: Path) -
     assert f"± {100 * found.margin_of_images:.2f} points (95%) at most" in panel.get_xlabel().replace("\n", " ")
 
 
-def test_a_plot_of_one_training_draws_no_interval_and_says_so() -> None:
-    for accuracies in ((0.94,), (0.93, 0.94, 0.95)):
+def test_a_plot_of_one_training_or_of_ones_that_are_alike_draws_no_interval_and_says_so() -> None:
+    for accuracies in ((0.94,), (0.94, 0.94, 0.94), (0.93, 0.94, 0.95)):
         (panel,) = figures.spread("classic", repeated(*accuracies)).axes
         markers = [str(line.get_marker()) for line in panel.lines]
-        assert markers == (["o"] if len(accuracies) == 1 else ["o", "None", "|"])
+        mean = ["|"] if len(accuracies) > 1 else []
+        assert markers == ["o", *(["None"] if len(set(accuracies)) > 1 else []), *mean]
         assert ("of one training, which has no spread" in panel.get_xlabel()) is (len(accuracies) == 1)
-        assert ("interval" in panel.get_xlabel()) is (len(accuracies) > 1)
+        assert ("all alike, which tells nothing" in panel.get_xlabel()) is (accuracies == (0.94, 0.94, 0.94))
+        assert ("interval" in panel.get_xlabel()) is (len(set(accuracies)) > 1)
         low, high = panel.get_xlim()
         assert low < min(accuracies) <= max(accuracies) < high
         assert high - low < 0.1  # an accuracy alone is not lost on a wide axis

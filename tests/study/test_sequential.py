@@ -85,6 +85,15 @@ def test_once_settled_the_interval_leaves_out_nothing_again() -> None:
     assert low > 0 or high < 0 or sequential.interval(found) == sequential._interval(found, 0.95)
 
 
+@pytest.mark.parametrize("alike", [0.0, 0.1])
+def test_pairs_that_all_differ_alike_narrow_no_interval(alike: float) -> None:
+    assert sequential.interval([alike] * 30) == (-math.inf, math.inf)
+    # Nor do they afterwards, when others have shown how much pairs differ.
+    found = [*[alike] * 10, 0.3, -0.2]
+    low, high = sequential.interval(found)
+    assert low < fmean(found) < high
+
+
 def test_smaller_differences_take_more_pairs() -> None:
     needed = [sequential.pairs_to_settle(difference, 0.2) for difference in (1.0, 0.3, 0.1, 0.05)]
     assert None not in needed

@@ -187,6 +187,13 @@ def test_spread() -> None:
     assert found.to_json()["values"] == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("values", [(0.1, 0.1), (0.9,) * 5, (0.94 - 0.93, 0.95 - 0.94, 0.96 - 0.95)])
+def test_values_that_are_all_alike_make_nothing_certain(values: tuple[float, ...]) -> None:
+    found = Spread.of(values)
+    assert found.standard_deviation == pytest.approx(0, abs=1e-15)
+    assert found.interval is found.to_json()["interval"] is None
+
+
 def test_both_are_judged_on_the_same_images() -> None:
     with pytest.raises(InputError, match="judged on the same images"):
         list(compare(trials(), trials("validation=0.5"), [0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -24,7 +25,7 @@ from thirtytwo.cli.app import (
     screen_for,
 )
 from thirtytwo.cli.signals import broken_off, interruptible
-from thirtytwo.errors import ImageError, InputError, RunError
+from thirtytwo.errors import ImageError, InputError, ModelError, RunError
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Classifier, Prediction
@@ -260,6 +261,7 @@ def evaluate_command(
     from thirtytwo.data import exclusion, find
     from thirtytwo.evaluate import under_corruption
 
+    _check_is_no_picture(model)
     tables = exclusion.read(exclude or [])
     screen = screen_for(as_json)
     classifier = _loaded(model, device, screen)
@@ -315,6 +317,7 @@ def predict_command(
     from thirtytwo.data import image_files, ledger, read_images, unreadable
     from thirtytwo.data.images import digests
 
+    _check_is_no_picture(model, images)
     screen = screen_for(as_json)
     classifier = _loaded(model, device, screen)
     least = _probability(unknown_below, classifier)
@@ -342,7 +345,37 @@ def predict_command(
     if readable and (known := ledger.opened(digests(pixels))).shared:
         screen.tested(known)
     if problems:
-        raise unreadable(problems, len(set(files)))
+        raise unreadable(problems, len(set(files)), others="classified")
+
+
+def _check_is_no_picture(model: Path, images: Sequence[Path] = ()) -> None:
+    """Whether a picture stands where a model is expected, as in `thirtytwo predict photo.jpg runs/first`.
+
+    Args:
+        model: what was given as MODEL.
+        images: what was given as IMAGE.
+
+    Raises:
+        ModelError: it is a file that is named like a picture; the message shows the words in the right order.
+    """
+    from thirtytwo.classifier import PRETRAINED
+    from thirtytwo.data import has_image_ending
+    from thirtytwo.run import Run
+
+    if not has_image_ending(model) or not model.is_file():
+        return
+
+    def is_model(path: Path) -> bool:
+        is_run = Run(path).model_path.exists() or (path / "environment.json").exists()
+        return is_run or path == Path(PRETRAINED) or path.suffix == ".safetensors"
+
+    meant = next(filter(is_model, images), Path("MODEL"))
+    pictures = [model, *(image for image in images if image != meant)]
+    words = shlex.join(["thirtytwo", "predict", *map(str, (meant, *pictures))])
+    raise ModelError(
+        f"{model}: a picture; expected a model in first place, such as a run folder; `{words}` classifies "
+        f"{'it' if len(pictures) == 1 else 'them'}"
+    )
 
 
 def _loaded(model: Path, device: str, screen: Screen) -> Classifier:

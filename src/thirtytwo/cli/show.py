@@ -111,6 +111,10 @@ class Screen:
         """One warning."""
         self._wrapped(f"[yellow]warning[/yellow] {escape(words)}")
 
+    def explain(self, text: str) -> None:
+        """A sentence, wrapped between words where somebody reads it: nothing that is to be copied from the screen."""
+        self._wrapped(escape(text))
+
     def _wrapped(self, markup: str) -> None:
         """Text in Rich's markup, wrapped between words where somebody reads it."""
         self.console.print(markup, soft_wrap=not self.console.is_terminal)
@@ -322,10 +326,11 @@ class Screen:
 
     def _trials_begin(self, trials: Trials, which: str) -> None:
         recipe, images = trials.recipe, len(trials.source.read_training())
-        self.say(
-            f"{which}{trials.words}: {plural(recipe.epochs, 'epoch')} on {trials.source.name}, {recipe.validation:.0%} "
-            f"of its {plural(images, 'training image')} held out for validation; runs in {trials.path}"
+        self.explain(
+            f"{which}{trials.words}: {plural(recipe.epochs, 'epoch')} on {trials.source.name}; {recipe.validation:.0%} "
+            f"of its {plural(images, 'training image')} are held out for validation"
         )
+        self.say(f"  runs are kept in {trials.path}")
         self._teacher(recipe)
         self._warm_up(recipe)
 
@@ -361,13 +366,13 @@ class Screen:
         self._warm_up(trained)
         if not recipe.validation:
             self.say("The recipe holds out no images; here, a tenth is held out for validation.")
-        self.say("settings to vary: " + ", ".join(recipe.search))
+        self.explain("settings to vary: " + ", ".join(recipe.search))
         self.say(f"folder: {folder}")
 
     def tuning_trial(self, trial: TuningTrial) -> None:
         """A trial that has ended."""
         accuracy = "–" if trial.accuracy is None else f"{trial.accuracy:.2%}"
-        state = "" if trial.state == "complete" else f"  {trial.state}"
+        state = {"complete": "", "pruned": "  stopped early", "failed": "  failed"}[trial.state]
         self.say(f"trial {trial.number}: {accuracy}{state}  {_values(trial.values)}")
 
     def tuning_waits(self, others: int) -> None:
@@ -377,7 +382,7 @@ class Screen:
     def tuned(self, found: Tuned, page: Path) -> None:
         """What the search has come to."""
         best, own = found.best, found.own
-        self.console.print(f"[bold]{best.accuracy or 0:.2%}[/bold] on the validation images, with")
+        self.console.print(f"[bold]best: {best.accuracy or 0:.2%}[/bold] on the validation images, with")
         self.say(_values(best.values))
         if own is not None and own.accuracy is not None:
             self.say(f"{own.accuracy:.2%} with the recipe's own values")
@@ -387,10 +392,10 @@ class Screen:
             for key, share in found.importances.items():
                 table.add_row(key, f"{share:.0%}")
             self.console.print(table)
-        self.say("The best of many is partly luck.")
+        self.say("The best of many trials is partly luck.")
         if found.comparison:
-            unseen = " and on images that the search did not see" if found.others else ""
-            self.say(f"To see whether it is better, with other seeds{unseen}:")
+            unseen = " and images that the search did not see" if found.others else ""
+            self.explain(f"To see whether these values are really better, with other seeds{unseen}:")
             self.say(shlex.join(found.comparison))
         self.say(f"Page: {page}")
 
@@ -412,15 +417,15 @@ class Screen:
             if alone
             else f"its members disagree on {chosen.disagreement:.1%}"
         )
-        self.say(
-            f"{points:+.2f} points against the best of them, on the {chosen.images:,} images that the weights were "
-            f"chosen on, which flatters; {members}"
+        self.explain(
+            f"{points:+.2f} points against the best of them, on the {plural(chosen.images, 'image')} that the weights "
+            f"were chosen on, which makes it look better than it is; {members}"
         )
         if (gain := chosen.gain) is not None:
             low, high = gain.interval
-            self.console.print(
-                f"[bold]{100 * gain.difference:+.2f} points[/bold] on images that neither was chosen on (95% interval "
-                f"{100 * low:+.2f} to {100 * high:+.2f})"
+            self._wrapped(
+                f"[bold]{100 * gain.difference:+.2f} points[/bold] on images by which neither the ensemble nor the "
+                f"best model was chosen (95% interval {100 * low:+.2f} to {100 * high:+.2f})"
             )
         self.say(f"It is a model like any other: thirtytwo evaluate {shlex.quote(str(folder))}")
         self.say(f"Page: {page}")
@@ -428,16 +433,17 @@ class Screen:
     def student(self, student: Student, chosen: Chosen) -> None:
         """What a network has learned from an ensemble."""
         trial = student.trial
-        self.console.print(
+        self._wrapped(
             f"[bold]the student: {trial.accuracy:.2%}[/bold] on the same {chosen.images:,} images, where its teacher "
             f"reaches {chosen.accuracy:.2%}; they agree on {student.agreement:.2%}"
         )
-        self.say(
-            f"one view of an image takes {student.work:.0%} of the teacher's computation; {duration(trial.seconds)} of "
-            f"training{'' if trial.new else ', done before'}"
+        self.explain(
+            f"to look at an image once, it computes {student.work:.0%} of what its teacher does; "
+            f"{duration(trial.seconds)} of training{'' if trial.new else ', done before'}"
         )
         if comparison := student.comparison(chosen):
-            self.say(f"To see whether it is better than without a teacher, with other seeds: {comparison}")
+            self.say("To see whether it is better than without a teacher, with other seeds:")
+            self.say(comparison)
         run = shlex.quote(str(trial.run.path))
         self.say(f"To score the test set, once, and write a report: thirtytwo train --resume {run}")
 
@@ -494,8 +500,8 @@ class Screen:
             table = Table("image", "given", "suggested", "score", box=None, pad_edge=False)
             table.columns[3].justify = "right"
             for issue in audit.issues[:SHOWN]:
-                place = escape(issue.path or f"{issue.split} {issue.index}")
-                table.add_row(place, escape(issue.given), escape(issue.suggested), f"{issue.score:.4f}")
+                place = _inside(audit.location, issue.path) if issue.path else f"{issue.split} {issue.index}"
+                table.add_row(escape(place), escape(issue.given), escape(issue.suggested), f"{issue.score:.4f}")
             self.console.print(table)
         self.say(
             f"These are suspicions: look at each. Opening {audit.test_opening} of this test set; "
@@ -515,14 +521,19 @@ class Screen:
         """What several trainings say together."""
         spread, of = found.spread, "seeds"
         self.console.print(f"[bold]validation accuracy {spread.mean:.2%}[/bold], n = {spread.n}")
-        if spread.standard_deviation is not None and spread.interval is not None:
+        if spread.standard_deviation is None:
+            of = "one seed"
+            self.say("one training has no spread; more --runs tell how much seeds differ")
+        elif spread.interval is None:
+            self.explain(
+                f"all {spread.n} runs come to the same accuracy. Runs without any difference tell nothing about how "
+                "much seeds differ, so there is no interval"
+            )
+        else:
             low, high = spread.interval
             interval = f"95% interval of the mean {low:.2%} to {high:.2%}"
             self.say(f"standard deviation {spread.standard_deviation:.2%}; {interval}")
-        else:
-            of = "one seed"
-            self.say("one training has no spread; with more --runs, it is told how much seeds differ")
-        self.say(f"This speaks of {of}, not of {draw_of_images(found.images, found.margin_of_images, 'runs')}")
+        self.explain(f"This speaks of {of}, not of {draw_of_images(found.images, found.margin_of_images, 'runs')}")
         if found.is_at_chance:
             self.caution(f"that is {at_chance(found.chance, found.images)}")
         self.say(f"Plot: {figure}")
@@ -537,10 +548,16 @@ class Screen:
                 if error is not None:
                     self.say(f"seed {latest.seed}: no pair, {letter} diverged: {error}")
             return
+        found = [letter for letter, trial in (("A", latest.first), ("B", latest.second)) if not trial.new]
+        if comparison.is_same and len(found) == 1:
+            found = []  # the pair's other training, moments ago
+        which = f"{found[0]} " if len(found) == 1 else ""
         self.say(
             f"seed {latest.seed}: A {latest.first.accuracy:.2%}, B {latest.second.accuracy:.2%}, "
-            f"difference {100 * latest.difference:+.2f} points; p = {comparison.p_value:.3g}"
+            f"difference {100 * latest.difference:+.2f} points{f' ({which}trained before)' if found else ''}"
         )
+        if len(comparison.pairs) > 1 and not comparison.is_same:
+            self.say(f"  so far: {_mean_difference(comparison)}, p = {comparison.p_value:.3g}")
 
     def comparison(self, comparison: Comparison, figure: Path, difference: float | None = None) -> None:
         """The answer.
@@ -552,18 +569,15 @@ class Screen:
         """
         from thirtytwo.study.compare import SIZES
 
-        mean = 100 * fmean(comparison.differences)
-        low, high = comparison.interval
-        reach = f", 95% interval {100 * low:+.2f} to {100 * high:+.2f}" if low > float("-inf") else ""
         lost = diverged(comparison.diverged, len(comparison.outcomes))
         if comparison.is_same:
-            verdict, points = "A and B are the same recipe", "0"
+            verdict, mean = "A and B are the same recipe", "0"
         else:
             answers = {None: "Nothing is settled", "A": "A is better than B", "B": "B is better than A"}
             verdict = answers[comparison.better] + (", where neither diverged" if lost else "")
-            points = f"{mean:+.2f} points{reach}"
-        self.console.print(
-            f"[bold]{verdict}[/bold]: difference {points}, p = {comparison.p_value:.3g}, "
+            mean = _mean_difference(comparison)
+        self._wrapped(
+            f"[bold]{verdict}[/bold]: difference {mean}, p = {comparison.p_value:.3g}, "
             f"n = {plural(len(comparison.pairs), 'pair')}"
         )
         if lost:
@@ -574,7 +588,7 @@ class Screen:
             elif not comparison.is_settled:
                 self._needed(comparison, SIZES)
             draw = draw_of_images(comparison.images, comparison.margin_of_images, "pairs")
-            self.say(f"This speaks of seeds, not of {draw}")
+            self.explain(f"This speaks of seeds, not of {draw}")
         if idle := [letter for letter, is_so in zip("AB", comparison.at_chance, strict=True) if is_so]:
             are = "is" if len(idle) == 1 else "are"
             self.caution(f"{' and '.join(idle)} {are} {at_chance(comparison.chance, comparison.images)}")
@@ -643,6 +657,21 @@ class Screen:
 def _values(values: dict[str, Any]) -> str:
     said = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in values.items()}
     return ", ".join(f"{key}={value}" for key, value in said.items())
+
+
+def _mean_difference(comparison: Comparison) -> str:
+    """By how many points B is better on average, and the interval of that if there is one; there has to be a pair."""
+    low, high = comparison.interval
+    reach = f", 95% interval {100 * low:+.2f} to {100 * high:+.2f}" if low > float("-inf") else ""
+    return f"{100 * fmean(comparison.differences):+.2f} points{reach}"
+
+
+def _inside(folder: str, path: str) -> str:
+    """A file as it is called inside a folder; its whole path where it lies elsewhere."""
+    try:
+        return str(Path(path).relative_to(folder))
+    except ValueError:
+        return path
 
 
 def _measured(entry: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thirtytwo.data.exclusion import Exclusion
-from thirtytwo.data.folder import image_files, image_sizes, read_image, read_images, unreadable
+from thirtytwo.data.folder import has_image_ending, image_files, image_sizes, read_image, read_images, unreadable
 from thirtytwo.data.images import Images
 from thirtytwo.data.sketch import Sketch
 from thirtytwo.data.source import Source, find, from_arrays
@@ -30,6 +30,7 @@ __all__ = [
     "augmenter",
     "find",
     "from_arrays",
+    "has_image_ending",
     "image_files",
     "image_sizes",
     "load_data",

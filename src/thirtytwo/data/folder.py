@@ -212,15 +212,17 @@ def read_images(paths: Iterable[str | Path], size: tuple[int, int] = (32, 32)) -
     return pixels
 
 
-def unreadable(problems: Mapping[str, str], number: int) -> ImageError:
+def unreadable(problems: Mapping[str, str], number: int, *, others: str = "") -> ImageError:
     """The error that names those of some files that cannot be read as images: all of them, in the message up to twenty.
 
     Args:
         problems: for each such file, by its path as it was given, what is wrong with it; one at least.
         number: of all files that were to be read.
+        others: what was done with the others, such as ``classified``, which then is said first; empty where they were
+            left alone.
     """
     said = [f"{path}: {problem}" for path, problem in problems.items()]
-    error = ImageError(said[0] if number == 1 else _summary(said, number))
+    error = ImageError(said[0] if number == 1 else _summary(said, number, others))
     error.problems = dict(problems)
     return error
 
@@ -240,7 +242,7 @@ def image_files(paths: Iterable[str | Path]) -> list[Path]:
         if not _is_folder(path):
             files.append(path)
             continue
-        inside = [file for file in _files(path, ImageError) if _has_image_ending(file)]
+        inside = [file for file in _files(path, ImageError) if has_image_ending(file)]
         if not inside:
             problems.append(
                 f"{path}: no image files in this folder; expected some, such as .png or .jpg; name another folder, or "
@@ -272,9 +274,16 @@ def _decode(paths: Sequence[Path], size: tuple[int, int]) -> tuple[NDArray[np.ui
         return pixels, {index: problem for index, problem in enumerate(pool.map(decode, range(len(paths)))) if problem}
 
 
-def _summary(problems: Sequence[str], number: int) -> str:
-    """One message about those of `number` files that cannot be read, a line each."""
-    lines = [f"{len(problems):,} of {number:,} files cannot be read as images"]
+def _summary(problems: Sequence[str], number: int, others: str = "") -> str:
+    """One message about those of `number` files that cannot be read, a line each; see `unreadable`."""
+    bad, good = len(problems), number - len(problems)
+    if good and others:
+        done = f"{good:,} of {number:,} files {'was' if good == 1 else 'were'} {others}"
+        rest = "other one cannot be read as an image" if bad == 1 else f"other {bad:,} cannot be read as images"
+        first = f"{done}; the {rest}"
+    else:
+        first = f"{bad:,} of {number:,} files cannot be read as images"
+    lines = [first]
     lines += [f"  {problem}" for problem in problems[:_MOST_SHOWN]]
     if len(problems) > _MOST_SHOWN:
         lines.append(f"  and {len(problems) - _MOST_SHOWN:,} more")
@@ -433,7 +442,7 @@ def _classes(place: Path) -> Mapping[str, list[Path]]:
         files = _files(child, DataError)
         # ``runs`` holds run folders. A class may at most hold a ``runs``, from a training that began inside it.
         depth = _depth_of_runs(child)
-        if depth is None or (depth == 2 and any(map(_has_image_ending, files))):
+        if depth is None or (depth == 2 and any(map(has_image_ending, files))):
             classes[child.name] = files
     if len(classes) < 2:
         count = sum(1 for child in place.iterdir() if child.is_file() and not _is_hidden(child.name))
@@ -520,7 +529,8 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _HIDDEN
 
 
-def _has_image_ending(path: Path) -> bool:
+def has_image_ending(path: Path) -> bool:
+    """Whether a file is named like an image; what is in it is not looked at."""
     return path.suffix.lower() in _ENDINGS
 
 

@@ -85,10 +85,12 @@ def spread(words: str, found: Repeated) -> Figure:
     title, accuracies = _lines(words), found.spread
     shown = [*accuracies.values, *(accuracies.interval or ())]
     meaning = "one dot per training; above them, their mean"
-    if accuracies.interval is None:
+    if accuracies.n == 1:
         meaning = "of one training, which has no spread"
-    elif accuracies.interval[0] < accuracies.interval[1]:
+    elif accuracies.interval is not None:
         meaning += " with its 95% interval"
+    else:
+        meaning = "all alike, which tells nothing about how much seeds differ"
     below = [f"validation accuracy: {meaning}"]
     below += _lines(f"left out: {draw_of_images(found.images, found.margin_of_images, 'runs')}")
     heights = _PAD + _LINE * len(title), 0.75, 0.3 + _LINE * len(below)  # of the title, the panel, what is below it

@@ -13,13 +13,11 @@ from thirtytwo import metrics
 from thirtytwo.errors import Diverged, InputError
 from thirtytwo.study import sequential
 from thirtytwo.study.pool import Local, Pool, in_order
-from thirtytwo.study.spread import Spread
+from thirtytwo.study.spread import ROUNDING, Spread
 from thirtytwo.study.task import Task
 from thirtytwo.study.trials import Trial, Trials
 
 LEVEL = 0.95
-ROUNDING = 1e-9
-"""Below that, far below what one image counts, differences of accuracies are alike but for how numbers round."""
 SIZES = (0.001, 0.003, 0.01)
 """Differences in accuracy for which is told how many pairs would settle them, if nobody names one."""
 FEW_PAIRS = 5
@@ -109,7 +107,10 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% interval of the mean difference, valid whenever one stops; infinite as long as nothing is known."""
+        """95% interval of the mean difference, valid whenever one stops; infinite as long as nothing is known.
+
+        That is so of few pairs, and of pairs that all differ alike.
+        """
         return sequential.interval(self.differences, LEVEL)
 
     @property

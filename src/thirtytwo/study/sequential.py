@@ -14,6 +14,8 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
+from thirtytwo.study.spread import ROUNDING
+
 PRIOR_VARIANCE = 1.0
 """Of the mean difference in units of the standard deviation: what differences one would look for."""
 MOST_PAIRS = 10_000
@@ -62,8 +64,8 @@ def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, 
         level: the probability with which the true mean is in the intervals of all times, and so in what they share.
 
     Returns:
-        Lower and upper end; infinite as long as nothing is known. Where the intervals of different times share
-        nothing, which happens with a probability of at most 1 - level, the newest one.
+        Lower and upper end; infinite as long as nothing is known, such as how much pairs differ. Where the intervals of
+        different times share nothing, which happens with a probability of at most 1 - level, the newest one.
     """
     low, high = -math.inf, math.inf
     newest = (low, high)
@@ -76,6 +78,9 @@ def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, 
 def _interval(differences: Sequence[float], level: float) -> tuple[float, float]:
     """Means m for which the evidence of (differences - m) stays below 1 / (1 - level): solved for t²."""
     n, mean, deviation = len(differences), fmean(differences), stdev(differences)
+    # Of a normal distribution no two values are alike. Accuracies on few images often are, which makes nothing certain.
+    if deviation < ROUNDING:
+        return -math.inf, math.inf
     spread = 1 + n * PRIOR_VARIANCE
     factor = (math.sqrt(spread) / (1 - level)) ** (2.0 / n)
     if factor >= spread:

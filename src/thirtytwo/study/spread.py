@@ -9,6 +9,9 @@ from typing import Any, Self
 
 from scipy import special
 
+ROUNDING = 1e-9
+"""Standard deviation below which values are alike but for how numbers round: far below what one image counts."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -19,8 +22,9 @@ class Spread:
     standard_deviation: float | None
     """Of the values, with n - 1 in the denominator; None for a single one."""
     interval: tuple[float, float] | None
-    """95% interval of the mean, by Student's t; None for a single value, or where the values had a say in how many of
-    them there are: then it would not keep its promise."""
+    """95% interval of the mean, by Student's t. None for a single value; where all are alike, since a few such values
+    tell nothing about how much others would differ; or where the values had a say in how many of them there are: then
+    it would not keep its promise."""
     values: tuple[float, ...]
 
     @classmethod
@@ -30,6 +34,8 @@ class Spread:
         if n < 2:
             return cls(n, mean, None, None, tuple(values))
         deviation = stdev(values)
+        if deviation < ROUNDING:
+            return cls(n, mean, deviation, None, tuple(values))
         half = float(special.stdtrit(n - 1, 0.975)) * deviation / n**0.5
         return cls(n, mean, deviation, (mean - half, mean + half), tuple(values))
 

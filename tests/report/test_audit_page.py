@@ -68,8 +68,8 @@ def made(
         warnings=("a warning",),
         classes=tuple(classes),
         splits={
-            "training": Overview(1000, (1000 - 7 * (len(classes) - 1), *[7] * (len(classes) - 1)), sizes),
-            "test": Overview(100, (100 - 3 * (len(classes) - 1), *[3] * (len(classes) - 1)), {size: 100}),
+            "training": Overview(1000, (1000 - 90 * (len(classes) - 1), *[90] * (len(classes) - 1)), sizes),
+            "test": Overview(100, (100 - 9 * (len(classes) - 1), *[9] * (len(classes) - 1)), {size: 100}),
         },
         issues=tuple(sorted(doubts, key=lambda issue: -issue.score)),
         pairs=tuple(twins),
@@ -78,6 +78,7 @@ def made(
         recipe="classic epochs=3: 3 epochs in batches of 500, no validation images",
         recipe_digest="0123456789abcdef",
         recipe_words=("classic", "epochs=3"),
+        epochs=3,
         folds=3,
         accuracy={"training": 0.9, "test": 0.8},
         test_opening=2,
@@ -130,18 +131,84 @@ def test_numbers_come_with_what_they_are_numbers_of() -> None:
     assert "90.0% of the 1,000 training labels (95% Wilson interval 88.0% to 91.7%)" in page.text
     assert "3 pairs among 1,000" in page.text
     assert "0123456789ab, with uncommitted changes" in page.text
+    assert "1 min 40 s of computing; pauses are not counted" in page.text
 
 
-def test_weak_networks_are_not_to_be_believed(capsys: pytest.CaptureFixture[str]) -> None:
-    weak = replace(made(), accuracy={"training": 0.7, "test": 0.9})
-    for found, is_told in ((weak, True), (made(), False)):
-        said = "The networks agree with only 70.0% of the training labels."
-        assert (said in written(found).section("labels").text) is is_told
-        Screen().audit(found, Path("audit.html"))
-        before, _, _ = capsys.readouterr().out.partition("the most doubtful labels:")
-        assert (f"warning {said}" in before) is is_told
-        assert found.to_json()["is_weak"] is is_told
-        assert found.tables["label_issues.csv"].count(b"\n") == 1 + len(found.issues)  # all the same
+WEAK = replace(made(), accuracy={"training": 0.7, "test": 0.9})
+IDLE = replace(made(), accuracy={"training": 0.2, "test": 0.2})
+"""Its networks are as good as naming the most frequent class, which is that of 190 of 1,000 training images."""
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (made(), ""),
+        (WEAK, "The networks agree with only 70.0% of the training labels. Networks that agree with so few can hardly"),
+        (
+            IDLE,
+            "The networks agree with 20.0% of the training labels, which is at chance level, as far as 1,000 images "
+            "can tell: always naming the most frequent class would be right 19.0% of the time. These networks cannot",
+        ),
+    ],
+    ids=["strong", "weak", "at chance"],
+)
+def test_weak_networks_are_not_to_be_believed(found: Audit, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    page = written(found)
+    opening = page.text.partition("Doubtful training labels")[0]
+    for text in (opening, page.section("labels").text):
+        assert (said in text) if said else ("Leave out no image" not in text)
+    Screen().audit(found, Path("audit.html"))
+    before, _, after = capsys.readouterr().out.partition("to show the same picture as a training image")
+    assert ("warning" in before) is bool(said)
+    assert f"warning {said}" in before or not said
+    assert "the most doubtful labels:" in after
+    told = found.to_json()
+    assert (told["is_weak"], told["is_at_chance"]) == (bool(said), found is IDLE)
+    assert found.tables["label_issues.csv"].count(b"\n") == 1 + len(found.issues)  # all the same
+
+
+def test_networks_that_are_no_better_than_chance_are_weak_however_often_they_are_right() -> None:
+    found = made(classes=UGLY)  # of which one has 820 of the 1,000 training images
+    for accuracy, is_so in ((0.9, False), (0.83, True)):
+        each = replace(found, accuracy={"training": accuracy, "test": accuracy})
+        assert (each.is_at_chance, each.is_weak) == (is_so, is_so)
+
+
+@pytest.mark.parametrize("found", [WEAK, IDLE], ids=["weak", "at chance"])
+def test_where_networks_are_weak_the_next_step_is_a_stronger_audit_and_no_training(found: Audit) -> None:
+    page = written(found)
+    assert "thirtytwo train" not in page.text
+    assert "label_issues.csv" not in " ".join(text for tag, text in page.texts if tag == "code")
+    command, evaluation = (text for tag, text in page.section("next").texts if tag == "code" and text.strip())
+    expected = ["thirtytwo", "audit", "/a/folder with spaces", "--recipe", "classic epochs=6", "--networks", "3"]
+    assert shlex.split(command) == [*expected, "--out", "."]
+    assert evaluation == "thirtytwo evaluate RUN --exclude duplicates.csv"
+    assert "repeats the audit with twice as many epochs" in page.section("next").text
+    assert "thirtytwo audit" not in written(made()).section("next").text
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (("fast94", "epochs=3", "model.widths=[16, 48]"), ["fast94", "model.widths=[16, 48]", "epochs=6"]),
+        (("fast94",), ["fast94", "epochs=6"]),
+        (("my own.toml", "batch_size=50"), ["{here}/my own.toml", "batch_size=50", "epochs=6"]),
+        ((), ["RECIPE", "epochs=6"]),
+    ],
+)
+def test_the_stronger_audit_has_the_recipe_of_the_networks_with_more_epochs(
+    words: tuple[str, ...], typed: list[str]
+) -> None:
+    page = written(replace(WEAK, recipe_words=words)).section("next")
+    command = next(text for tag, text in page.texts if tag == "code" and text.strip())
+    recipe = shlex.split(command)[shlex.split(command).index("--recipe") + 1]
+    assert shlex.split(recipe) == [word.format(here=Path.cwd()) for word in typed]
+
+
+def test_a_stronger_audit_of_arrays_is_made_in_python() -> None:
+    text = written(replace(WEAK, spec="arrays")).section("next").text
+    assert 'thirtytwo.study.audit(data, recipe.replace("epochs=6"), out)' in text
+    assert "thirtytwo audit" not in text
 
 
 def test_on_the_screen_files_are_called_as_they_are_inside_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,11 +245,14 @@ def test_the_page_opens_with_leaks_and_doubtful_labels_the_larger_share_first(
     assert ("nobody has checked" in counts["test images"]) is (pairs > 0)
 
 
-def test_the_opening_says_where_networks_are_weak() -> None:
-    weak = replace(made(), accuracy={"training": 0.7, "test": 0.9})
-    words = "4 of n = 100 test labels; the networks agree with only 70% of the training labels"
-    assert words in written(weak).text
-    assert words not in written(made()).text
+@pytest.mark.parametrize(("accuracy", "can", "agree"), [(0.7, "can hardly", "only 70%"), (0.2, "cannot", "20%")])
+def test_doubts_of_weak_networks_do_not_open_the_page(accuracy: float, can: str, agree: str) -> None:
+    found = replace(made(issues=25), accuracy={"training": accuracy, "test": accuracy})
+    leaks, doubts = re.findall(r'<p class="what">(.*?)<br>(.*?)</p>', written(found).html)
+    assert leaks[0].startswith("of the test images")  # 3.0% of them, and 4.55% of the labels are doubted
+    assert doubts[0] == f"of the labels are doubted by networks that {can} judge them:"
+    assert doubts[1].endswith(f"test labels; the networks agree with {agree} of the training labels")
+    assert "the networks agree with" not in written(made()).text
 
 
 def test_a_pair_whose_labels_differ_says_so() -> None:

@@ -268,6 +268,12 @@ def test_the_page_refers_to_nothing_outside_itself(html: Page) -> None:
     check_it_stands_alone(html)
 
 
+def test_the_end_of_a_page_leads_back_to_its_beginning(html: Page) -> None:
+    links = [attributes["href"] for attributes in html.of("a")]
+    assert links[-1] == "#top"
+    assert html.of("body") == [{"id": "top"}]
+
+
 def test_the_browser_is_told_to_load_nothing(html: Page) -> None:
     policies = [meta["content"] for meta in html.of("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     assert policies == [
@@ -314,7 +320,7 @@ def test_the_numbers_are_those_of_the_result(run: Run, html: Page) -> None:
         "551,466",
         "412 TFLOP",
         "4 of 16",
-        "Test set opening 3rd by this user on this machine",
+        "3rd opening of this test set, by this user on this machine",
         "The weights of epoch 3 were kept",
         "Both losses are plain cross-entropy and can be compared.",
         "10 training images of each class, drawn at random from those that the network was trained on.",
@@ -326,7 +332,7 @@ def test_the_numbers_are_those_of_the_result(run: Run, html: Page) -> None:
 def test_the_accuracy_comes_with_its_interval(run: Run, html: Page) -> None:
     test = run.result["test"]
     low, high = wilson(round(test["accuracy"] * 300), 300)
-    assert f"95% Wilson interval {low:.1%} to {high:.1%}" in html.text
+    assert f"95% Wilson interval {low:.1%} to {high:.1%} 3rd opening of this test set, by" in html.text
 
 
 def test_the_confusion_matrix_holds_every_test_image(run: Run, html: Page) -> None:
@@ -383,6 +389,19 @@ def test_a_temperature_is_shown_with_what_it_changed(tmp_path: Path) -> None:
     assert "Before temperature scaling" not in rendered(make_run(tmp_path / "other")).text
 
 
+def test_bars_of_few_images_are_pale_and_every_bar_tells_its_interval() -> None:
+    number = torch.tensor([0, charts.FEW_IMAGES - 1, charts.FEW_IMAGES, 500])
+    right = torch.tensor([0.0, 1 / 3, 0.5, 0.9], dtype=torch.float64)
+    confidence = torch.tensor([0.0, 0.4, 0.6, 0.9], dtype=torch.float64)
+    drawing = ElementTree.fromstring(charts.reliability(number, confidence, right))
+    bars = [(bar.findtext("title", ""), [part.get("class") for part in bar.iter("rect")]) for bar in drawing.iter("g")]
+    assert [styles for _, styles in bars] == [["bar few", "bar"], ["bar", "bar"], ["bar", "bar"]]
+    for (words, _), images, share in zip(bars, number[1:].tolist(), right[1:].tolist(), strict=True):
+        low, high = wilson(share * images, images)
+        assert words.startswith(f"{images} images: mean confidence ")
+        assert words.endswith(f"{share:.1%} correct (95% Wilson interval {low:.1%} to {high:.1%})")
+
+
 def test_losses_say_on_which_side_of_the_temperature_they_are(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", temperature=1.7)
     found, loss = rendered(run), run.result["test"]["loss"]
@@ -418,6 +437,7 @@ def test_accuracy_under_corruption_is_shown(tmp_path: Path, html: Page) -> None:
     assert "Mean accuracy over all of them: 60.5%; on the same images uncorrupted: 86.0%" in found.text
     assert [drawing["aria-label"].partition(":")[0] for drawing in found.of("svg")] == ["noise", "blur"]
     assert len(found.of("img")) == 6
+    assert found.texts.count(("text", "strength")) == 2  # below the axis of each chart
     assert 'id="corruptions"' not in rendered(make_run(tmp_path / "run", corrupted=False)).html
 
 
@@ -495,17 +515,27 @@ def test_wrong_answers_are_marked_by_more_than_a_colour(run: Run, html: Page) ->
 
 def test_mistakes_are_shown_the_most_confident_first(html: Page) -> None:
     shown = html.section("mistakes")
-    assert len(shown.of("img")) == 30
+    assert len(shown.of("img")) == page.MISTAKES_SHOWN
     confidence = [float(text.removesuffix("%")) for _, text in shown.texts if re.fullmatch(r"[\d.]+%", text)]
-    assert len(confidence) == 30
+    assert len(confidence) == page.MISTAKES_SHOWN
     assert confidence == sorted(confidence, reverse=True)
+
+
+def test_a_page_of_few_mistakes_shows_them_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", images=30)
+    judged = stored.read(run).judged
+    assert judged
+    assert 0 < judged.wrong <= page.MISTAKES_SHOWN
+    found = rendered(run)
+    assert len(found.section("mistakes").of("img")) == judged.wrong
+    assert 'id="gallery"' not in found.html
 
 
 def test_images_in_the_page_are_the_stored_ones_to_the_bit(run: Run, html: Page) -> None:
     tensors, _ = read_tensors(run.predictions_path)
     for section, pixels in (
         ("random", tensors["random.pixels"]),
-        ("mistakes", tensors["mistakes.pixels"][:30]),
+        ("mistakes", tensors["mistakes.pixels"][: page.MISTAKES_SHOWN]),
         ("examples", tensors["examples"].flatten(0, 1)),
     ):
         images = html.section(section).of("img")

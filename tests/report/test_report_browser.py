@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from tests.report import test_ensemble_page as ensembles
-from tests.report.test_audit_page import made
+from tests.report.test_audit_page import WEAK, made
 from tests.report.test_report import UGLY, looking, make_run, rendered
 from thirtytwo.report import write_audit, write_ensemble
 
@@ -48,7 +48,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     runs["looking"] = make_run(folder / "looking", temperature=1.7)
     html = rendered(runs["looking"], looking(runs["looking"], blank=True)).html
     (runs["looking"].path / "report.html").write_text(html, encoding="utf-8")
-    audits = {"audit": made(issues=50), "ugly audit": made(classes=UGLY, size=(12, 20), paths=True)}
+    ugly = made(classes=UGLY, size=(12, 20), paths=True)
+    audits = {"audit": made(issues=50), "ugly audit": ugly, "weak audit": WEAK}
     for name, found in audits.items():
         (folder / name).mkdir()
         write_audit(folder / name, found)
@@ -94,7 +95,8 @@ def visit(
 
 
 @pytest.mark.parametrize("name", [
-    "ordinary", "many", "ugly", "unfinished", "looking", "audit", "ugly audit", "ensemble", "ugly ensemble",
+    "ordinary", "many", "ugly", "unfinished", "looking", "audit", "ugly audit", "weak audit", "ensemble",
+    "ugly ensemble",
 ])  # fmt: skip
 def test_a_phone_shows_it_all_without_sideways_scrolling_and_without_a_network(
     browser: Any, reports: dict[str, Path], name: str
@@ -264,6 +266,56 @@ def test_the_labels_of_a_hundred_classes_can_be_read_on_a_phone(browser: Any, re
     )
     assert len(pixels) == 200
     assert min(pixels) > 9.99
+
+
+@pytest.mark.parametrize("width", [PHONE, 1100])
+def test_charts_have_text_of_one_size(browser: Any, reports: dict[str, Path], width: int) -> None:
+    page = visit(browser, reports["ordinary"], width=width).page
+    curves, corruptions = page.evaluate(
+        """() => [".curves", ".corruptions"].map(place => {
+            const text = document.querySelector(`${place} .tick`);
+            return parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a;
+        })"""
+    )
+    assert curves > 9.99
+    assert corruptions == pytest.approx(curves, rel=0.02)
+
+
+@pytest.mark.parametrize("width", [PHONE, 1100])
+def test_the_labels_above_the_matrix_stand_on_one_line(browser: Any, reports: dict[str, Path], width: int) -> None:
+    page = visit(browser, reports["ordinary"], width=width).page
+    feet = page.evaluate(
+        """() => [...document.querySelectorAll(".matrix thead th span")].map(
+            label => label.getBoundingClientRect().bottom)"""
+    )
+    assert len(feet) == 10
+    assert max(feet) - min(feet) < 1
+
+
+def test_on_a_phone_nothing_sticks_to_tables(browser: Any, reports: dict[str, Path]) -> None:
+    page = visit(browser, reports["ordinary"], width=PHONE).page
+    below, beside = page.evaluate(
+        """() => {
+            const place = words => document.querySelector(`#failures ${words}`).getBoundingClientRect();
+            return [
+                place(".aside").top - place("[aria-label='Class by class']").bottom,
+                place("[aria-label='Confusion matrix']").right - place(".matrix").right,
+            ];
+        }"""
+    )
+    assert below > 10
+    assert beside > 5
+
+
+@pytest.mark.parametrize("width", [PHONE, 1100])
+def test_captions_in_the_gallery_are_equally_high(browser: Any, reports: dict[str, Path], width: int) -> None:
+    page = visit(browser, reports["ordinary"], width=width).page
+    heights = page.evaluate(
+        """() => [...document.querySelectorAll("#gallery .tiles li")].map(
+            tile => tile.lastElementChild.getBoundingClientRect().bottom - tile.getBoundingClientRect().top)"""
+    )
+    assert len(heights) == 48
+    assert max(heights) - min(heights) < 1
 
 
 def test_the_command_is_copied_by_a_click(browser: Any, reports: dict[str, Path]) -> None:

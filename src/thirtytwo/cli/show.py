@@ -486,6 +486,8 @@ class Screen:
             f"[bold]{plural(doubted, 'label')} of {labels:,} ({doubted / max(labels, 1):.1%})[/bold] "
             f"{'is' if doubted == 1 else 'are'} in doubt"
         )
+        if audit.is_weak:
+            self.caution(weak_networks(audit))
         leaked, tested = len(audit.leaked), audit.splits["test"].images
         self.console.print(
             f"[bold]{plural(leaked, 'test image')} of {tested:,} ({leaked / max(tested, 1):.1%})[/bold] "
@@ -494,8 +496,6 @@ class Screen:
         if audit.pairs:
             self.say(trust_in_pairs(planner.precision_of_pairs(audit.name)))
         if audit.issues:
-            if audit.is_weak:
-                self.caution(weak_networks(audit.accuracy["training"]))
             self.say("the most doubtful labels:")
             table = Table("image", "given", "suggested", "score", box=None, pad_edge=False)
             table.columns[3].justify = "right"

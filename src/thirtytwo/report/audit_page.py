@@ -123,61 +123,86 @@ def render(found: Audit, edited: Sequence[str] = (), precision: tuple[float, flo
         "headlines": _headlines(found, trust),
         "key_facts": list(_key_facts(found)),
         "agreed": {split: _agreed(found, split) for split in found.splits},
-        "weak": wording.weak_networks(found.accuracy["training"]) if found.is_weak and found.issues else "",
+        "weak": wording.weak_networks(found) if found.is_weak else "",
         "confusions": _confusions(found),
         "balance": _balance(found),
         "sizes": _sizes(found),
         "one_size": len({size for overview in found.splits.values() for size in overview.sizes}) == 1,
         "is_arrays": found.spec == ARRAYS,
-        "train": _training_command(found),
+        # With these networks' doubts nobody is to train.
+        "train": "" if found.is_weak else _training_command(found),
+        "repeat": _stronger_audit(found) if found.is_weak else "",
         "provenance": list(_provenance(found)),
     }
     return html.render("audit.html.jinja", facts)
 
 
 def _headlines(found: Audit, trust: str) -> list[Headline]:
-    """How many test images seem to be leaked, and how many labels are in doubt: the larger share first."""
+    """How many test images seem to be leaked, and how many labels are in doubt.
+
+    The larger share comes first, but for doubts of weak networks: their share says more of them than of the labels.
+    """
     images = {split: overview.images for split, overview in found.splits.items()}
     leaked = len(found.leaked)
     doubted = {split: len(found.issues_in(split)) for split in found.splits}
-    agreement = wording.percent(found.accuracy["training"], 0)
-    weak = f"; the networks agree with only {agreement} of the training labels" if found.is_weak else ""
+    doubted_so, agreement = "of the labels are in doubt:", ""
+    if found.is_weak:
+        can, only = ("cannot", "") if found.is_at_chance else ("can hardly", "only ")
+        doubted_so = f"of the labels are doubted by networks that {can} judge them:"
+        agreed = wording.percent(found.accuracy["training"], 0)
+        agreement = f"; the networks agree with {only}{agreed} of the training labels"
 
     def headline(hits: int, of: int, meaning: str, counts: str) -> Headline:
         share = hits / max(of, 1)
         return Headline(share, wording.precise_percent(share, of), meaning, counts)
 
-    headlines = [
-        headline(
-            leaked,
-            images["test"],
-            "of the test images seem to show the same picture as a training image:",
-            f"{wording.count(leaked)} of n\u00a0=\u00a0{wording.count(images['test'])}{'; ' + trust if leaked else ''}",
-        ),
-        headline(
-            sum(doubted.values()),
-            sum(images.values()),
-            "of the labels are in doubt:",
-            " and ".join(
-                f"{wording.count(doubted[split])} of n\u00a0=\u00a0{wording.count(number)} {split} labels"
-                for split, number in images.items()
-            )
-            + (weak if found.issues else ""),
-        ),
-    ]
-    return sorted(headlines, key=lambda one: -one.share)
+    leaks = headline(
+        leaked,
+        images["test"],
+        "of the test images seem to show the same picture as a training image:",
+        f"{wording.count(leaked)} of n\u00a0=\u00a0{wording.count(images['test'])}{'; ' + trust if leaked else ''}",
+    )
+    doubts = headline(
+        sum(doubted.values()),
+        sum(images.values()),
+        doubted_so,
+        " and ".join(
+            f"{wording.count(doubted[split])} of n\u00a0=\u00a0{wording.count(number)} {split} labels"
+            for split, number in images.items()
+        )
+        + agreement,
+    )
+    return [doubts, leaks] if doubts.share > leaks.share and not found.is_weak else [leaks, doubts]
 
 
 def _training_command(found: Audit) -> str:
     """What trains without the training images that label_issues.csv names, if it is typed beside that table."""
     if found.spec == ARRAYS:
         return 'thirtytwo.train(recipe, data, exclude="label_issues.csv").finish()'
-    name, *changes = found.recipe_words or ("RECIPE",)
-    if found.recipe_words and name not in recipes.names():
-        name = str(Path(name).absolute())  # typed in another folder than the audit's command
+    name, changes = _recipe_to_type(found)
     settings = [word for change in changes for word in ("--set", change)]
     words = ["thirtytwo", "train", name, *settings, "--data", found.spec, "--exclude", "label_issues.csv"]
     return shlex.join(words)
+
+
+def _stronger_audit(found: Audit) -> str:
+    """What repeats the audit with twice as many epochs, if it is typed beside its tables."""
+    epochs = f"epochs={2 * found.epochs}"
+    if found.spec == ARRAYS:
+        return f'thirtytwo.study.audit(data, recipe.replace("{epochs}"), out)'
+    name, changes = _recipe_to_type(found)
+    others = [change for change in changes if change.partition("=")[0].strip() != "epochs"]
+    recipe = shlex.join([name, *others, epochs])
+    words = ["thirtytwo", "audit", found.spec, "--recipe", recipe, "--networks", str(found.folds), "--out", "."]
+    return shlex.join(words)
+
+
+def _recipe_to_type(found: Audit) -> tuple[str, list[str]]:
+    """The recipe of the networks, and its changes, as they are typed in another folder than the audit's command."""
+    if not found.recipe_words:
+        return "RECIPE", []
+    name, *changes = found.recipe_words
+    return name if name in recipes.names() else str(Path(name).absolute()), changes
 
 
 def _chapters(found: Audit) -> dict[str, Chapter]:
@@ -309,6 +334,6 @@ def _provenance(found: Audit) -> Iterator[tuple[str, str]]:
     yield "Read from", found.location
     yield "SPEC", found.spec
     yield "Networks", f"{found.folds}, {found.recipe}; each trained without its share of the training images"
-    yield "Time", wording.duration(found.seconds) + ", without interruptions"
+    yield "Time", wording.duration(found.seconds) + " of computing; pauses are not counted"
     yield "Test set opening", f"{wording.ordinal(found.test_opening)}, by this user on this machine"
     yield from wording.circumstances(found.environment, "Finished")

@@ -16,11 +16,14 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thirtytwo.metrics import wilson
 from thirtytwo.report.stored import Stored
 from thirtytwo.report.wording import count, percent, plural
 
 MOST_POINTS = 600
 """Points of a line; more than a screen can show only make the file larger."""
+FEW_IMAGES = 10
+"""Images below which a bar of the reliability diagram is pale: so few hardly tell how often a network is right."""
 NARROWEST_CELL = 12
 """Pixels of a square in a confusion matrix: room for the text of a label, which is 10 pixels high."""
 
@@ -166,6 +169,8 @@ def _legend(lines: Sequence[Line], right: float = 310.0) -> Markup:
 def reliability(number: Tensor, confidence: Tensor, right: Tensor) -> Markup:
     """How often the network is right, by how sure it is, above the number of images in each bin.
 
+    Bars of fewer than `FEW_IMAGES` are pale; each tells its 95% Wilson interval to whoever points at it.
+
     Args:
         number: int64 (bins,).
         confidence: float64 (bins,), mean per bin.
@@ -182,12 +187,17 @@ def reliability(number: Tensor, confidence: Tensor, right: Tensor) -> Markup:
         if not images:
             continue
         sure, share = float(confidence[index]), float(right[index])
-        words = f"{plural(images, 'image')}: mean confidence {percent(sure)}, {percent(share)} correct"
+        low, high = wilson(share * images, images)
+        words = (
+            f"{plural(images, 'image')}: mean confidence {percent(sure)}, {percent(share)} correct "
+            f"(95% Wilson interval {percent(low)} to {percent(high)})"
+        )
+        style = "bar few" if images < FEW_IMAGES else "bar"
         x = plot.left + index * width + 1
         parts.append(
             Markup("<g><title>{}</title>{}{}{}</g>").format(
                 words,
-                _rectangle("bar", x, plot.y(share), width - 2, plot.bottom - plot.y(share)),
+                _rectangle(style, x, plot.y(share), width - 2, plot.bottom - plot.y(share)),
                 _rectangle("bar", x, histogram.y(images), width - 2, histogram.bottom - histogram.y(images)),
                 Markup('<line class="sure" x1="{:.1f}" x2="{:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>').format(
                     x, x + width - 2, y=plot.y(sure)
@@ -217,10 +227,11 @@ def corruption(kind: str, whole: float, accuracies: Sequence[float]) -> Markup:
         accuracies: at strengths 1, 2, …
     """
     values = [whole, *accuracies]
-    plot = _Plot(40, 168, 26, 122, 0, len(accuracies), 0, 1)
+    plot = _Plot(46, 264, 26, 146, 0, len(accuracies), 0, 1)  # as large as a learning curve, and so is its text
     parts = [_text(0, 12, kind, "title"), _grid(plot, [0.0, 0.5, 1.0], ["0%", "50%", "100%"])]
     for strength in range(len(values)):
-        parts.append(_text(plot.x(strength), plot.bottom + 15, str(strength), "tick", anchor="middle"))
+        parts.append(_text(plot.x(strength), plot.bottom + 16, str(strength), "tick", anchor="middle"))
+    parts.append(_text((plot.left + plot.right) / 2, plot.bottom + 33, "strength", "tick", anchor="middle"))
     points = [(plot.x(strength), plot.y(value)) for strength, value in enumerate(values)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     parts.append(Markup('<polyline class="line validation" points="{}"/>').format(path))
@@ -233,7 +244,7 @@ def corruption(kind: str, whole: float, accuracies: Sequence[float]) -> Markup:
     # Beside the last point: above or below it, a curve that falls steeply would run through it.
     parts.append(_text(plot.right + 8, points[-1][1] + 4, percent(values[-1]), "tick"))
     words = f"{kind}: accuracy by strength: {', '.join(percent(value) for value in values)}."
-    return _svg(216, 142, words, parts)
+    return _svg(320, 184, words, parts)
 
 
 def trials(accuracies: Sequence[float | None], states: Sequence[str]) -> Markup:

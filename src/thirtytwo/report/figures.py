@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -23,6 +24,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thirtytwo.report.charts import FEW_IMAGES
 from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
 from thirtytwo.report.wording import diverged, draw_of_images, percent, plural
 
@@ -33,7 +35,7 @@ INK, MUTED, BLUE, RED = "#1b1b1a", "#5f5d58", "#1d5c9e", "#b23a12"  # blue and r
 MOST_NUMBERED = 20
 """Classes up to which a confusion matrix holds numbers."""
 MISTAKES_SHOWN = 30
-"""Mistakes in a report."""
+"""Most confident mistakes in their figure."""
 _WIDTH, _LINE, _PAD = 6.4, 0.17, 0.13
 """Of the panels of a study, of a line of their titles, and beside these lines, in inches."""
 
@@ -360,15 +362,21 @@ def _reliability(number: Tensor, confidence: Tensor, right: Tensor, ece: float) 
     figure.subplots_adjust(left=0.17, right=0.95, bottom=0.1, top=0.94, hspace=0.08)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     bins = len(number)
-    edges = [index / bins for index in range(bins)]
-    upper.bar(edges, right.tolist(), width=0.94 / bins, align="edge", color=BLUE, alpha=0.55, label="correct")
+    edges = torch.arange(bins, dtype=torch.float64) / bins
+    filled, many = number > 0, number >= FEW_IMAGES
+    for which, alpha, label in (
+        (many, 0.55, "correct"),
+        (filled & ~many, 0.15, f"correct, of fewer than {FEW_IMAGES} images"),
+    ):
+        if bool(which.any()):
+            places, shares = edges[which].tolist(), right[which].tolist()
+            upper.bar(places, shares, width=0.94 / bins, align="edge", color=BLUE, alpha=alpha, label=label)
     upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="perfect calibration")
-    filled = number > 0
     upper.plot(confidence[filled].tolist(), right[filled].tolist(), color=INK, marker=".", linewidth=0.8)
     upper.set_title(f"Reliability; expected calibration error {percent(ece)}", loc="left", fontsize=10)
     upper.set_ylabel("share that is correct", fontsize=9)
     upper.legend(frameon=False, fontsize=8)
-    lower.bar(edges, number.tolist(), width=0.94 / bins, align="edge", color=MUTED)
+    lower.bar(edges.tolist(), number.tolist(), width=0.94 / bins, align="edge", color=MUTED)
     lower.set_ylabel("images", fontsize=9)
     lower.set_xlabel("confidence: probability of the predicted class", fontsize=9)
     for panel in (upper, lower):

@@ -20,7 +20,7 @@ from thirtytwo import metrics
 from thirtytwo.data.corrupt import Corruption, corrupted
 from thirtytwo.data.source import ARRAYS
 from thirtytwo.report import charts, html, wording
-from thirtytwo.report.figures import MISTAKES_SHOWN, MOST_NUMBERED
+from thirtytwo.report.figures import MOST_NUMBERED
 from thirtytwo.report.looks import Looks
 from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
 from thirtytwo.settings import CustomModel
@@ -30,6 +30,8 @@ MOST_ROWS = 300
 PAIRS_SHOWN = 8
 """Most frequent confusions told in words."""
 
+MISTAKES_SHOWN = 12
+"""Most confident mistakes shown large; the gallery after them has these too, in the same order, and all others."""
 MOST_GALLERY_BYTES = 3_500_000
 """Characters of the sheet with the images that can be browsed; CIFAR-10's take about 2,300 each, reduced ones 600."""
 MOST_LOSSLESS = 1_400
@@ -71,6 +73,7 @@ def render(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None, looks: Lo
         "on_cpu": _on_cpu(stored),
         "go_on": _go_on(stored),
         "validation": stored.result.validation if stored.result is not None else None,
+        "opening": _opening(stored),
         "judged": stored.judged,
         "looks": looks,
     }
@@ -111,6 +114,7 @@ def _verdict(judged: Judged, bins: tuple[Tensor, Tensor, Tensor]) -> dict[str, A
         "confusions": judged.most_confused(MOST_ROWS) if size > MOST_NUMBERED else [],
         "mistakes": judged.mistakes[:MISTAKES_SHOWN],
         "reliability": charts.reliability(*bins),
+        "few_images": charts.FEW_IMAGES,
         **_sureness(float((number * confidence).sum() / number.sum()), (low, high)),
         "ece": judged.summary.ece,
         "ece_by_chance": metrics.calibration_error_by_chance(judged.probabilities),
@@ -219,9 +223,9 @@ def _made_worse(answer: Answer, kind: Corruption) -> list[tuple[int, str, Pixels
 
 
 def _gallery(judged: Judged) -> dict[str, Any] | None:
-    """Misclassified images on one sheet, and what there is to say of each; None if there are none."""
+    """Misclassified images on one sheet, and what there is to say of each; None if the page shows them all anyway."""
     shown = judged.mistakes
-    if not shown:
+    if len(shown) <= MISTAKES_SHOWN:
         return None
     number = {name: index for index, name in enumerate(judged.classes)}
     height, width = shown[0].pixels.shape[:2]
@@ -286,8 +290,12 @@ def _key_facts(stored: Stored) -> Iterator[Fact]:
     if result is not None:
         yield "Parameters", wording.count(result.parameters), "numbers that training adjusts"
         yield "Computation", wording.scaled(result.flops, "FLOP"), "floating-point operations, forward and backward"
-        if result.test_opening:
-            yield "Test set opening", wording.ordinal(result.test_opening), "by this user on this machine"
+
+
+def _opening(stored: Stored) -> str:
+    """Which opening of the test set its scores come from, such as ``2nd``; empty where that is not known."""
+    opening = stored.result.test_opening if stored.result is not None else None
+    return wording.ordinal(opening) if opening else ""
 
 
 def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:

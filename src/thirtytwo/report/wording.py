@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thirtytwo.study import Audit
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -84,12 +87,23 @@ def trust_in_pairs(precision: tuple[float, float] | None) -> str:
     return f"of such pairs in these data that were checked by eye, {low} to {high} show the same picture"
 
 
-def weak_networks(agreed: float) -> str:
-    """What an audit's doubts about labels are worth if its networks agree with only this share of them."""
+def weak_networks(found: Audit) -> str:
+    """What an audit's doubts about labels are worth, if its networks are weak; see `Audit.is_weak`."""
+    agreed = percent(found.accuracy["training"])
+    if found.is_at_chance:
+        verdict = (
+            f"The networks agree with {agreed} of the training labels, which is "
+            f"{at_chance(found.chance, found.splits['training'].images)}. These networks cannot judge labels: whether "
+            "they doubt one says nothing about it."
+        )
+    else:
+        verdict = (
+            f"The networks agree with only {agreed} of the training labels. Networks that agree with so few can hardly "
+            "judge labels: many of their doubts are mistakes of their own, unless that many labels are wrong."
+        )
     return (
-        f"The networks agree with only {percent(agreed)} of the training labels. Many of their doubts are therefore "
-        "mistakes of their own, unless that many labels are wrong. Leave out no image that you have not looked at. "
-        "Networks of a better recipe, or of more epochs (--recipe), doubt fewer labels, and with better reason."
+        f"{verdict} Leave out no image that you have not looked at. Networks of a better recipe, or of more epochs "
+        "(--recipe), doubt fewer labels, and with better reason."
     )
 
 

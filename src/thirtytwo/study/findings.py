@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from thirtytwo import metrics
 from thirtytwo.data.images import Split
 from thirtytwo.run import storing, write_atomic
 
@@ -122,6 +123,8 @@ class Audit:
     recipe_words: tuple[str, ...]
     """What was asked for as the recipe: its name, or path, and changes such as ``epochs=8``; empty where a program gave
     a recipe and no words for it."""
+    epochs: int
+    """That each of these networks was trained for."""
     folds: int
     """Number of these networks; each was trained without its share of the training images."""
     accuracy: Mapping[Split, float]
@@ -151,9 +154,19 @@ class Audit:
         return frozenset(pair.index_b for pair in self.leaks)
 
     @property
+    def chance(self) -> float:
+        """The share of training labels that always naming the most frequent class agrees with."""
+        return metrics.chance(self.splits["training"].per_class)
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether nothing shows that the networks can judge labels at all; see `metrics.is_at_chance`."""
+        return metrics.is_at_chance(self.accuracy["training"], self.chance, self.splits["training"].images)
+
+    @property
     def is_weak(self) -> bool:
         """Whether the networks are too often wrong for their doubts to be worth much."""
-        return self.accuracy["training"] < ENOUGH
+        return self.accuracy["training"] < ENOUGH or self.is_at_chance
 
     def issues_in(self, split: Split) -> tuple[LabelIssue, ...]:
         """Doubtful labels of a split, most suspicious first."""
@@ -205,6 +218,7 @@ class Audit:
             "folds": self.folds,
             "accuracy": dict(self.accuracy),
             "is_weak": self.is_weak,
+            "is_at_chance": self.is_at_chance,
             "test_opening": self.test_opening,
             "seconds": self.seconds,
             **{

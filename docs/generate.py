@@ -247,6 +247,31 @@ def ruler_sentence() -> str:
     )
 
 
+def inference_table() -> str:
+    """How fast a trained model answers, beside its bare network."""
+    entry = latest("inference")
+    if entry is None:
+        return "Not yet measured."
+    lines = ["| images at once | views of each | `Classifier` | the network alone | overhead |", "|---|---|---|---|---|"]
+    for kind in ("batch", "single"):
+        for views, several in (("", "one"), ("_with_views", "six, as noise leaves a doubt about every image")):
+            if (row := entry.get(kind + views)) is None:
+                continue
+            images = row["images"]
+
+            def form(seconds: float, images: int = images) -> str:
+                return f"{1000 * seconds:.2f} ms" if images == 1 else f"{images / seconds:,.0f} images/s"
+
+            alone = "" if views else f"{form(row['plain_seconds'])} | {row['overhead']:+.1%}"
+            lines.append(f"| {images:,} | {several} | {form(row['seconds'])} | {alone or ' | '} |")
+    lines.append("")
+    lines.append(
+        f"`{entry['recipe']}`, medians of n = {entry['n']} turns each, in {entry['precision']} ({where(entry)}; commit "
+        f"`{commit(entry)}`; `{entry['command']}`)."
+    )
+    return "\n".join(lines)
+
+
 def tuning_table() -> str:
     """What a search for better values found, and whether it is better on other images."""
     entry = latest("tuning")
@@ -556,7 +581,9 @@ def outputs() -> dict[Path, str]:
     tables = (("audit", audit_table()), ("compare", simulation_table()), ("difference", difference_sentence()))
     for name, content in tables:
         honesty = between(honesty, name, content)
-    speed = between((ROOT / "docs" / "speed.md").read_text(encoding="utf-8"), "ruler", ruler_sentence())
+    speed = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    for name, content in (("ruler", ruler_sentence()), ("inference", inference_table())):
+        speed = between(speed, name, content)
     improving = (ROOT / "docs" / "improving.md").read_text(encoding="utf-8")
     for name, content in (("improving", improving_table()), ("tuning", tuning_table())):
         improving = between(improving, name, content)

@@ -521,16 +521,6 @@ def test_mistakes_are_shown_the_most_confident_first(html: Page) -> None:
     assert confidence == sorted(confidence, reverse=True)
 
 
-def test_a_page_of_few_mistakes_shows_them_once(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", images=30)
-    judged = stored.read(run).judged
-    assert judged
-    assert 0 < judged.wrong <= page.MISTAKES_SHOWN
-    found = rendered(run)
-    assert len(found.section("mistakes").of("img")) == judged.wrong
-    assert 'id="gallery"' not in found.html
-
-
 def test_images_in_the_page_are_the_stored_ones_to_the_bit(run: Run, html: Page) -> None:
     tensors, _ = read_tensors(run.predictions_path)
     for section, pixels in (

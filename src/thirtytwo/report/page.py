@@ -223,9 +223,9 @@ def _made_worse(answer: Answer, kind: Corruption) -> list[tuple[int, str, Pixels
 
 
 def _gallery(judged: Judged) -> dict[str, Any] | None:
-    """Misclassified images on one sheet, and what there is to say of each; None if the page shows them all anyway."""
+    """Misclassified images on one sheet, and what there is to say of each; None if there are none."""
     shown = judged.mistakes
-    if len(shown) <= MISTAKES_SHOWN:
+    if not shown:
         return None
     number = {name: index for index, name in enumerate(judged.classes)}
     height, width = shown[0].pixels.shape[:2]

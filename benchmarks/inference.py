@@ -84,9 +84,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         if classifier.views.several:
             found[f"{name}_with_views"] = race(classifier, plain(classifier), images, arguments.repeats)
     recipe = str(classifier.facts.get("recipe", "unknown"))
+    views = classifier.views
     return {
         "kind": "inference",
         "recipe": recipe,
+        "views": (1 + views.mirror) * (3 if views.translate_pixels else 1),
         "series": f"inference-{recipe}-{facts['run_id'][:8]}",
         **{key: facts[key] for key in measured.CONDITIONS},
         "date": facts["date"][:10],

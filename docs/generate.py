@@ -209,14 +209,16 @@ def latest(kind: str) -> dict[str, Any] | None:
 
 def judged(entry: dict[str, Any], first: str, second: str) -> str:
     """What `compare` says of two recipes."""
-    low, high = entry["interval"] or (-1, 1)
     verdict = {"A": f"{first} is better", "B": f"{second} is better", None: "neither is shown to be better"}
+    reach = "no interval"
+    if entry["interval"] is not None:
+        reach = " to ".join(f"{100 * end:+.2f}" for end in entry["interval"])
     lost = zip((first, second), entry.get("diverged_seeds", {}).values(), strict=False)
     without = [f"; without seeds {', '.join(map(str, seeds))}, where {name} diverged" for name, seeds in lost if seeds]
     return (
         f"validation accuracy {first} {spread(entry['first'], percent)}, {second} {spread(entry['second'], percent)} "
         f"({entry['validation_images']:,} images, after training on {entry['training_images']:,}); "
-        f"difference **{100 * entry['difference']:+.2f}** points ({100 * low:+.2f} to {100 * high:+.2f}), "
+        f"difference **{100 * entry['difference']:+.2f}** points ({reach}), "
         f"p = {entry['p_value']:.2g}, after n = {entry['n']} pairs: {verdict[entry['better']]}{''.join(without)}"
     )
 
@@ -248,13 +250,14 @@ def ruler_sentence() -> str:
 
 
 def inference_table() -> str:
-    """How fast a trained model answers, beside its bare network."""
-    entry = latest("inference")
+    """How fast a trained model answers on a processor, beside its bare network."""
+    entries = [each for each in planner.measured() if (each["kind"], each["device"]) == ("inference", "cpu")]
+    entry = entries[-1] if entries else None
     if entry is None:
         return "Not yet measured."
     lines = ["| images at once | views of each | `Classifier` | the network alone | overhead |", "|---|---|---|---|---|"]
     for kind in ("batch", "single"):
-        for views, several in (("", "one"), ("_with_views", "six, as noise leaves a doubt about every image")):
+        for views, several in (("", "one"), ("_with_views", f"{entry.get('views', 'several')}, as noise is doubtful")):
             if (row := entry.get(kind + views)) is None:
                 continue
             images = row["images"]

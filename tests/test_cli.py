@@ -282,7 +282,8 @@ def test_compare_tells_whether_a_difference_is_real(program: Program) -> None:
     assert answer.json["a"]["changes"] == shared
     assert answer.json["b"]["changes"] == ["model.dropout=0.5", *shared]
     assert answer.json["same_recipe"] is False
-    for said in ("A: classic: 1 epoch", "B: classic model.dropout=0.5: 1 epoch"):
+    every = " ".join(shared)
+    for said in (f"A: classic {every}: 1 epoch", f"B: classic model.dropout=0.5 {every}: 1 epoch"):
         assert said in answer.err
     assert "trained before" not in answer.err
     assert program("compare", "classic", "classic model.dropout=0.5", *words).out.count("points (trained before)") == 2
@@ -728,7 +729,7 @@ def test_who_leaves_out_many_images_is_warned_on_the_screen_and_in_the_report(pr
     assert f"warning {warning}" in program("evaluate", "less", "--split", "training").out
 
 
-def test_an_accuracy_at_chance_level_is_called_that(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_accuracy_no_better_than_the_baseline_is_called_that(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"class": name, "precision": 0.5, "recall": 0.5, "f1": 0.5, "images": images}
         for name, images in (("cat", 12), ("dog", 28))
@@ -736,7 +737,7 @@ def test_an_accuracy_at_chance_level_is_called_that(capsys: pytest.CaptureFixtur
     for accuracy, is_told in ((0.8, True), (0.2, True), (0.9, False)):
         scores = {"images": 40, "accuracy": accuracy, "loss": 0.6, "top5": 1.0, "ece": 0.1, "per_class": rows}
         Screen().scores({"validation": scores}, "validation")
-        said = "warning that is at chance level, as far as 40 images can tell: always naming the most frequent class"
+        said = "warning that is no better than always naming the most frequent class"
         assert (f"{said} would be right 70.0% of the time" in capsys.readouterr().out) is is_told
 
 
@@ -852,10 +853,10 @@ def test_a_model_put_in_the_place_of_the_one_that_was_scored_is_noticed(
     for words in (["train", "--resume", run], ["report", run]):
         answer = program(*words)
         assert answer.code == 2
-        assert "not the model whose scores are in result.json" in answer.err
+        assert "model.safetensors: was changed after the run was scored" in answer.err
     answer = program("evaluate", run, "--json")
     assert answer.code == 0
-    assert "not the model whose scores are in result.json" in answer.err
+    assert "model.safetensors: was changed after the run was scored" in answer.err
 
 
 def test_what_result_json_says_of_the_training_is_what_the_model_says(
@@ -920,7 +921,7 @@ def test_a_test_folder_that_holds_training_pictures_is_told(program: Program, tm
     assert Run.open("run").result["test_warnings"] == []
     answer = program("evaluate", "run", "--data", tmp_path / "leaky")
     assert answer.code == 0, answer.err
-    assert "60 of these 60 test images are pictures that this model was trained on" in " ".join(answer.out.split())
+    assert "60 of these 60 images are pictures that this model was trained or selected with" in " ".join(answer.out.split())
     assert program("evaluate", "run", "--json").json["warnings"] == []
 
 

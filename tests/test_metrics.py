@@ -142,16 +142,16 @@ def test_answers_that_are_as_sure_as_they_are_right_err_by_chance_as_much_as_is_
     assert metrics.calibration_error_by_chance(probabilities) == pytest.approx(sum(errors) / len(errors), rel=0.1)
 
 
-@given(number=st.integers(1, 100_000), share=st.floats(0, 1), chance=st.floats(0.01, 0.99))
+@given(number=st.integers(1, 100_000), share=st.floats(0, 1), baseline=st.floats(0.01, 0.99))
 @settings(max_examples=200, deadline=None)
-def test_an_accuracy_is_at_chance_unless_the_draw_of_the_images_hardly_lifts_chance_so_high(
-    number: int, share: float, chance: float
+def test_an_accuracy_is_at_the_baseline_unless_the_draw_of_the_images_hardly_lifts_that_so_high(
+    number: int, share: float, baseline: float
 ) -> None:
     accuracy = round(share * number) / number
-    above = accuracy - chance - metrics.NORMAL_95 * (chance * (1 - chance) / number) ** 0.5
+    above = accuracy - baseline - metrics.NORMAL_95 * (baseline * (1 - baseline) / number) ** 0.5
     assume(abs(above) > 1e-9)
-    assert metrics.is_at_chance(accuracy, chance, number) is (above < 0)
+    assert metrics.is_at_baseline(accuracy, baseline, number) is (above < 0)
 
 
-def test_where_all_images_are_of_one_class_every_accuracy_is_at_chance() -> None:
-    assert metrics.is_at_chance(1.0, 1.0, 5)
+def test_where_all_images_are_of_one_class_every_accuracy_is_at_the_baseline() -> None:
+    assert metrics.is_at_baseline(1.0, 1.0, 5)

@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 from thirtytwo import data, models
 from thirtytwo.data import Exclusion, Sketch, exclusion
 from thirtytwo.data.loader import Standardise
-from thirtytwo.errors import ModelError, RunError, ThirtytwoError
+from thirtytwo.errors import ModelError, ThirtytwoError
 from thirtytwo.run import Run, read_tensors, write_tensors
 from thirtytwo.settings import AnyModel, CustomModel, Pixels, Settings, TimmModel, Views
 
@@ -302,7 +302,7 @@ class Classifier:
 
     def probabilities(self, images: NDArray[np.uint8] | Tensor, batch_size: int = 500) -> Tensor:
         """Class probabilities float32 (n, classes), on the network's device; see `scores`."""
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: what callers get, they may change
             return (self.scores(images, batch_size) / self.temperature).softmax(1)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -579,36 +579,10 @@ def file_of(model: str | Path | Run) -> Path:
     return found
 
 
-def check_unchanged(run: Run, classifier: Classifier | None = None) -> None:
-    """Whether the model that lies in a run folder is the one that result.json tells of, in scores and facts.
-
-    Of runs that were not scored, or whose result does not say which model was, nothing is asked.
-
-    Args:
-        run: a finished one.
-        classifier: its model, if that is at hand.
-
-    Raises:
-        RunError: it is another one, or they differ.
-        ModelError: it cannot be read.
-    """
-    result = run.result
-    scored = result.get("model_fingerprint")
-    if scored is None or (classifier is None and isinstance(run.recipe.model, CustomModel)):
-        return
-    classifier = classifier or Classifier.load(run)
-    found = classifier.fingerprint
-    if found != scored:
-        raise RunError(
-            f"{run.model_path}: not the model whose scores are in result.json (fingerprint {found[:12]}, expected "
-            f"{str(scored)[:12]}); put the model of this run back; `thirtytwo evaluate MODEL` scores another one"
-        )
-    for name, fact in classifier.facts.items():
-        if name in result and result[name] != fact:
-            raise RunError(
-                f"{run.path / 'result.json'}: {name} is {result[name]!r}, but by the model file it is {fact!r}; expected "
-                "what `thirtytwo train` wrote; put the file of this run back"
-            )
+def where(model: str | Path | Run) -> str:
+    """The place of a model, as ledgers hold it: an absolute path, or ``pretrained``."""
+    path = model.path if isinstance(model, Run) else Path(model)
+    return str(path) if path == Path(PRETRAINED) else str(path.absolute())
 
 
 def is_ensemble(folder: Path) -> bool:

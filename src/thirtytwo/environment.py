@@ -105,8 +105,8 @@ def keep_memory() -> str:
 def command() -> str:
     """What this program was started with, as somebody would type it."""
     path = Path(sys.argv[0])
-    program = f"python -m {path.parent.name}" if path.name == "__main__.py" else path.name
-    return shlex.join([*program.split(), *sys.argv[1:]])
+    program = ["python", "-m", path.parent.name] if path.name == "__main__.py" else [path.name]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def describe(chosen: torch.device, precision: str = "float32") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thirtytwo import metrics
-from thirtytwo.classifier import Classifier, check_unchanged, class_difference
+from thirtytwo.classifier import Classifier, class_difference, where
 from thirtytwo.data import Exclusion, Images, Source, exclusion, find, ledger, sealed
 from thirtytwo.data.corrupt import STRENGTHS, corrupted
 from thirtytwo.data.loader import seeded
@@ -146,8 +147,7 @@ def evaluate(
         def check(images: Images) -> None:
             _stays(images, tables)
 
-        lies = {} if isinstance(model, Classifier) else {"run": str(model.path if isinstance(model, Run) else model)}
-        recorded = {**lies, **(facts or {})}
+        recorded = {**({} if isinstance(model, Classifier) else {"run": where(model)}), **(facts or {})}
         scored = _open_and_score(classifier, source, key=uuid.uuid4().hex, facts=recorded, check=check)
         return replace(scored, without_excluded=_without(scored, tables)) if tables else scored
     trained_on = classifier.facts.get("fingerprint", training.fingerprint)
@@ -168,7 +168,11 @@ def evaluate(
             "expected images to score; choose another split"
         )
     scored = _score_part(classifier, split, training, indices)
-    return replace(scored, warnings=(*scored.warnings, _known_to_the_model(split))) if is_own else scored
+    if is_own:
+        return replace(scored, warnings=(_known_to_the_model(split),))
+    # Whatever they are called here, they may have been shown to this model, or be somebody's test images.
+    known = _trained_on(classifier, scored.images), ledger.among_training(scored.images)
+    return replace(scored, warnings=tuple(itertools.chain(*known)))
 
 
 def _known_to_the_model(split: Split) -> str:
@@ -293,16 +297,16 @@ def _open_and_score(
 
 
 def _trained_on(classifier: Classifier, images: Images) -> tuple[str, ...]:
-    """That test images are pictures which the model was trained on, if it is so: then a score says little."""
+    """That images are pictures which the model was trained on, if it is so: then a score says little."""
     if (seen := classifier.seen) is None:
         return ()
     found, asked = seen.look_up(images.digests)
     if not found or found < SEEN_WORTH_TELLING * asked:
         return ()
-    among = f"{asked:,} of these {len(images):,} test images were looked up, and {found:,} of them"
-    which = f"{found:,} of these {len(images):,} test images" if asked == len(images) else among
+    among = f"{asked:,} of these {len(images):,} images were looked up, and {found:,} of them"
+    which = f"{found:,} of these {len(images):,} images" if asked == len(images) else among
     return (
-        f"{which} are pictures that this model was trained on, to the pixel; how well it answers on them says nothing "
+        f"{which} are pictures that this model was trained or selected with, to the pixel; how well it answers on them says nothing "
         "about new pictures",
     )
 
@@ -316,8 +320,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Score a finished training on its validation part and, once, on the test set, and complete its folder.
 
-    A second call returns what the first one stored and opens nothing. Its ``model_fingerprint`` says which model was
-    scored.
+    A second call returns what the first one stored and opens nothing. ``model_fingerprint`` says which model was scored,
+    ``files`` of which files of the run that came.
 
     Args:
         run: a run whose training has ended.
@@ -330,7 +334,7 @@ def evaluate_run(
         The complete result.
 
     Raises:
-        RunError: training has not ended; or the run was scored, and has another model now.
+        RunError: training has not ended; or the run was scored, and one of its files has been changed since.
         DataError: these are not the images that the run was trained on.
     """
     with run.locked():
@@ -340,7 +344,7 @@ def evaluate_run(
             remedy = "resume(run, network=module)" if by_hand else f"`thirtytwo train --resume {run.path}`"
             raise RunError(f"{run.path}: training has not ended; expected a finished one; {remedy} goes on with it")
         if "test" in result:
-            check_unchanged(run, classifier)
+            run.check_unchanged()
             return result
         trained_on = run.environment["data"]
         source = data if isinstance(data, Source) else find(data or trained_on["spec"])
@@ -369,6 +373,7 @@ def evaluate_run(
         if corrupted_images:
             result["corrupted"] = under_corruption(classifier, images, corrupted_images)
         result["model_fingerprint"] = classifier.fingerprint
+        result["files"] = run.digests()
         result["test_opening"] = scored[-1].opening
         result["test_warnings"] = list(scored[-1].warnings)
         result["calibration"] = calibration
@@ -480,7 +485,6 @@ def _store(
         "classes": list(test.images.classes),
         "data": test.images.name,
         "opening": test.opening,
-        "files": run.digests(),
         **calibration,
     }
     write_tensors(run.predictions_path, tensors, header)

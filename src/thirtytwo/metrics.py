@@ -109,12 +109,23 @@ def calibration_error_by_chance(probabilities: Tensor, bins: int = 15) -> float:
     """About what `expected_calibration_error` would be, on average, if every confidence were right.
 
     It is not 0: of n images in a bin, the share that is right varies by chance, and the error counts every distance
-    (the bias that Roelofs et al. 2022 describe, arXiv 2012.08668). Here the share is taken as normally distributed.
+    (the bias that Roelofs et al. 2022 describe, arXiv 2012.08668). Here the share is taken as normally distributed, or,
+    where hardly a mistake is to be expected, as the sum of its images' own distances, which is its upper bound.
     """
     confidence = probabilities.double().amax(1)
     bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1
     variance = torch.bincount(bin_of, weights=confidence * (1 - confidence), minlength=bins)  # of the number right
-    return float((variance * (2 / math.pi)).sqrt().sum() / len(probabilities))
+    distances = torch.minimum((variance * (2 / math.pi)).sqrt(), 2 * variance)  # of the number right, on average
+    return float(distances.sum() / len(probabilities))
+
+
+def confidence_margin(probabilities: Tensor) -> float:
+    """How far, by chance (95%), accuracy lies from the mean confidence if every confidence is right.
+
+    Whether an image is named rightly then varies by confidence × (1 - confidence), independently of the others.
+    """
+    confidence = probabilities.double().amax(1)
+    return NORMAL_95 * float((confidence * (1 - confidence)).sum().sqrt()) / len(probabilities)
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
@@ -142,18 +153,18 @@ def wilson(hits: float, number: int) -> tuple[float, float]:
     return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
-def chance(images: Iterable[int]) -> float:
-    """The accuracy of always naming the most frequent class, of so many images of each class."""
+def majority_baseline(images: Iterable[int]) -> float:
+    """The accuracy of always naming the most frequent class, where there are so many images of each class."""
     numbers = list(images)
     return max(numbers) / sum(numbers)
 
 
-def is_at_chance(accuracy: float, chance: float, images: int) -> bool:
-    """Whether so many images cannot tell an accuracy from chance, or it is worse than that: a score test (95%).
+def is_at_baseline(accuracy: float, baseline: float, images: int) -> bool:
+    """Whether so many images cannot tell an accuracy from a baseline's, or it is worse than that: a score test (95%).
 
     Args:
         accuracy: share of the images that are named rightly.
-        chance: share that is if the most frequent class is always named.
+        baseline: the share that is named rightly by `majority_baseline`, say.
         images: how many there are.
     """
-    return wilson(accuracy * images, images)[0] <= chance
+    return wilson(accuracy * images, images)[0] <= baseline

@@ -127,8 +127,9 @@ def near(word: str, choices: Sequence[str]) -> str:
     reads much like it.
     """
     given = word.lower()
-    inside = [choice for choice in choices if given and (choice.startswith(given) or choice in given)]
-    return (inside or difflib.get_close_matches(given, choices, n=1) or [""])[0]
+    begun = [choice for choice in choices if given and choice.startswith(given)]
+    inside = sorted((choice for choice in choices if choice in given), key=len, reverse=True)
+    return (begun or inside or difflib.get_close_matches(given, choices, n=1) or [""])[0]
 
 
 def either(names: Sequence[str]) -> str:

@@ -217,9 +217,23 @@ class Run:
         return self.path / "predictions.safetensors"
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each file that says how the run was made and what happened on the way."""
-        names = ("recipe.toml", "environment.json", "metrics.csv")
-        return {name: hashlib.sha256((self.path / name).read_bytes()).hexdigest() for name in names}
+        """SHA-256 of the files that say how the run was made, what happened on the way, and what came of it."""
+        paths = (self.path / "recipe.toml", self.path / "environment.json", self.path / "metrics.csv", self.model_path)
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.exists()}
+
+    def check_unchanged(self) -> None:
+        """Whether the files are those that the scores in result.json are about; one that is missing is no other one.
+
+        Raises:
+            RunError: one was changed since the run was scored.
+        """
+        now = self.digests()
+        for name, digest in self.result.get("files", {}).items():  # unknown to runs of earlier versions
+            if now.get(name, digest) != digest:
+                raise RunError(
+                    f"{self.path / name}: was changed after the run was scored; expected it as `thirtytwo train` left it, "
+                    "since that is what the scores in result.json are about; put it back, or train again"
+                )
 
     def predictions(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What predictions.safetensors holds: tensors by name, and its header.

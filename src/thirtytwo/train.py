@@ -92,7 +92,7 @@ class Training:
             teachers.check(teacher, recipe, images)
         self._teacher = teacher
         self._classes, self._size = images.classes, images.size
-        self._seen = Sketch.of(images.digests)
+        self._seen = Sketch.of(images.digests) if ranks.is_first else None  # which alone saves the model
         with torch.random.fork_rng():  # the caller's random numbers stay as they are
             torch.manual_seed(seeded(self.seed, INITIALISATION).initial_seed())
             self.network = (
@@ -216,7 +216,7 @@ class Training:
                 "spec": self._facts["data"]["spec"],
                 "fingerprint": self._facts["data"]["fingerprint"],
                 "validation_fraction": self.recipe.validation,
-                "seen": self._seen.to_json(),
+                **({"seen": self._seen.to_json()} if self._seen is not None else {}),
                 **_excluded(self.source.exclusion),
             },
         )

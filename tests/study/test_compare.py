@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thirtytwo import report
+from thirtytwo import metrics, report
 from thirtytwo.cli.show import Screen
 from thirtytwo.errors import Diverged
 from thirtytwo.report import figures
@@ -32,7 +32,7 @@ WORDS = ("classic", "classic model.dropout=0.4")
 
 
 def trial(seed: int, accuracy: float, images: int = 5000) -> Trial:
-    return Trial(seed, Run(Path("unseen")), accuracy, 0.2, 1.0, True, images, chance=0.1)
+    return Trial(seed, Run(Path("unseen")), accuracy, 0.2, 1.0, True, images, majority_baseline=0.1)
 
 
 def pair(seed: int, difference: float) -> Pair:
@@ -213,17 +213,21 @@ def test_the_draw_of_images_is_never_larger_than_told(images: int, number: int, 
     assert 1.96 * (disagreement / images) ** 0.5 <= found.margin_of_images + 1e-4
 
 
-def test_where_no_image_is_hard_for_both_the_draw_is_told_exactly(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_draw_of_images_is_told_for_the_most_disagreement_that_they_allow(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     found = Comparison((Pair(trial(0, 0.95, 400), trial(0, 0.91, 400)),))
-    assert found.margin_of_images == pytest.approx(1.96 * math.sqrt((0.05 + 0.09) / 400), rel=1e-4)
+    highest = metrics.wilson(0.14 * 400, 400)[1]
+    assert found.margin_of_images == pytest.approx(1.96 * math.sqrt(highest / 400), rel=1e-4)
+    assert Comparison((Pair(trial(0, 1.0, 15), trial(0, 1.0, 15)),)).margin_of_images > 0.2  # none was wrong so far
     facts = found.to_json()
     assert (facts["images"], facts["margin_of_images"]) == (400, found.margin_of_images)
-    assert "the 400 validation images that all pairs share, which adds ± 3.67 points (95%) at most" in told(
+    assert "the 400 validation images that all pairs share, which adds ± 4.13 points (95%) at most" in told(
         capsys, found
     )
 
 
-# A recipe beside itself, and at chance level -------------------------------------------------------------------------
+# A recipe beside itself, and at the baseline ------------------------------------------------------------------------
 
 
 def test_a_recipe_beside_itself_is_called_that_and_nothing_more_is_asked_for(
@@ -248,16 +252,16 @@ def test_a_recipe_beside_itself_is_called_that_and_nothing_more_is_asked_for(
     ("first", "second", "said"),
     [(0.12, 0.93, "A is"), (0.93, 0.12, "B is"), (0.12, 0.04, "A and B are"), (0.93, 0.30, "")],
 )
-def test_who_is_at_chance_level_is_told(
+def test_who_is_no_better_than_the_baseline_is_told(
     capsys: pytest.CaptureFixture[str], first: float, second: float, said: str
 ) -> None:
-    found = Comparison((Pair(trial(0, first, 100), trial(0, second, 100)),))  # chance is 10%
-    warning = "at chance level, as far as 100 images can tell: always naming the most frequent class would be"
+    found = Comparison((Pair(trial(0, first, 100), trial(0, second, 100)),))  # the baseline is 10%
+    warning = "no better than always naming the most frequent class, which would be right"
     assert (f"warning {said} {warning}" if said else "") in told(capsys, found)
-    assert ("chance" in told(capsys, found)) is bool(said)
+    assert ("majority_baseline" in told(capsys, found)) is bool(said)
     facts = found.to_json()
-    assert facts["chance"] == 0.1
-    assert facts["at_chance"] == {"A": first < 0.2, "B": second < 0.2}
+    assert facts["majority_baseline"] == 0.1
+    assert facts["at_baseline"] == {"A": first < 0.2, "B": second < 0.2}
 
 
 # The plot ------------------------------------------------------------------------------------------------------------

@@ -16,10 +16,10 @@ from thirtytwo.run import Run
 from thirtytwo.study import Repeated, Trial
 
 
-def repeated(*accuracies: float, images: int = 5000, chance: float = 0.1) -> Repeated:
+def repeated(*accuracies: float, images: int = 5000, baseline: float = 0.1) -> Repeated:
     return Repeated(
         tuple(
-            Trial(seed, Run(Path("unseen")), accuracy, 0.2, 1.0, True, images, chance)
+            Trial(seed, Run(Path("unseen")), accuracy, 0.2, 1.0, True, images, baseline)
             for seed, accuracy in enumerate(accuracies)
         )
     )
@@ -78,25 +78,25 @@ def test_runs_that_are_all_alike_are_not_called_certain(capsys: pytest.CaptureFi
 
 
 def test_programs_are_told_the_same() -> None:
-    found = repeated(0.5, 0.7, images=40, chance=0.55)
+    found = repeated(0.5, 0.7, images=40, baseline=0.55)
     facts = found.to_json()
     assert facts == {
         **found.spread.to_json(),
         "seeds": [0, 1],
         "images": 40,
         "margin_of_images": found.margin_of_images,
-        "chance": 0.55,
-        "at_chance": True,
+        "majority_baseline": 0.55,
+        "at_baseline": True,
     }
     json.dumps(facts, allow_nan=False)
 
 
 @pytest.mark.parametrize(("accuracy", "is_told"), [(0.2, True), (0.1, True), (0.0, True), (0.6, False)])
-def test_an_accuracy_at_chance_level_is_called_that(
+def test_an_accuracy_no_better_than_the_baseline_is_called_that(
     capsys: pytest.CaptureFixture[str], accuracy: float, is_told: bool
 ) -> None:
     lines = told(capsys, repeated(accuracy, images=15))
-    said = "that is at chance level, as far as 15 images can tell: always naming the most frequent class would be right"
+    said = "that is no better than always naming the most frequent class, which would be right"
     assert (f"warning {said} 10.0% of the time" in lines) is is_told
 
 

@@ -88,6 +88,8 @@ def test_once_settled_the_interval_leaves_out_nothing_again() -> None:
 @pytest.mark.parametrize("alike", [0.0, 0.1])
 def test_pairs_that_all_differ_alike_narrow_no_interval(alike: float) -> None:
     assert sequential.interval([alike] * 30) == (-math.inf, math.inf)
+    assert sequential.settled_after([alike] * 30) is None  # for accuracies are whole numbers of images
+    assert sequential.p_value([alike] * 30) == 1
     # Nor do they afterwards, when others have shown how much pairs differ.
     found = [*[alike] * 10, 0.3, -0.2]
     low, high = sequential.interval(found)

@@ -130,11 +130,11 @@ def test_a_recipe_beside_itself_is_trained_once_whatever_it_is_called() -> None:
     assert len(different.pairs) == 2
 
 
-def test_chance_is_the_share_of_the_most_frequent_class_among_the_validation_images(small_images: Images) -> None:
+def test_the_baseline_is_the_share_of_the_most_frequent_class_among_the_validation_images(small_images: Images) -> None:
     few = small_images.take([*range(0, 200, 4), *range(1, 41, 4)])  # fifty of class a, ten of class b
     source = from_arrays((few.pixels, few.labels), classes=few.classes)
     found = Repeated(tuple(repeat(Trials.of(small("validation=0.2"), source, Path("study")), [0])))
-    assert (found.images, found.chance) == (12, 10 / 12)
+    assert (found.images, found.majority_baseline) == (12, 10 / 12)
 
 
 def test_a_plain_difference_is_settled_before_the_end(small_images: Images) -> None:

@@ -33,13 +33,13 @@ def main() -> None:
         sys.exit(InputError.exit_code)
     except ThirtytwoError as error:
         _fail(str(error), launch.exit_code(error))
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", 130)
     except (MemoryError, RuntimeError) as error:
         from thirtytwo.environment import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
         _fail("out of memory; expected room for the data and the network; close other programs", OutOfMemory.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
     if code:
         sys.exit(code)

@@ -25,7 +25,7 @@ from thirtytwo.cli.app import (
     screen_for,
 )
 from thirtytwo.cli.signals import broken_off, interruptible
-from thirtytwo.errors import ImageError, InputError, ModelError, RunError
+from thirtytwo.errors import DataError, ImageError, InputError, ModelError, RunError, StorageError
 
 if TYPE_CHECKING:
     from thirtytwo.classifier import Classifier, Prediction
@@ -268,8 +268,7 @@ def evaluate_command(
     with screen.download() as progress:
         source = find(data or classifier.facts.get("spec"), progress=progress)
     with screen.busy(f"scoring the {split.value} images"):
-        where = str(model.absolute()) if model.exists() else str(model)  # else it is `pretrained`
-        scored = evaluate(classifier, source, split=split.value, exclude=tables, facts={"run": where})
+        scored = evaluate(classifier, source, split=split.value, exclude=tables, facts={"run": where(model)})
     warnings = [*scored.images.warnings, *scored.warnings, *exclusion.of_other_split(tables, "test")]
     screen.warn(source, warnings)
     result = {
@@ -381,13 +380,13 @@ def _check_is_no_picture(model: Path, images: Sequence[Path] = ()) -> None:
 def _loaded(model: Path, device: str, screen: Screen) -> Classifier:
     """A model; where it has taken the place of the one that its run folder tells of, that is said."""
     from thirtytwo import Classifier, environment
-    from thirtytwo.classifier import check_unchanged, file_of
+    from thirtytwo.classifier import file_of
     from thirtytwo.run import Run
 
     classifier = Classifier.load(model, device=environment.device(device))
     if file_of(model).parent == model:  # a folder
         try:
-            check_unchanged(Run(model), classifier)
+            Run(model).check_unchanged()
         except RunError as error:
             screen.caution(str(error))
     return classifier

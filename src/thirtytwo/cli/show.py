@@ -22,7 +22,7 @@ from thirtytwo.data import Images, Source
 from thirtytwo.data.ledger import among_training, times
 from thirtytwo.events import Epoch, Step
 from thirtytwo.report.wording import (
-    at_chance,
+    at_baseline,
     diverged,
     draw_of_images,
     duration,
@@ -148,7 +148,7 @@ class Screen:
         for entry in known.entries[-SHOWN:]:
             by = entry.get("run") or entry.get("audit")
             said = [str(fact or "–") for fact in (entry.get("date"), entry.get("data"), entry.get("recipe"), by)]
-            table.add_row(moment(said[0]), escape(said[1]), f"{entry['share']:.0%}", *map(escape, said[2:]))
+            table.add_row(moment(said[0]), escape(said[1]), _share(entry["share"]), *map(escape, said[2:]))
         self.console.print(table)
         if number > SHOWN:
             self.say(f"These are the newest; --json lists all {number:,}.")
@@ -272,14 +272,14 @@ class Screen:
         scores = result[split]
         low, high = scores.get("accuracy_interval", (None, None))  # unknown to results of older versions
         interval = "" if low is None else f" (95% interval for the draw of the images: {low:.1%} to {high:.1%})"
-        by_chance = f" ({scores['ece_by_chance']:.3f} by chance)" if "ece_by_chance" in scores else ""
+        best = f" (a perfectly calibrated network: about {scores['ece_by_chance']:.3f})" if "ece_by_chance" in scores else ""
         self.console.print(
             f"[bold]{split} accuracy {scores['accuracy']:.2%}[/bold] on {scores['images']:,} images{interval}\n"
-            f"loss {scores['loss']:.4f}   top-5 {scores['top5']:.2%}   calibration error {scores['ece']:.3f}{by_chance}"
+            f"loss {scores['loss']:.4f}   top-5 {scores['top5']:.2%}   calibration error {scores['ece']:.3f}{best}"
         )
-        images, chance = scores["images"], metrics.chance(row["images"] for row in scores["per_class"])
-        if metrics.is_at_chance(scores["accuracy"], chance, images):
-            self.caution(f"that is {at_chance(chance, images)}")
+        images, baseline = scores["images"], metrics.majority_baseline(row["images"] for row in scores["per_class"])
+        if metrics.is_at_baseline(scores["accuracy"], baseline, images):
+            self.caution(f"that is {at_baseline(baseline, images)}")
         if split == "test" and result.get("test_opening"):
             self.say(f"opening {result['test_opening']} of this test set")
         if rest := result.get("without_excluded"):
@@ -487,7 +487,7 @@ class Screen:
             f"{'is' if doubted == 1 else 'are'} in doubt"
         )
         if audit.is_weak:
-            self.caution(weak_networks(audit))
+            self.caution(weak_networks(audit.accuracy["training"]))
         leaked, tested = len(audit.leaked), audit.splits["test"].images
         self.console.print(
             f"[bold]{plural(leaked, 'test image')} of {tested:,} ({leaked / max(tested, 1):.1%})[/bold] "
@@ -519,10 +519,10 @@ class Screen:
 
     def repeated(self, found: Repeated, figure: Path) -> None:
         """What several trainings say together."""
-        spread, of = found.spread, "seeds"
+        spread, of, sharing = found.spread, "seeds", "runs"
         self.console.print(f"[bold]validation accuracy {spread.mean:.2%}[/bold], n = {spread.n}")
         if spread.standard_deviation is None:
-            of = "one seed"
+            of, sharing = "one seed", ""
             self.say("one training has no spread; more --runs tell how much seeds differ")
         elif spread.interval is None:
             self.explain(
@@ -533,9 +533,9 @@ class Screen:
             low, high = spread.interval
             interval = f"95% interval of the mean {low:.2%} to {high:.2%}"
             self.say(f"standard deviation {spread.standard_deviation:.2%}; {interval}")
-        self.explain(f"This speaks of {of}, not of {draw_of_images(found.images, found.margin_of_images, 'runs')}")
-        if found.is_at_chance:
-            self.caution(f"that is {at_chance(found.chance, found.images)}")
+        self.explain(f"This speaks of {of}, not of {draw_of_images(found.images, found.margin_of_images, sharing)}")
+        if found.is_at_baseline:
+            self.caution(f"that is {at_baseline(found.majority_baseline, found.images)}")
         self.say(f"Plot: {figure}")
 
     def outcome(self, comparison: Comparison) -> None:
@@ -589,9 +589,9 @@ class Screen:
                 self._needed(comparison, SIZES)
             draw = draw_of_images(comparison.images, comparison.margin_of_images, "pairs")
             self.explain(f"This speaks of seeds, not of {draw}")
-        if idle := [letter for letter, is_so in zip("AB", comparison.at_chance, strict=True) if is_so]:
+        if idle := [letter for letter, is_so in zip("AB", comparison.at_baseline, strict=True) if is_so]:
             are = "is" if len(idle) == 1 else "are"
-            self.caution(f"{' and '.join(idle)} {are} {at_chance(comparison.chance, comparison.images)}")
+            self.caution(f"{' and '.join(idle)} {are} {at_baseline(comparison.majority_baseline, comparison.images)}")
         self.say(f"Plot: {figure}")
 
     def _needed(self, comparison: Comparison, sizes: Sequence[float]) -> None:
@@ -652,6 +652,11 @@ class Screen:
             suggested = ", which auto stands for with this model" if is_own else ""
             which = f"{unknown:,} of {plural(len(predictions), 'image')}"
             self.say(f"unknown: no class reaches {unknown_below:.2%}{suggested}; {which}")
+
+
+def _share(share: float) -> str:
+    """0.25 -> ``25%``; what is above 0 is not called 0%."""
+    return "<1%" if 0 < share < 0.01 else f"{share:.0%}"
 
 
 def _values(values: dict[str, Any]) -> str:

@@ -152,7 +152,7 @@ def compare_command(
     screen = screen_for(as_json)
     with screen.download() as progress:
         source = find(data, progress=progress).in_memory()
-    sides = [(_recipe(text, overrides), " ".join(_asked(text))) for text in (first, second)]
+    sides = [(_recipe(text, overrides), " ".join(_asked(text, overrides))) for text in (first, second)]
     found = Comparison(())
     with screen.trials_under_way(2 * runs) as display, _pool(screen, display, ray, gpu_share, device) as pool:
         one, other = (Trials.of(recipe, source, out, device, pool, words) for recipe, words in sides)

@@ -57,8 +57,8 @@ class Relative:
     name: str
     shared: int
     """Images in question that are in it."""
-    images: int
-    """How many are in it."""
+    share: float
+    """Of its pictures, how many are among the images in question."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,15 +88,12 @@ class Known:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user has to know of how a test set's openings were counted, one sentence each."""
-        said = [
-            f"{opening.place} cannot be read; it counts as an opening"
-            for opening in self.openings
-            if not opening.facts
-        ]
+        unread = [opening for opening in self.openings if not opening.facts]
+        said = [f"{opening.place} cannot be read; it counts as an opening" for opening in unread]
         if self.shared and self.shared >= WORTH_TELLING * len(self.shown):
             said.append(
-                f"{_of(self.shared, len(self.shown))} test images {_are(self.shared)} in other test sets that were opened, "
-                f"too ({self.names}); each opening counts by the share of these images that it has shown"
+                f"{_of(self.shared, len(self.shown))} test images {_are(self.shared)} in other test sets that were "
+                f"opened, too ({self.names}); each opening counts by the share of these images that it has shown"
             )
         return tuple(said)
 
@@ -134,30 +131,32 @@ def enter(images: Images, *, key: str, model: str, facts: dict[str, Any]) -> tup
         facts: kept beside these; they replace nothing that the ledger says itself.
 
     Returns:
-        Its number, from 1 on, and what a user has to know of how it was counted: nothing, if that has been said.
+        Its number, from 1 on, and what a user has to know of how it was counted, one sentence each.
 
     Raises:
         StorageError: the ledger cannot be written.
     """
     path = path_of(images)
+    _ = images.fingerprint, images.digests  # computed before others have to wait
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / ".lock"):  # one for all sets, since openings of one count for others
             _append(path, [{**facts, "ledger": stem} for stem, facts in _not_taken_over(path, images)])
+            # Before any entry: an opening that others do not know of would be worse than digests without one.
+            _write_digests(path.with_suffix(_DIGESTS), images)
             for entry in _entries(path):
-                if entry.get("key") == key and entry.get("model") == model:
-                    return int(entry["opening"]), ()
+                if entry.get("key") == key and entry.get("model") == model and isinstance(entry.get("opening"), int):
+                    return entry["opening"], tuple(map(str, entry.get("warnings", ())))
             known = _known(images.digests, path)
-            number = known.count + 1
+            number, warnings = known.count + 1, known.warnings
             date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             own = {"opening": number, "date": date, "key": key, "model": model, "data": images.name}
-            # Before the entry: an opening that others do not know of would be worse than digests without one.
-            _write_digests(path.with_suffix(_DIGESTS), images)
+            own |= {"warnings": warnings} if warnings else {}
             # The ledger's own come first, for the eye, and once more, since of two values the last one counts.
             _append(path, [{**own, **facts, **own}])
     except OSError as error:
         raise _storage_error(path, error) from error
-    return number, known.warnings
+    return number, warnings
 
 
 def opened(digests: NDArray[np.uint64]) -> Known:
@@ -178,19 +177,20 @@ def opened(digests: NDArray[np.uint64]) -> Known:
 def among_training(images: Images) -> tuple[str, ...]:
     """That training images belong to a test set that was opened, in one sentence, if it is so.
 
-    Told is a part of the training images, or of the test set, that is worth it.
-
-    Raises:
-        StorageError: a ledger cannot be read.
+    Told is a part of the training images, or of the test set, that is worth it. A ledger that cannot be read is told,
+    too: it stops no training.
     """
-    known = opened(images.digests)
+    try:
+        known = opened(images.digests)
+    except StorageError as error:
+        return (str(error),)
     much = known.shared >= WORTH_TELLING * len(images)
-    if not known.shared or not (much or any(each.shared >= MANY * each.images for each in known.relatives)):
+    if not known.shared or not (much or any(each.share >= MANY for each in known.relatives)):
         return ()
     return (
-        f"{_of(known.shared, len(images))} training images belong to a test set that was opened ({known.names}): on that "
-        "set, scores of a model trained on them say nothing; and what is chosen by validation images among them is "
-        "chosen by the test set",
+        f"{_of(known.shared, len(images))} training images belong to a test set that was opened ({known.names}): on "
+        "that set, scores of a model trained on them say nothing; and what is chosen by validation images among them "
+        "is chosen by the test set",
     )
 
 
@@ -220,17 +220,18 @@ def _known(
     for other in sorted(_folder().glob(f"*{_DIGESTS}")):
         if path is not None and other.stem == path.stem:
             continue
-        theirs = np.frombuffer(other.read_bytes(), dtype="<u8")
-        among = np.isin(digests, theirs)
+        theirs = _read_digests(other)
+        among = _among(digests, theirs)
         ledger = other.with_suffix(".jsonl")
         if not among.any() or not (entries := _entries(ledger)):
             continue
         shared |= among
         shown[among] += len(entries)
-        relatives.append(Relative(str(entries[-1].get("data") or other.stem[:12]), int(among.sum()), len(theirs)))
+        name = str(entries[-1].get("data") or other.stem[:12])
+        relatives.append(Relative(name, int(among.sum()), len(np.unique(digests[among])) / len(theirs)))
         share = float(among.mean())
         openings += [_opening(ledger, line, facts, share) for line, facts in enumerate(entries, start=1)]
-    openings.sort(key=lambda opening: str(opening.facts.get("date", "")))  # stable: of equal dates, as they were written
+    openings.sort(key=lambda opening: str(opening.facts.get("date", "")))  # stable: of equal dates, as written
     relatives.sort(key=lambda each: -each.shared)
     return Known(shown, openings, relatives, int(shared.sum()))
 
@@ -270,9 +271,25 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def _among(digests: NDArray[np.uint64], theirs: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """(n,): which of these are among others, which are ascending."""
+    if not len(theirs):
+        return np.zeros(len(digests), dtype=bool)
+    places = np.minimum(np.searchsorted(theirs, digests), len(theirs) - 1)
+    return np.asarray(theirs[places] == digests)
+
+
+def _read_digests(path: Path) -> NDArray[np.uint64]:
+    """Ascending; none where the file is damaged, which the next opening of its own set mends."""
+    content = path.read_bytes()
+    if len(content) % 8:
+        return np.empty(0, dtype=np.uint64)
+    return np.frombuffer(content, dtype="<u8").astype(np.uint64)
+
+
 def _write_digests(path: Path, images: Images) -> None:
     content = np.sort(images.digests).astype("<u8").tobytes()
-    if path.exists() and path.stat().st_size == len(content):
+    if path.exists() and path.read_bytes() == content:
         return
     beside = path.with_name(f".{path.name}.part")  # the lock is held
     with beside.open("wb") as file:

@@ -33,7 +33,7 @@ def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
 def _on_cpu(values: tuple[float, ...]) -> Tensor:
     """Made once, since it would be felt where a single image is classified; nobody may change it."""
     with torch.inference_mode(False):  # whoever is the first to ask, others may want gradients
-        return torch.tensor(values, dtype=torch.float32)[:, None, None]
+        return torch.tensor(values, dtype=torch.float32, device="cpu")[:, None, None]
 
 
 def _blended(images: Tensor, other: Tensor, amounts: Tensor) -> Tensor:

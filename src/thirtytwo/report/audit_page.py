@@ -123,7 +123,7 @@ def render(found: Audit, edited: Sequence[str] = (), precision: tuple[float, flo
         "headlines": _headlines(found, trust),
         "key_facts": list(_key_facts(found)),
         "agreed": {split: _agreed(found, split) for split in found.splits},
-        "weak": wording.weak_networks(found) if found.is_weak else "",
+        "weak": wording.weak_networks(found.accuracy["training"]) if found.is_weak else "",
         "confusions": _confusions(found),
         "balance": _balance(found),
         "sizes": _sizes(found),
@@ -147,10 +147,9 @@ def _headlines(found: Audit, trust: str) -> list[Headline]:
     doubted = {split: len(found.issues_in(split)) for split in found.splits}
     doubted_so, agreement = "of the labels are in doubt:", ""
     if found.is_weak:
-        can, only = ("cannot", "") if found.is_at_chance else ("can hardly", "only ")
-        doubted_so = f"of the labels are doubted by networks that {can} judge them:"
+        doubted_so = "of the labels are doubted by networks that can hardly judge them:"
         agreed = wording.percent(found.accuracy["training"], 0)
-        agreement = f"; the networks agree with {only}{agreed} of the training labels"
+        agreement = f"; the networks agree with only {agreed} of the training labels"
 
     def headline(hits: int, of: int, meaning: str, counts: str) -> Headline:
         share = hits / max(of, 1)
@@ -179,10 +178,8 @@ def _training_command(found: Audit) -> str:
     """What trains without the training images that label_issues.csv names, if it is typed beside that table."""
     if found.spec == ARRAYS:
         return 'thirtytwo.train(recipe, data, exclude="label_issues.csv").finish()'
-    name, changes = _recipe_to_type(found)
-    settings = [word for change in changes for word in ("--set", change)]
-    words = ["thirtytwo", "train", name, *settings, "--data", found.spec, "--exclude", "label_issues.csv"]
-    return shlex.join(words)
+    name, _ = _recipe_to_type(found)  # networks of an audit are often trained for less than a recipe says
+    return shlex.join(["thirtytwo", "train", name, "--data", found.spec, "--exclude", "label_issues.csv"])
 
 
 def _stronger_audit(found: Audit) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 INK, MUTED, BLUE, RED = "#1b1b1a", "#5f5d58", "#1d5c9e", "#b23a12"  # blue and red also differ in lightness
 MOST_NUMBERED = 20
 """Classes up to which a confusion matrix holds numbers."""
-MISTAKES_SHOWN = 30
+MISTAKES_DRAWN = 30
 """Most confident mistakes in their figure."""
 _WIDTH, _LINE, _PAD = 6.4, 0.17, 0.13
 """Of the panels of a study, of a line of their titles, and beside these lines, in inches."""
@@ -57,7 +57,7 @@ def draw(stored: Stored, bins: tuple[Tensor, Tensor, Tensor] | None) -> dict[str
             "confusion": _confusion(judged),
             "reliability": _reliability(*bins, ece=judged.summary.ece),
             "mistakes": _answers(
-                judged.mistakes[:MISTAKES_SHOWN],
+                judged.mistakes[:MISTAKES_DRAWN],
                 "Most confident mistakes on the test set: true class, then predicted class",
             ),
         }
@@ -94,7 +94,7 @@ def spread(words: str, found: Repeated) -> Figure:
     else:
         meaning = "all alike, which tells nothing about how much seeds differ"
     below = [f"validation accuracy: {meaning}"]
-    below += _lines(f"left out: {draw_of_images(found.images, found.margin_of_images, 'runs')}")
+    below += _lines(f"left out: {draw_of_images(found.images, found.margin_of_images, 'runs' if accuracies.n > 1 else '')}")
     heights = _PAD + _LINE * len(title), 0.75, 0.3 + _LINE * len(below)  # of the title, the panel, what is below it
     figure = Figure(figsize=(7, sum(heights)))
     panel = figure.add_axes((0.05, heights[2] / sum(heights), _WIDTH / 7, heights[1] / sum(heights)))
@@ -192,7 +192,8 @@ def _share_axis(panel: Axes, shares: Sequence[float]) -> None:
     """The axis along which shares lie: all of these, or a percentage point where they lie closer together."""
     low, high = min(shares), max(shares)
     reach = 0.58 * max(high - low, 0.01)
-    panel.set_xlim((low + high) / 2 - reach, (low + high) / 2 + reach)
+    middle = (low + high) / 2
+    panel.set_xlim(max(middle - reach, -0.004), min(middle + reach, 1.004))  # a dot at either end is drawn as a whole
     panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from thirtytwo import explain
-from thirtytwo.classifier import Classifier, check_unchanged
+from thirtytwo.classifier import Classifier
 from thirtytwo.errors import RunError
 from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
 from thirtytwo.settings import CustomModel
@@ -70,7 +70,6 @@ def at(stored: Stored) -> Looks | None:
             f"{classifier.size[0]} × {classifier.size[1]} pixels); expected the one that this run trained; "
             "copy the run folder anew"
         )
-    check_unchanged(stored.run, classifier)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same sums, and so the same page, whatever number of threads there is
     try:

@@ -115,7 +115,7 @@ def _verdict(judged: Judged, bins: tuple[Tensor, Tensor, Tensor]) -> dict[str, A
         "mistakes": judged.mistakes[:MISTAKES_SHOWN],
         "reliability": charts.reliability(*bins),
         "few_images": charts.FEW_IMAGES,
-        **_sureness(float((number * confidence).sum() / number.sum()), (low, high)),
+        **_sureness(judged, float((number * confidence).sum() / number.sum())),
         "ece": judged.summary.ece,
         "ece_by_chance": metrics.calibration_error_by_chance(judged.probabilities),
         **_calibration(judged),
@@ -148,20 +148,15 @@ def _matrix(judged: Judged, rates: np.ndarray[Any, np.dtype[np.float64]], worst:
     ]
 
 
-def _sureness(mean_confidence: float, accuracy: tuple[float, float]) -> dict[str, Any]:
-    """How sure the network was on average, and whether that is wrong.
-
-    Args:
-        mean_confidence: over the test images.
-        accuracy: its 95% interval; a confidence within it may well be right.
-    """
-    low, high = accuracy
-    if mean_confidence > high:
+def _sureness(judged: Judged, mean_confidence: float) -> dict[str, Any]:
+    """How sure the network was on average, and whether that is wrong."""
+    excess, margin = mean_confidence - judged.summary.accuracy, metrics.confidence_margin(judged.probabilities)
+    if excess > margin:
         verdict = ": too sure of itself."
-    elif mean_confidence < low:
+    elif excess < -margin:
         verdict = ": less sure than it could be."
     else:
-        verdict = ", which is the same within what so many images can tell."
+        verdict = "; so many images cannot tell the two apart."
     return {"mean_confidence": mean_confidence, "sureness": verdict}
 
 

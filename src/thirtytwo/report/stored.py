@@ -289,8 +289,28 @@ def read(run: Run) -> Stored:
         if result.kept_epoch > len(history):
             raise _damaged(path, f"kept epoch {result.kept_epoch} of the {len(history)} in metrics.csv")
         if result.test is not None:
+            run.check_unchanged()
+            _check_facts(run, facts)
             judged = _judged(run, result.test, result.test_opening, environment.data.size)
     return Stored(run, recipe, environment, history, result, judged, needs_its_program)
+
+
+def _check_facts(run: Run, result: Mapping[str, Any]) -> None:
+    """Whether result.json says of the training what the model file says.
+
+    Raises:
+        RunError: it does not.
+        ModelError: the model file is damaged.
+    """
+    if not run.model_path.exists():
+        return
+    said = read_tensors(run.model_path)[1].get("facts", {})
+    for name, fact in said.items():
+        if name in result and result[name] != fact:
+            raise RunError(
+                f"{run.path / 'result.json'}: {name} is {result[name]!r}, but by the model file it is {fact!r}; expected "
+                "what `thirtytwo train` wrote; put the file of this run back"
+            )
 
 
 def _checked(kind: type[Kind], value: object, path: Path) -> Kind:
@@ -350,7 +370,7 @@ def _judged(run: Run, test: TestScores, opening: int | None, size: tuple[int, in
     """The stored answers on the test set, if they are those that `test` was computed from.
 
     Raises:
-        RunError: they are others; or a file that says how the run was made has been changed since.
+        RunError: they are others.
     """
     path = run.predictions_path
     if not path.exists():
@@ -367,13 +387,6 @@ def _judged(run: Run, test: TestScores, opening: int | None, size: tuple[int, in
             f"{path}: does not fit result.json ({problem}); expected both as one evaluation wrote them; "
             "copy the run folder anew, or train again"
         )
-    now = run.digests()
-    for name, digest in header.get("files", {}).items():  # unknown to runs of earlier versions
-        if now.get(name) != digest:
-            raise RunError(
-                f"{run.path / name}: was changed after the run was scored; expected it as `thirtytwo train` left it, since "
-                "the report says that the run was made so; put it back, or train again"
-            )
     classes = tuple(row.name for row in test.per_class)
     probabilities, labels = tensors["test.probabilities"], tensors["test.labels"]
     predicted = probabilities.argmax(1)
@@ -450,6 +463,12 @@ def _problem(tensors: Mapping[str, Tensor], header: Mapping[str, Any], test: Tes
         "top5": metrics.top_k(probabilities, labels, 5),
         "ece": metrics.expected_calibration_error(probabilities, labels),
     }
+    counts = torch.tensor(test.confusion)
+    precision, recall, f1 = metrics.per_class(counts)
+    measures["macro_f1"] = float(f1[counts.sum(1) > 0].mean())
+    for row, *values in zip(test.per_class, precision.tolist(), recall.tolist(), f1.tolist(), strict=True):
+        if not np.allclose(values, (row.precision, row.recall, row.f1), rtol=1e-6, atol=1e-9):
+            return f"the scores of class {row.name} are other ones"
     for name, value in measures.items():
         if not math.isclose(value, getattr(test, name), rel_tol=1e-6, abs_tol=1e-9):
             return f"{name} is {getattr(test, name):.6g} there, by the predictions {value:.6g}"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from thirtytwo.study import Audit
+from typing import Any
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -87,50 +84,41 @@ def trust_in_pairs(precision: tuple[float, float] | None) -> str:
     return f"of such pairs in these data that were checked by eye, {low} to {high} show the same picture"
 
 
-def weak_networks(found: Audit) -> str:
-    """What an audit's doubts about labels are worth, if its networks are weak; see `Audit.is_weak`."""
-    agreed = percent(found.accuracy["training"])
-    if found.is_at_chance:
-        verdict = (
-            f"The networks agree with {agreed} of the training labels, which is "
-            f"{at_chance(found.chance, found.splits['training'].images)}. These networks cannot judge labels: whether "
-            "they doubt one says nothing about it."
-        )
-    else:
-        verdict = (
-            f"The networks agree with only {agreed} of the training labels. Networks that agree with so few can hardly "
-            "judge labels: many of their doubts are mistakes of their own, unless that many labels are wrong."
-        )
+def weak_networks(agreed: float) -> str:
+    """What an audit's doubts about labels are worth if its networks agree with only this share of them."""
     return (
-        f"{verdict} Leave out no image that you have not looked at. Networks of a better recipe, or of more epochs "
-        "(--recipe), doubt fewer labels, and with better reason."
+        f"The networks agree with only {percent(agreed)} of the training labels. Networks that agree with so few can "
+        "hardly judge labels: many of their doubts are mistakes of their own, unless that many labels are wrong. Leave "
+        "out no image that you have not looked at. Networks of a better recipe, or of more epochs (--recipe), doubt fewer "
+        "labels, and with better reason."
     )
 
 
-def draw_of_images(images: int, margin: float, sharing: str) -> str:
+def draw_of_images(images: int, margin: float, sharing: str = "") -> str:
     """What studies leave out: all of their trainings are judged by the same validation images.
 
     Args:
         images: how many there are.
         margin: how far their draw moves what was found at most, as a share; see `Repeated.margin_of_images`.
-        sharing: what shares them, such as ``runs``.
+        sharing: what shares them, such as ``runs``; empty for a single one.
     """
+    shared = f" that all {sharing} share" if sharing else ""
     return (
-        f"the draw of the {plural(images, 'validation image')} that all {sharing} share, which adds ± "
-        f"{100 * margin:.2f} points (95%) at most"
+        f"the draw of the {plural(images, 'validation image')}{shared}, which adds ± {100 * margin:.2f} points (95%) at "
+        "most"
     )
 
 
-def at_chance(chance: float, images: int) -> str:
-    """What an accuracy is that `metrics.is_at_chance`.
+def at_baseline(baseline: float, images: int) -> str:
+    """What an accuracy is that `metrics.is_at_baseline`.
 
     Args:
-        chance: the accuracy of always naming the most frequent class.
+        baseline: the accuracy of always naming the most frequent class.
         images: by which both are judged.
     """
     return (
-        f"at chance level, as far as {plural(images, 'image')} can tell: always naming the most frequent class would "
-        f"be right {percent(chance)} of the time"
+        f"no better than always naming the most frequent class, which would be right {percent(baseline)} of the time, as "
+        f"far as {plural(images, 'image')} can tell"
     )
 
 

@@ -128,7 +128,7 @@ def audit(
         recipe=_said(" ".join(recipe_words) or recipe.name, trained),
         recipe_digest=trained.digest,
         recipe_words=tuple(recipe_words),
-        epochs=trained.epochs,
+        epochs=recipe.epochs,
         folds=folds,
         accuracy={split: _agreement(asked[split], images[split]) for split in images},
         test_opening=opened.number,

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 from thirtytwo import metrics
@@ -137,24 +137,26 @@ class Comparison:
 
         If a pair disagrees about a share d of n images, one right and the other one wrong, that is at most 1.96 √(d/n).
         Which images a training names rightly is not kept, but d is at most the sum of the pair's errors, and at most
-        the sum of its accuracies; and what bounds each pair bounds their mean. A recipe never disagrees with itself.
+        the sum of its accuracies; and what bounds each pair bounds their mean. As d, too, is only known of these images,
+        it is the upper end of its interval that counts. A recipe never disagrees with itself.
         """
         if self.is_same:
             return 0.0
         both = [pair.first.accuracy + pair.second.accuracy for pair in self.pairs]
         disagreement = fmean(min(one, 2 - one) for one in both)
-        return NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(disagreement / self.images)
+        highest = metrics.wilson(disagreement * self.images, self.images)[1]
+        return metrics.NORMAL_95 * math.sqrt(highest / self.images)
 
     @property
-    def chance(self) -> float:
+    def majority_baseline(self) -> float:
         """The accuracy of always naming the most frequent class of the validation images."""
-        return self.pairs[0].first.chance
+        return self.pairs[0].first.majority_baseline
 
     @property
-    def at_chance(self) -> tuple[bool, bool]:
+    def at_baseline(self) -> tuple[bool, bool]:
         """Whether the mean accuracy of A is no better than that, as far as so many images can tell; the same of B."""
         one, other = (
-            metrics.is_at_chance(spread.mean, self.chance, self.images) for spread in (self.first, self.second)
+            metrics.is_at_baseline(spread.mean, self.majority_baseline, self.images) for spread in (self.first, self.second)
         )
         return one, other
 
@@ -187,8 +189,8 @@ class Comparison:
             "pairs_needed": {size: found and asdict(found) for size, found in needed.items()},
             "images": self.images,
             "margin_of_images": self.margin_of_images,
-            "chance": self.chance,
-            "at_chance": dict(zip("AB", self.at_chance, strict=True)),
+            "majority_baseline": self.majority_baseline,
+            "at_baseline": dict(zip("AB", self.at_baseline, strict=True)),
             "seeds": [pair.seed for pair in self.pairs],
             "first": self.first.to_json(),
             "second": self.second.to_json(),

@@ -111,7 +111,7 @@ class Student:
             seconds=told.train_seconds,
             new=False,
             images=int(scores["images"]),
-            chance=metrics.chance(row["images"] for row in scores["per_class"]),
+            majority_baseline=metrics.majority_baseline(row["images"] for row in scores["per_class"]),
         )
         return [cls(trial, Run.open(run.path).recipe, told.ece, told.agreement, told.parameters, told.work)]
 

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from thirtytwo import metrics
 from thirtytwo.data.images import Split
 from thirtytwo.run import storing, write_atomic
 
@@ -124,7 +123,7 @@ class Audit:
     """What was asked for as the recipe: its name, or path, and changes such as ``epochs=8``; empty where a program gave
     a recipe and no words for it."""
     epochs: int
-    """That each of these networks was trained for."""
+    """That the recipe asks for; for few images there are more."""
     folds: int
     """Number of these networks; each was trained without its share of the training images."""
     accuracy: Mapping[Split, float]
@@ -154,19 +153,9 @@ class Audit:
         return frozenset(pair.index_b for pair in self.leaks)
 
     @property
-    def chance(self) -> float:
-        """The share of training labels that always naming the most frequent class agrees with."""
-        return metrics.chance(self.splits["training"].per_class)
-
-    @property
-    def is_at_chance(self) -> bool:
-        """Whether nothing shows that the networks can judge labels at all; see `metrics.is_at_chance`."""
-        return metrics.is_at_chance(self.accuracy["training"], self.chance, self.splits["training"].images)
-
-    @property
     def is_weak(self) -> bool:
         """Whether the networks are too often wrong for their doubts to be worth much."""
-        return self.accuracy["training"] < ENOUGH or self.is_at_chance
+        return self.accuracy["training"] < ENOUGH
 
     def issues_in(self, split: Split) -> tuple[LabelIssue, ...]:
         """Doubtful labels of a split, most suspicious first."""
@@ -218,7 +207,6 @@ class Audit:
             "folds": self.folds,
             "accuracy": dict(self.accuracy),
             "is_weak": self.is_weak,
-            "is_at_chance": self.is_at_chance,
             "test_opening": self.test_opening,
             "seconds": self.seconds,
             **{

@@ -36,8 +36,9 @@ def log_evidence(differences: Sequence[float]) -> float:
 
 def _log_evidence(mean: float, deviation: float, n: int) -> float:
     grown = math.log1p(n * PRIOR_VARIANCE)
-    if deviation == 0:
-        return -grown / 2 if mean == 0 else (n - 1) * grown / 2
+    # Of a normal distribution no two values are alike. Accuracies on few images often are, which makes nothing certain.
+    if deviation < ROUNDING:
+        return -grown / 2 if abs(mean) < ROUNDING else 0.0
     squared = n * (mean / deviation) ** 2 / (n - 1)  # t² by its degrees of freedom
     return n / 2 * (math.log1p(squared) - math.log1p(squared * math.exp(-grown))) - grown / 2
 
@@ -78,8 +79,7 @@ def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, 
 def _interval(differences: Sequence[float], level: float) -> tuple[float, float]:
     """Means m for which the evidence of (differences - m) stays below 1 / (1 - level): solved for t²."""
     n, mean, deviation = len(differences), fmean(differences), stdev(differences)
-    # Of a normal distribution no two values are alike. Accuracies on few images often are, which makes nothing certain.
-    if deviation < ROUNDING:
+    if deviation < ROUNDING:  # see `_log_evidence`
         return -math.inf, math.inf
     spread = 1 + n * PRIOR_VARIANCE
     factor = (math.sqrt(spread) / (1 - level)) ** (2.0 / n)

@@ -51,7 +51,7 @@ class Trial:
     """Whether it was trained now, rather than found."""
     images: int
     """How many validation images there are."""
-    chance: float
+    majority_baseline: float
     """The accuracy of always naming the most frequent class of these."""
 
 
@@ -84,14 +84,14 @@ class Repeated:
         return max(mean - low, high - mean)
 
     @property
-    def chance(self) -> float:
+    def majority_baseline(self) -> float:
         """The accuracy of always naming the most frequent class of the validation images."""
-        return self.trials[0].chance
+        return self.trials[0].majority_baseline
 
     @property
-    def is_at_chance(self) -> bool:
+    def is_at_baseline(self) -> bool:
         """Whether the mean accuracy is no better than that, as far as so many images can tell."""
-        return metrics.is_at_chance(self.spread.mean, self.chance, self.images)
+        return metrics.is_at_baseline(self.spread.mean, self.majority_baseline, self.images)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as ``repeat --json`` prints it."""
@@ -100,8 +100,8 @@ class Repeated:
             "seeds": [trial.seed for trial in self.trials],
             "images": self.images,
             "margin_of_images": self.margin_of_images,
-            "chance": self.chance,
-            "at_chance": self.is_at_chance,
+            "majority_baseline": self.majority_baseline,
+            "at_baseline": self.is_at_baseline,
         }
 
 
@@ -204,7 +204,7 @@ class Trials:
             seconds=result["train_seconds"],
             new=new,
             images=scores["images"],
-            chance=metrics.chance(row["images"] for row in scores["per_class"]),
+            majority_baseline=metrics.majority_baseline(row["images"] for row in scores["per_class"]),
         )
 
     def trial(self, seed: int, pool: Pool | None = None) -> Trial:

@@ -278,7 +278,7 @@ class Training:
 
     def _note_ranks(self) -> None:
         """Record that other ranks than before go on."""
-        if self._ranks.size != self.ranks_before:
+        if self._ranks.size != self.ranks_before and not self.run.model_path.exists():  # else nobody goes on
             self._facts["resumed_by_ranks"] = [*self._facts.get("resumed_by_ranks", []), self._ranks.size]
             self.run.environment = self._facts
 

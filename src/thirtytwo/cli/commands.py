@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 import signal
@@ -55,7 +56,12 @@ def data_command(
     with screen.download() as progress:
         source = data.find(spec, progress=progress)
     images = source.read_training()
-    known = openings(source)
+    warnings = [*images.warnings, *ledger.among_training(images)]
+    known, problem = None, []
+    try:
+        known = openings(source)
+    except DataError as error:  # what can be shown is shown
+        problem = [str(error)]
     if as_json:
         print_json(
             {
@@ -66,14 +72,14 @@ def data_command(
                 "images": len(images),
                 "size": images.size,
                 "classes": dict(zip(images.classes, images.per_class, strict=True)),
-                "warnings": [*images.warnings, *ledger.among_training(images), *known.warnings],
-                "test_images": known.images,
-                "opened": known.count,
-                "openings": known.entries,
+                "warnings": [*warnings, *(known.warnings if known else problem)],
+                "test_images": known and known.images,
+                "opened": known and known.count,
+                "openings": known and known.entries,
             }
         )
     else:
-        screen.data(source, images, known)
+        screen.data(source, images, [*warnings, *problem], known)
 
 
 @app.command("train")
@@ -164,7 +170,7 @@ def train_command(
 
         if "test" in (run := Run.open(resume)).result:
             if not launch.rank():  # the others have nothing to say
-                _show_finished(run, corrupted, as_json)
+                _show_finished(run, data, corrupted, as_json)
             return
     if launch.is_launched():
         launch.hold_lifeline()
@@ -212,10 +218,15 @@ def train_command(
         screen.result(result, training.run, page)
 
 
-def _show_finished(run: Run, corrupted: int | None, as_json: bool) -> None:
+def _show_finished(run: Run, data: str | None, corrupted: int | None, as_json: bool) -> None:
     """Show a run that was trained and scored before; nothing is computed but its report."""
     from thirtytwo import evaluate_run, report
 
+    if data is not None:
+        raise InputError(
+            f"--data {data}: {run.path} is trained and scored already; expected a run that is not; `thirtytwo evaluate "
+            f"{run.path} --data {data}` scores its model on other data"
+        )
     if corrupted is not None:
         raise InputError(
             f"--corrupted {corrupted}: {run.path} is trained and scored already; expected a run that is not; "
@@ -258,6 +269,7 @@ def evaluate_command(
 ) -> None:
     """Score a model on a split. Openings of the test set are counted: every result says which one it was."""
     from thirtytwo import evaluate
+    from thirtytwo.classifier import where
     from thirtytwo.data import exclusion, find
     from thirtytwo.evaluate import under_corruption
 
@@ -341,8 +353,10 @@ def predict_command(
         print_json(_answers(files, predictions, problems, asked))
     elif predictions:
         screen.predictions(predictions, asked, is_own=unknown_below == "auto")
-    if readable and (known := ledger.opened(digests(pixels))).shared:
-        screen.tested(known)
+    if readable:
+        with contextlib.suppress(StorageError):  # a ledger that cannot be read is no reason to answer less
+            if (known := ledger.opened(digests(pixels))).shared:
+                screen.tested(known)
     if problems:
         raise unreadable(problems, len(set(files)), others="classified")
 

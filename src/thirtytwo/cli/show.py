@@ -119,9 +119,9 @@ class Screen:
         """Text in Rich's markup, wrapped between words where somebody reads it."""
         self.console.print(markup, soft_wrap=not self.console.is_terminal)
 
-    def data(self, source: Source, images: Images, known: Openings) -> None:
-        """What is in a data set, and which models were scored on its test set."""
-        self.warn(source, [*images.warnings, *among_training(images), *known.warnings])
+    def data(self, source: Source, images: Images, warnings: Sequence[str], known: Openings | None) -> None:
+        """What is in a data set, and which models were scored on its test set, if that can be read."""
+        self.warn(source, [*warnings, *(known.warnings if known else [])])
         height, width = images.size
         self.say(f"{images.name}: {len(images):,} training images of {height} × {width}, {len(images.classes)} classes")
         self.say(f"found in {source.location}")
@@ -131,7 +131,8 @@ class Screen:
         for name, number in zip(images.classes, images.per_class, strict=True):
             table.add_row(escape(name), f"{number:,}")
         self.console.print(table)
-        self._openings(known)
+        if known is not None:
+            self._openings(known)
 
     def _openings(self, known: Openings) -> None:
         """Which models this user has scored on a test set: the newest."""

@@ -255,7 +255,10 @@ def inference_table() -> str:
     entry = entries[-1] if entries else None
     if entry is None:
         return "Not yet measured."
-    lines = ["| images at once | views of each | `Classifier` | the network alone | overhead |", "|---|---|---|---|---|"]
+    lines = [
+        "| images at once | views of each | `Classifier` | the network alone | overhead |",
+        "|---|---|---|---|---|",
+    ]
     for kind in ("batch", "single"):
         for views, several in (("", "one"), ("_with_views", f"{entry.get('views', 'several')}, as noise is doubtful")):
             if (row := entry.get(kind + views)) is None:

@@ -897,8 +897,7 @@ def test_predict_says_which_images_belong_to_a_test_set_that_was_opened(
     assert "test set" not in program("predict", trained, *images).out
     assert program("evaluate", trained, "--json").code == 0
     assert (
-        "3 of these 4 images belong to a test set that was opened (shapes)"
-        in program("predict", trained, *images).out
+        "3 of these 4 images belong to a test set that was opened (shapes)" in program("predict", trained, *images).out
     )
     answer = program("predict", trained, *images, "--json")
     assert len(answer.json) == 4
@@ -921,7 +920,9 @@ def test_a_test_folder_that_holds_training_pictures_is_told(program: Program, tm
     assert Run.open("run").result["test_warnings"] == []
     answer = program("evaluate", "run", "--data", tmp_path / "leaky")
     assert answer.code == 0, answer.err
-    assert "60 of these 60 images are pictures that this model was trained or selected with" in " ".join(answer.out.split())
+    assert "60 of these 60 images are pictures that this model was trained or selected with" in " ".join(
+        answer.out.split()
+    )
     assert program("evaluate", "run", "--json").json["warnings"] == []
 
 

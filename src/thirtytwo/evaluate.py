@@ -306,8 +306,8 @@ def _trained_on(classifier: Classifier, images: Images) -> tuple[str, ...]:
     among = f"{asked:,} of these {len(images):,} images were looked up, and {found:,} of them"
     which = f"{found:,} of these {len(images):,} images" if asked == len(images) else among
     return (
-        f"{which} are pictures that this model was trained or selected with, to the pixel; how well it answers on them says nothing "
-        "about new pictures",
+        f"{which} are pictures that this model was trained or selected with, to the pixel; how well it "
+        "answers on them says nothing about new pictures",
     )
 
 
@@ -320,8 +320,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Score a finished training on its validation part and, once, on the test set, and complete its folder.
 
-    A second call returns what the first one stored and opens nothing. ``model_fingerprint`` says which model was scored,
-    ``files`` of which files of the run that came.
+    A second call returns what the first one stored and opens nothing. ``model_fingerprint`` says which model was
+    scored, ``files`` of which files of the run that came.
 
     Args:
         run: a run whose training has ended.

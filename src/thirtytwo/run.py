@@ -231,8 +231,8 @@ class Run:
         for name, digest in self.result.get("files", {}).items():  # unknown to runs of earlier versions
             if now.get(name, digest) != digest:
                 raise RunError(
-                    f"{self.path / name}: was changed after the run was scored; expected it as `thirtytwo train` left it, "
-                    "since that is what the scores in result.json are about; put it back, or train again"
+                    f"{self.path / name}: was changed after the run was scored; expected it as `thirtytwo train` left "
+                    "it, since that is what the scores in result.json are about; put it back, or train again"
                 )
 
     def predictions(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

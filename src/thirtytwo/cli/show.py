@@ -273,7 +273,11 @@ class Screen:
         scores = result[split]
         low, high = scores.get("accuracy_interval", (None, None))  # unknown to results of older versions
         interval = "" if low is None else f" (95% interval for the draw of the images: {low:.1%} to {high:.1%})"
-        best = f" (a perfectly calibrated network: about {scores['ece_by_chance']:.3f})" if "ece_by_chance" in scores else ""
+        best = (
+            f" (a perfectly calibrated network: about {scores['ece_by_chance']:.3f})"
+            if "ece_by_chance" in scores
+            else ""
+        )
         self.console.print(
             f"[bold]{split} accuracy {scores['accuracy']:.2%}[/bold] on {scores['images']:,} images{interval}\n"
             f"loss {scores['loss']:.4f}   top-5 {scores['top5']:.2%}   calibration error {scores['ece']:.3f}{best}"
@@ -288,7 +292,8 @@ class Screen:
             if rest["excluded"]:
                 self.say(
                     f"without the {plural(rest['excluded'], 'image')} named in {names}: {rest['accuracy']:.2%} on "
-                    f"{rest['images']:,} images, opening {rest['opening']} of these. Report it beside the other accuracy, not in its place"
+                    f"{rest['images']:,} images, opening {rest['opening']} of these. Report it beside "
+                    "the other accuracy, not in its place"
                 )
             else:
                 self.say(f"no test image is named in {names}, so leaving them out changes nothing")

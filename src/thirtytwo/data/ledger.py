@@ -150,7 +150,7 @@ def enter(images: Images, *, key: str, model: str, facts: dict[str, Any]) -> tup
             known = _known(images.digests, path)
             number, warnings = known.count + 1, known.warnings
             date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            own = {"opening": number, "date": date, "key": key, "model": model, "data": images.name}
+            own: dict[str, Any] = {"opening": number, "date": date, "key": key, "model": model, "data": images.name}
             own |= {"warnings": warnings} if warnings else {}
             # The ledger's own come first, for the eye, and once more, since of two values the last one counts.
             _append(path, [{**own, **facts, **own}])

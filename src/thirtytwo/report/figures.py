@@ -94,7 +94,9 @@ def spread(words: str, found: Repeated) -> Figure:
     else:
         meaning = "all alike, which tells nothing about how much seeds differ"
     below = [f"validation accuracy: {meaning}"]
-    below += _lines(f"left out: {draw_of_images(found.images, found.margin_of_images, 'runs' if accuracies.n > 1 else '')}")
+    below += _lines(
+        f"left out: {draw_of_images(found.images, found.margin_of_images, 'runs' if accuracies.n > 1 else '')}"
+    )
     heights = _PAD + _LINE * len(title), 0.75, 0.3 + _LINE * len(below)  # of the title, the panel, what is below it
     figure = Figure(figsize=(7, sum(heights)))
     panel = figure.add_axes((0.05, heights[2] / sum(heights), _WIDTH / 7, heights[1] / sum(heights)))

@@ -308,8 +308,8 @@ def _check_facts(run: Run, result: Mapping[str, Any]) -> None:
     for name, fact in said.items():
         if name in result and result[name] != fact:
             raise RunError(
-                f"{run.path / 'result.json'}: {name} is {result[name]!r}, but by the model file it is {fact!r}; expected "
-                "what `thirtytwo train` wrote; put the file of this run back"
+                f"{run.path / 'result.json'}: {name} is {result[name]!r}, but by the model file it is {fact!r}; "
+                "expected what `thirtytwo train` wrote; put the file of this run back"
             )
 
 

@@ -89,8 +89,8 @@ def weak_networks(agreed: float) -> str:
     return (
         f"The networks agree with only {percent(agreed)} of the training labels. Networks that agree with so few can "
         "hardly judge labels: many of their doubts are mistakes of their own, unless that many labels are wrong. Leave "
-        "out no image that you have not looked at. Networks of a better recipe, or of more epochs (--recipe), doubt fewer "
-        "labels, and with better reason."
+        "out no image that you have not looked at. Networks of a better recipe, or of more epochs (--recipe), doubt "
+        "fewer labels, and with better reason."
     )
 
 
@@ -104,8 +104,8 @@ def draw_of_images(images: int, margin: float, sharing: str = "") -> str:
     """
     shared = f" that all {sharing} share" if sharing else ""
     return (
-        f"the draw of the {plural(images, 'validation image')}{shared}, which adds ± {100 * margin:.2f} points (95%) at "
-        "most"
+        f"the draw of the {plural(images, 'validation image')}{shared}, which adds ± {100 * margin:.2f} points (95%) "
+        "at most"
     )
 
 
@@ -117,8 +117,8 @@ def at_baseline(baseline: float, images: int) -> str:
         images: by which both are judged.
     """
     return (
-        f"no better than always naming the most frequent class, which would be right {percent(baseline)} of the time, as "
-        f"far as {plural(images, 'image')} can tell"
+        f"no better than always naming the most frequent class, which would be right {percent(baseline)} of the time, "
+        f"as far as {plural(images, 'image')} can tell"
     )
 
 

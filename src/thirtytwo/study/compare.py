@@ -137,8 +137,8 @@ class Comparison:
 
         If a pair disagrees about a share d of n images, one right and the other one wrong, that is at most 1.96 √(d/n).
         Which images a training names rightly is not kept, but d is at most the sum of the pair's errors, and at most
-        the sum of its accuracies; and what bounds each pair bounds their mean. As d, too, is only known of these images,
-        it is the upper end of its interval that counts. A recipe never disagrees with itself.
+        the sum of its accuracies; and what bounds each pair bounds their mean. As d, too, is only known of these
+        images, it is the upper end of its interval that counts. A recipe never disagrees with itself.
         """
         if self.is_same:
             return 0.0
@@ -156,7 +156,8 @@ class Comparison:
     def at_baseline(self) -> tuple[bool, bool]:
         """Whether the mean accuracy of A is no better than that, as far as so many images can tell; the same of B."""
         one, other = (
-            metrics.is_at_baseline(spread.mean, self.majority_baseline, self.images) for spread in (self.first, self.second)
+            metrics.is_at_baseline(spread.mean, self.majority_baseline, self.images)
+            for spread in (self.first, self.second)
         )
         return one, other
 

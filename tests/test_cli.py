@@ -738,7 +738,7 @@ def test_an_accuracy_no_better_than_the_baseline_is_called_that(capsys: pytest.C
         scores = {"images": 40, "accuracy": accuracy, "loss": 0.6, "top5": 1.0, "ece": 0.1, "per_class": rows}
         Screen().scores({"validation": scores}, "validation")
         said = "warning that is no better than always naming the most frequent class"
-        assert (f"{said} would be right 70.0% of the time" in capsys.readouterr().out) is is_told
+        assert (f"{said}, which would be right 70.0% of the time" in capsys.readouterr().out) is is_told
 
 
 def test_what_joins_a_model_in_an_ensemble_does_without_the_same_images(program: Program, tmp_path: Path) -> None:

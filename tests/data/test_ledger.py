@@ -149,7 +149,7 @@ def test_damaged_digests_stop_nobody_and_are_mended_by_the_next_opening(images: 
     whole = path.read_bytes()
     for damage in (whole[:-3], whole[:-8] + bytes(8), b""):
         path.write_bytes(damage)
-        assert ledger.among_training(strangers) == ()
+        assert ledger.among_training(strangers_of(4)) == ()
         assert opened(strangers, f"b{len(damage)}").number > 0
         opened(images, "a")
         assert path.read_bytes() == whole

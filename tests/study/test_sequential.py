@@ -103,6 +103,7 @@ def test_smaller_differences_take_more_pairs() -> None:
     assert sequential.pairs_to_settle(0.0, 0.2, most=200) is None
 
 
-def test_many_equal_differences_overflow_nothing() -> None:
-    assert sequential.p_value([0.1] * 400) == pytest.approx(0, abs=1e-100)
-    assert sequential.settled_after([0.1] * 400) == 5  # (1 + n) ** ((n - 1) / 2) first exceeds 20
+def test_many_nearly_equal_differences_overflow_nothing() -> None:
+    found = [0.1 + 1e-6 * (number % 2) for number in range(400)]
+    assert sequential.p_value(found) == pytest.approx(0, abs=1e-100)
+    assert sequential.settled_after(found) == 5  # (1 + n) ** ((n - 1) / 2) first exceeds 20

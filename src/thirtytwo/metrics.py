@@ -66,12 +66,17 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15) -> tuple[
         Number of images int64 (bins,), their mean confidence and their accuracy, float64 (bins,), 0 where empty.
     """
     confidence, predicted = probabilities.double().max(1)
-    bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    bin_of = _bin_of(confidence, bins)
     number = torch.bincount(bin_of, minlength=bins)
     some = number.clamp_min(1)
     mean_confidence = torch.bincount(bin_of, weights=confidence, minlength=bins) / some
     share_right = torch.bincount(bin_of, weights=(predicted == labels).double(), minlength=bins) / some
     return number, mean_confidence, share_right
+
+
+def _bin_of(confidence: Tensor, bins: int) -> Tensor:
+    """int64 (n,): the bin of `reliability` that each confidence, float (n,), is in."""
+    return (confidence * bins).ceil().long().clamp(1, bins) - 1
 
 
 def best_temperature(scores: Tensor, labels: Tensor) -> float:
@@ -113,7 +118,7 @@ def calibration_error_by_chance(probabilities: Tensor, bins: int = 15) -> float:
     where hardly a mistake is to be expected, as the sum of its images' own distances, which is its upper bound.
     """
     confidence = probabilities.double().amax(1)
-    bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    bin_of = _bin_of(confidence, bins)
     variance = torch.bincount(bin_of, weights=confidence * (1 - confidence), minlength=bins)  # of the number right
     distances = torch.minimum((variance * (2 / math.pi)).sqrt(), 2 * variance)  # of the number right, on average
     return float(distances.sum() / len(probabilities))

@@ -57,11 +57,12 @@ def data_command(
         source = data.find(spec, progress=progress)
     images = source.read_training()
     warnings = [*images.warnings, *ledger.among_training(images)]
-    known, problem = None, []
+    known = None
     try:
         known = openings(source)
+        warnings += known.warnings
     except DataError as error:  # what can be shown is shown
-        problem = [str(error)]
+        warnings.append(str(error))
     if as_json:
         print_json(
             {
@@ -72,14 +73,14 @@ def data_command(
                 "images": len(images),
                 "size": images.size,
                 "classes": dict(zip(images.classes, images.per_class, strict=True)),
-                "warnings": [*warnings, *(known.warnings if known else problem)],
+                "warnings": warnings,
                 "test_images": known and known.images,
                 "opened": known and known.count,
                 "openings": known and known.entries,
             }
         )
     else:
-        screen.data(source, images, [*warnings, *problem], known)
+        screen.data(source, images, warnings, known)
 
 
 @app.command("train")

@@ -121,7 +121,7 @@ class Screen:
 
     def data(self, source: Source, images: Images, warnings: Sequence[str], known: Openings | None) -> None:
         """What is in a data set, and which models were scored on its test set, if that can be read."""
-        self.warn(source, [*warnings, *(known.warnings if known else [])])
+        self.warn(source, warnings)
         height, width = images.size
         self.say(f"{images.name}: {len(images):,} training images of {height} × {width}, {len(images.classes)} classes")
         self.say(f"found in {source.location}")

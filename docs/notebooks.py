@@ -1,4 +1,4 @@
-"""Runs the notebooks whose outputs are stored with them, and stores what comes of it; some ten minutes on two cores.
+"""Runs the notebooks whose outputs are stored with them, and stores what comes of it; some minutes on two cores.
 
     python docs/notebooks.py
 

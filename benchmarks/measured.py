@@ -85,13 +85,18 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _seeds(entry: Mapping[str, Any]) -> set[int]:
+    """Of the trainings, or pairs of them, that an entry says single values of."""
+    return {*entry.get("seeds", []), *(pair["seed"] for pair in entry.get("pairs", []) if "seed" in pair)}
+
+
 def add(entry: Mapping[str, Any], path: Path = PATH) -> None:
     """Put an entry at the end of measured.json; it takes the place of one of the same kind and series, if there is one.
 
     Every other entry is left as it is.
 
     Raises:
-        Refused: keys are missing, or the entry holds fewer results than the one whose place it would take.
+        Refused: keys are missing, or the entry lacks results that the one has whose place it would take.
         StorageError: the file cannot be written; it is as it was.
     """
     if missing := [key for key in REQUIRED if key not in entry]:
@@ -101,7 +106,7 @@ def add(entry: Mapping[str, Any], path: Path = PATH) -> None:
     if new in entries:
         return
     earlier = [old for old in entries if (old["kind"], old.get("series")) == (new["kind"], new["series"])]
-    if any(old["n"] > new["n"] for old in earlier):
+    if any(old["n"] > new["n"] or _seeds(old) - _seeds(new) for old in earlier):
         raise Refused(
             f"series {new['series']}: {new['n']} results of kind {new['kind']}, but more are in {path} already; "
             "expected all of those as well: what was measured is not thrown away; put the missing ones back"

@@ -45,6 +45,7 @@ class Runs:
             Refused: the runs were made under different conditions, or others than the series's.
         """
         results = [run.result for run in self.scored.values()]
+        cold = [result["cold_seconds"] for result in results if "cold_seconds" in result]  # of a process's first run
         return {
             "kind": "training",
             **self.shared(facts),
@@ -52,7 +53,7 @@ class Runs:
             "accuracy": measured.spread([result["test"]["accuracy"] for result in results]),
             "ece": measured.spread([result["test"]["ece"] for result in results]),
             "train_seconds": measured.spread([result["train_seconds"] for result in results]),
-            "cold_seconds": measured.spread([result["cold_seconds"] for result in results if "cold_seconds" in result]),
+            "cold_seconds": measured.spread(cold) if cold else None,
             "flops": sum(result["flops"] for result in results) / len(results),
             "parameters": results[0]["parameters"],
             "peak_memory_bytes": max(result["peak_memory_bytes"] for result in results),

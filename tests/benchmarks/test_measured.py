@@ -147,3 +147,20 @@ def test_a_mix_of_recipes_is_refused(tmp_path: Path) -> None:
     runs = [run(tmp_path / "0"), run(tmp_path / "1", overrides=("optimizer.learning_rate=0.001",))]
     with pytest.raises(measured.Refused, match="recipe is "):
         measured.common(runs)
+
+
+@pytest.mark.parametrize("told", ["seeds", "pairs"])
+def test_no_result_is_replaced_by_one_of_another_seed(tmp_path: Path, told: str) -> None:
+    def of(*seeds: int) -> dict[str, Any]:
+        results: Any = list(seeds) if told == "seeds" else [{"seed": seed} for seed in seeds]
+        return {**entry(n=len(seeds)), told: results}
+
+    path = tmp_path / "measured.json"
+    measured.add(of(0, 1), path)
+    before = path.read_bytes()
+    for others in ((0, 2), (2, 3, 4), (0,)):
+        with pytest.raises(measured.Refused, match="what was measured is not thrown away"):
+            measured.add(of(*others), path)
+    assert path.read_bytes() == before
+    measured.add(of(0, 1, 2), path)
+    assert json.loads(path.read_bytes())[0]["n"] == 3

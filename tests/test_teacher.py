@@ -278,6 +278,11 @@ def test_a_stored_recipe_takes_no_other_teacher_than_its_own(small_images: Image
     assert recipe.replace(f"teacher.model={teacher}2").teacher.fingerprint == ""
 
 
+def test_a_teacher_for_a_recipe_that_names_none_is_refused(small_images: Images, teacher: Path) -> None:
+    with pytest.raises(RecipeError, match=r"names no teacher; .* set teacher\.model"):
+        train(small(), source(small_images), teacher=teacher)
+
+
 def test_a_teacher_that_may_have_seen_validation_images_is_refused(
     small_images: Images, teacher: Path, tmp_path: Path
 ) -> None:

@@ -333,6 +333,31 @@ def test_a_network_that_does_not_fit_the_data_is_refused_at_once(
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_part_of_a_network_that_is_first_used_later_learns_from_then_on(small_images: Images, optimizer: str) -> None:
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense, self.branch = nn.Linear(192, 4), nn.Linear(192, 4)
+            self.before = self.branch.weight.detach().clone()
+            self.asked, self.is_as_it_was = 0, False
+
+        def forward(self, images: Tensor) -> Tensor:
+            scores: Tensor = self.dense(images.flatten(1))
+            self.asked += self.training
+            if self.asked == 4:
+                self.is_as_it_was = torch.equal(self.branch.weight, self.before)
+            return scores if self.asked < 4 else scores + self.branch(images.flatten(1))
+
+    network = Late()
+    words = ["optimizer.name=sgd", "optimizer.momentum=0.9"] if optimizer == "sgd" else []
+    training = train(small(*words, "optimizer.weight_decay=0"), source(small_images), network=network)
+    network.asked = 0  # those before the first step do not count
+    training.finish()
+    assert network.is_as_it_was
+    assert not torch.equal(network.branch.weight, network.before)
+
+
 def test_parts_of_a_network_that_are_frozen_stay_as_they_were(small_images: Images) -> None:
     class Frozen(nn.Module):
         def __init__(self) -> None:
@@ -448,9 +473,8 @@ def test_a_finished_training_resumes_to_nothing_more(small_images: Images) -> No
     training = train(small(), source(small_images))
     training.finish()
     before = training.run.model_path.read_bytes()
-    stored = training.run.result
-    del stored["kept_epoch"]  # as if an earlier version had written it
-    training.run.result = stored
+    complete = training.run.result
+    training.run.result = {key: value for key, value in complete.items() if key != "kept_epoch"}  # an earlier version's
     again = resume(training.run, source(small_images))
     assert list(again) == []
     assert same(weights(again), weights(training))

@@ -57,7 +57,7 @@ class SpeedModel(Settings):
     whitening_kernel: Annotated[int, Field(ge=1, le=7)] = 2
     """Side of the patches that the first layer whitens (its kernel size), in pixels."""
     whitening_images: Count = 5000
-    """Number of training images from whose patches the first layer is computed."""
+    """Number of training images, drawn by the seed, from whose patches the first layer is computed."""
     widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (64, 256, 256)
     """Output channels of each group. Each group halves height and width after its first convolution."""
     depth: Annotated[int, Field(ge=1, le=8)] = 2
@@ -65,7 +65,7 @@ class SpeedModel(Settings):
     what the others make of it."""
     kernels: Literal["torch", "compiled"] = "torch"
     """What computes training steps: torch's operations or compiled kernels, which round differently. On a CPU, these
-    are our own, in C: Winograd's convolution, which needs a third of the multiplications (Lavin & Gray 2016, arXiv
+    are our own, in C: Winograd's convolution, which needs a fifth of the multiplications (Lavin & Gray 2016, arXiv
     1509.09308), and everything between two convolutions in one go. They need Linux, a C compiler and channels in
     multiples of 8, and compute in float32 (with `precision` half also with products of bfloat16). On a GPU,
     torch.compile makes them from torch's operations, in about half a minute; it needs triton. Elsewhere, torch's
@@ -397,7 +397,8 @@ class Loss(Settings):
     label_smoothing: Fraction = 0.0
     """Share of the target probability that is spread evenly over all classes (Szegedy et al. 2016)."""
     reduction: Literal["mean", "sum"] = "mean"
-    """How the losses of a batch are combined into the number that is minimised. Results always show the mean."""
+    """How the losses of a batch are combined into the number that is minimised: their `mean` or their `sum`. Results
+    always show the mean."""
     sharpness_radius: NotNegative = 0.0
     """Sharpness-aware minimisation (SAM, Foret et al. 2021, arXiv 2010.01412): take each gradient this far uphill of
     the weights, as a distance over all of them together. A step then takes twice as long. 0 turns it off; 0.05 is usual

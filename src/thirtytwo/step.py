@@ -252,7 +252,7 @@ class Stepper:
         objective, losses, correct = self._judge(
             state.network, self._loader, self._loss, self._half, draws, size, lesson
         )
-        objective.backward()  # type: ignore[no-untyped-call]
+        self._backward(objective)
         if self._ranks.together:
             objective, losses, correct = self._shared(objective, losses, correct, len(draws.chosen))
         if self._loss.sharpness_radius:
@@ -266,6 +266,17 @@ class Stepper:
             state.look_back(back)
         if self._averaging:
             state.average(share)
+
+    def _backward(self, objective: Tensor) -> None:
+        """Give every parameter a gradient, 0 where a step does not use it.
+
+        A network of somebody's own may leave out parts of itself, each rank others. Without this, a parameter would be
+        treated otherwise alone than together with other ranks, and torch's fused SGD cannot begin with one later.
+        """
+        objective.backward()  # type: ignore[no-untyped-call]
+        for parameter in self._state.network.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     @torch.no_grad()
     def _shared(self, objective: Tensor, losses: Tensor, correct: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -297,13 +308,8 @@ class Stepper:
     @torch.no_grad()
     def _add_up(self, more: list[Tensor]) -> list[Tensor]:
         """Make gradients the sum of all ranks'; returns the sums of what else there is, sent along with them."""
-        gradients = []
-        for parameter in self._state.network.parameters():
-            if parameter.requires_grad:
-                # What this rank did not use, another one may have used: all have to send the same.
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.append(parameter.grad)
+        parameters = self._state.network.parameters()
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         summed = self._ranks.summed([*gradients, *more])
         torch._foreach_copy_(gradients, summed[: len(gradients)])
         return summed[len(gradients) :]
@@ -336,7 +342,7 @@ class Stepper:
         network.zero_grad(set_to_none=True)
         with models.without_averages(network):  # these are of the weights that are kept
             uphill, _, _ = self._judge(network, self._loader, self._loss, self._half, draws, size, lesson)
-            uphill.backward()  # type: ignore[no-untyped-call]
+            self._backward(uphill)
         if self._ranks.together:
             self._add_up([])
         with torch.no_grad():

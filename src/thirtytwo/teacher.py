@@ -13,7 +13,7 @@ import torch
 
 from thirtytwo.classifier import PRETRAINED, Classifier, class_difference, file_of, unseen_share
 from thirtytwo.data import Images
-from thirtytwo.errors import InputError, ModelError
+from thirtytwo.errors import InputError, ModelError, RecipeError
 from thirtytwo.recipe import Recipe
 
 
@@ -27,9 +27,15 @@ def load(recipe: Recipe, device: torch.device, place: str | Path | None = None) 
 
     Raises:
         ModelError: it cannot be read, or is another one than the recipe says.
+        RecipeError: there is a place, but the recipe names none.
     """
     settings = recipe.teacher
     if not settings.model:
+        if place is not None:
+            raise RecipeError(
+                f"teacher {place}: recipe {recipe.name} names no teacher; expected one that says how it is imitated; "
+                "set teacher.model in the recipe"
+            )
         return None
     place = place or settings.model
     try:

@@ -84,6 +84,8 @@ class Training:
         self._stop = False  # whether this process has been asked to
         self._earlier_seconds: float | None = None  # in processes before this one, once it is known
         self._device = torch.device(facts["device"])
+        if self._device.type == "cuda" and self._device.index is not None:
+            torch.cuda.set_device(self._device)  # steps are recorded on the current one, whatever they compute on
         environment.begin_counting_memory(self._device)
         kept, held_out = images.split(recipe.validation)
         preflight.check_parts(images, recipe, len(kept), len(held_out))
@@ -284,7 +286,7 @@ class Training:
 
     def _take_over(self) -> None:
         """The weights that were kept, and how sure they are, from the run's own model file."""
-        ended = Classifier.load(self.run, network=self.network)
+        ended = Classifier.load(self.run, network=self.network, device=self._device)
         self._temperature, self._unknown_below = ended.temperature, ended.unknown_below
         self._final = self.run.result
         self._state.progress.finished = True
@@ -292,7 +294,7 @@ class Training:
     def _begin(self) -> None:
         """Compute what weights are computed from images, and write the first checkpoint."""
         started = time.perf_counter()
-        models.initialise(self.recipe.model, self.network, self._loader.first)
+        models.initialise(self.recipe.model, self.network, self._loader.sample)
         # A network of the caller's own may have been drawn otherwise on every rank.
         self._ranks.take_from_first(list(self.network.state_dict().values()))
         seconds = time.perf_counter() - started
@@ -328,6 +330,8 @@ class Training:
             self.run.result = {**self._final, **stored}
         self._calibrate()
         if self._ranks.is_first:
+            calibration = {"temperature": self._temperature, "unknown_below": self._unknown_below}
+            self.run.result = {**self.run.result, "calibration": calibration}
             self.classifier.save(self.run.model_path)
 
     def _stepper(self) -> Stepper:

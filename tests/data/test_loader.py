@@ -54,6 +54,17 @@ def test_order_is_a_function_of_seed_and_epoch(small_images: Images) -> None:
     assert order(1, 2) != order(2, 2)
 
 
+def test_a_sample_is_drawn_by_the_seed_from_the_whole_set(small_images: Images) -> None:
+    def sample(number: int, seed: int = 0) -> list[float]:
+        return [float(value) for value in loader(numbered(small_images), seed=seed).sample(number)[:, 0, 0, 0]]
+
+    everything = sample(len(small_images))
+    assert len(set(everything)) == len(small_images)
+    assert sorted(sample(10 * len(small_images))) == sorted(everything)
+    assert sample(20) == sample(20) != sample(20, seed=1)
+    assert max(sample(20)) > 20 / 255  # not the first ones
+
+
 def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_batches(small_images: Images) -> None:
     def make() -> Loader:
         augment = Augment(rotation_degrees=10, horizontal_flip=True)

@@ -11,6 +11,7 @@ from torch import nn
 from thirtytwo import Classifier, models, train
 from thirtytwo import recipe as recipes
 from thirtytwo.errors import MissingExtra, ModelError, RecipeError
+from thirtytwo.models import speed
 from thirtytwo.models.speed import SpeedNet
 from thirtytwo.settings import AnyModel, ClassicModel, CustomModel, SpeedModel, TimmModel
 
@@ -90,7 +91,10 @@ def test_there_is_a_builder_for_every_kind_of_network() -> None:
     assert set(models.MODELS) == kinds - {"custom"}
 
 
-def test_answers_of_the_whitened_layer_to_its_images_are_uncorrelated_and_of_variance_one() -> None:
+def test_answers_of_the_whitened_layer_to_its_images_are_uncorrelated_and_of_variance_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(speed, "CHUNK", 40)  # so that there are several
     torch.manual_seed(0)
     coarse = torch.nn.functional.interpolate(torch.randn(200, 3, 8, 8), size=(32, 32), mode="bilinear")
     images = coarse + 0.3 * torch.randn(200, 3, 32, 32)  # neighbouring pixels resemble each other
@@ -136,7 +140,7 @@ def test_the_speed_network_takes_images_of_other_sizes() -> None:
 def test_where_timm_cannot_be_imported_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(
-        MissingExtra, match=r"pip install -c constraints\.txt '\.\[timm\]' .*whl/cpu for the one for CPUs"
+        MissingExtra, match=r"pip install -c constraints\.txt -e '\.\[timm\]' .*whl/cpu for the one for CPUs"
     ):
         models.build(TimmModel(), 10)
 

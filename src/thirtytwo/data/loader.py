@@ -105,7 +105,7 @@ def seeded(*numbers: int) -> torch.Generator:
 class Loader:
     """Shuffled, augmented, standardised batches of a training set."""
 
-    ORDER, CHANGES, MIRRORED, SHIFTS, MIXING = 1, 2, 7, 8, 9  # purposes of random streams
+    ORDER, CHANGES, MIRRORED, SHIFTS, MIXING, SAMPLE = 1, 2, 7, 8, 9, 10  # purposes of random streams
 
     def __init__(
         self,
@@ -166,9 +166,13 @@ class Loader:
         """Images in the smallest of them."""
         return self.images // self.steps
 
-    def first(self, number: int) -> Tensor:
-        """The first images of the set as a network sees them, unchanged: float32 (number, 3, height, width)."""
-        return self.standardise(self.pixels[:number])
+    def sample(self, number: int) -> Tensor:
+        """Some images of the set as a network sees them, unchanged: float32 (number or all, 3, height, width).
+
+        Drawn by the seed: the first ones of a folder are all of one class.
+        """
+        chosen = torch.randperm(len(self.labels), generator=seeded(self.seed, self.SAMPLE))[:number]
+        return self.standardise(self.pixels[chosen.to(self.pixels.device)])
 
     def plan(self, epoch: int, left_out: Tensor | None = None) -> tuple[Tensor, ...]:
         """Which images each step of an epoch takes.

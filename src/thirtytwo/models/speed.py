@@ -22,6 +22,9 @@ from thirtytwo.models import pointwise
 from thirtytwo.models.native import fits
 from thirtytwo.models.winograd import Convolution, convolve
 
+CHUNK = 500
+"""Images whose patches are held at once while the first layer is computed."""
+
 
 def build(
     *,
@@ -90,9 +93,12 @@ class SpeedNet(nn.Module):
             epsilon: added to the variance along each direction, so that noise is not blown up.
         """
         kernel = self.whitening.kernel_size[0]
-        patches = images.unfold(2, kernel, 1).unfold(3, kernel, 1)  # (n, 3, h', w', kernel, kernel)
-        flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * kernel**2).double()
-        variances, directions = torch.linalg.eigh(flat.T @ flat / len(flat))  # ascending; columns are directions
+        numbers, total = 0, torch.zeros((3 * kernel**2,) * 2, dtype=torch.float64, device=images.device)
+        for some in torch.split(images, CHUNK):
+            patches = some.unfold(2, kernel, 1).unfold(3, kernel, 1)  # (n, 3, h', w', kernel, kernel)
+            flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * kernel**2).double()
+            numbers, total = numbers + len(flat), total + flat.T @ flat
+        variances, directions = torch.linalg.eigh(total / numbers)  # ascending; columns are directions
         filters = (directions / (variances + epsilon).sqrt()).T.reshape(-1, 3, kernel, kernel)
         # Each direction and its opposite, since the activation passes on positive answers only.
         self.whitening.weight.copy_(torch.cat([filters, -filters]))

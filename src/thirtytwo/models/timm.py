@@ -49,7 +49,7 @@ def _imported() -> Any:
     except (ImportError, RuntimeError) as error:  # a torchvision that does not fit torch fails when it is imported
         raise MissingExtra(
             f"model.name=timm needs timm and a torchvision that fits torch; found {type(error).__name__}: {error}; "
-            "expected the extra `timm`; in the checkout, pip install -c constraints.txt '.[timm]' installs them for "
+            "expected the extra `timm`; in the checkout, pip install -c constraints.txt -e '.[timm]' installs them for "
             "torch's build for CUDA, with --extra-index-url https://download.pytorch.org/whl/cpu for the one for CPUs"
         ) from None
     return timm

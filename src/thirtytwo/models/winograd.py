@@ -249,7 +249,7 @@ def _run(
     """Forward or backward: images -> planes and, unless `target` is None, on to images."""
     batch, inputs, height, width = ctx.shape
     each = planes.shape[1] // batch
-    group = max(1, ctx.products.tiles // each) if each else 1
+    group = _group(batch, each, ctx.products.tiles)
     plane = _apart(group * each * max(inputs, outputs), torch.float32)  # of what a thread multiplies
     threads = min(torch.get_num_threads(), -(-batch // group))
     rooms = torch.empty(threads * len(planes) * plane, dtype=torch.float32, device="cpu")
@@ -257,6 +257,19 @@ def _run(
         f"{name}_{ctx.side}", source, panels, planes, target, which, rooms,
         batch, height, width, inputs, outputs, planes.stride(0), plane, group, threads,
     )  # fmt: skip
+
+
+def _group(batch: int, each: int, most: int) -> int:
+    """How many images a thread takes at once: as many groups for each thread, if there are enough images.
+
+    Args:
+        batch: images in all.
+        each: tiles of an image.
+        most: tiles that a thread takes at once, so that they stay in its cache.
+    """
+    images, threads = max(1, most // max(each, 1)), torch.get_num_threads()
+    rounds = max(1, -(-batch // (images * threads)))
+    return max(1, -(-batch // (rounds * threads)))
 
 
 def _gradients(products: Tensor, transformed: Tensor, side: int) -> Tensor:

@@ -149,9 +149,14 @@ class Recipe(Settings):
             found: Any = self
             for part in key.split("."):
                 found = getattr(found, part, None)
-            if found is None or isinstance(found, Settings | tuple | dict) or key in ("name", "description"):
+            if (
+                found is None
+                or isinstance(found, Settings | tuple | dict)
+                or key in ("name", "description", "validation")
+            ):
                 raise ValueError(
-                    f"search: {key}: expected a key of this recipe that holds a number, a word, true or false"
+                    f"search: {key}: expected a key of this recipe that holds a number, a word, true or false, but for "
+                    "its name, its description and validation, since trials are judged by the same images"
                 )
             if isinstance(space, Range):
                 if isinstance(found, bool | str):

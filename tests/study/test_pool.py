@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import random
@@ -24,7 +25,7 @@ from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, find, from_arrays
 from thirtytwo.data.sealed import open_test
-from thirtytwo.errors import ClusterError, DataError, Diverged, WorkerLost
+from thirtytwo.errors import ClusterError, DataError, Diverged, StorageError, WorkerLost
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
@@ -165,6 +166,9 @@ def test_a_run_folder_travels_whole_and_comes_to_be_a_run_at_last(tmp_path: Path
     unpack(tmp_path / "there", without)
     assert packed(tmp_path / "there") == without
     assert packed(tmp_path / "nothing") == {}
+    with pytest.raises((StorageError, ValueError)):
+        unpack(tmp_path / "broken", {**files, "a\0name": b""})  # in the midst of it
+    assert sorted(path.name for path in tmp_path.iterdir() if "broken" in path.name) == []
 
 
 def test_training_images_travel_and_test_images_do_not() -> None:
@@ -402,6 +406,48 @@ def test_a_training_that_kills_its_processes_ends_the_study(ray_pool: OnRay, mon
     with pytest.raises(WorkerLost, match="2 processes died under it"):
         list(repeat(study, [0], ray_pool))
     assert seen.ended == [None, None]
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_study_and_the_other_training_keeps_its_checkpoint(
+    cluster: Any, ray_pool: OnRay, monkeypatch: pytest.MonkeyPatch, alone: Path
+) -> None:
+    monkeypatch.setattr(OnRay, "_sees", lambda *_: False)
+    short, long = trials("study", where=ray_pool), trials("study", "epochs=500", where=ray_pool)
+    whole = pool.unpack
+    other = cluster.add_node(num_cpus=1)
+    while sum(worker.is_ready for worker in ray_pool._workers) < 2:
+        ray_pool._hire(2)
+        assert not list(ray_pool._news())
+
+    def fail_once(folder: Path, files: Any) -> None:
+        monkeypatch.setattr(pool, "unpack", whole)
+        raise StorageError(f"{folder}: the disk is full")
+
+    monkeypatch.setattr(pool, "unpack", fail_once)
+    try:
+        with pytest.raises(StorageError, match="the disk is full"):
+            list(ray_pool.run([long.task(1), short.task(0)]))
+    finally:
+        make_room(ray_pool)
+        cluster.remove_node(other)
+    assert long.run(1).checkpoint_path.exists()
+    assert not short.run(0).path.exists()
+    list(repeat(short, [0], ray_pool))
+    assert_same_as_alone(short, [0], alone)
+
+
+def test_what_a_workers_own_disk_refuses_is_how_its_task_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    source = find(SPEC)
+    ((ended, files),) = pool.Remote(["thirtytwo"], 1).work(1, {}, source, None, None, False, 0.0)
+    assert isinstance(ended, Ended)
+    assert isinstance(ended.error, StorageError)
+    assert "No space left" in str(ended.error)
+    assert files is None
 
 
 @pytest.mark.slow

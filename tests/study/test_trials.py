@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from thirtytwo import environment
 from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
+from thirtytwo.cli.show import Screen
 from thirtytwo.data import Images, Source, find, from_arrays
 from thirtytwo.data.images import Split
 from thirtytwo.errors import Diverged, InputError
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
-from thirtytwo.study import Interrupted, Local, Pair, Repeated, Spread, Trials, Unpaired, Watcher, compare, repeat
+from thirtytwo.study import Interrupted, Local, Pair, Repeated, Spread, Trials, Unpaired, Watcher, compare, repeat, task
 from thirtytwo.study.task import Task
 from thirtytwo.train import resume, train
 
@@ -45,6 +48,37 @@ def test_each_seed_is_trained_once_and_found_again() -> None:
     again = list(repeat(trials(), [0, 1, 2]))
     assert [trial.new for trial in again] == [False, False, True]
     assert [trial.accuracy for trial in again[:2]] == [trial.accuracy for trial in first]
+
+
+def test_one_that_another_process_begins_in_the_same_moment_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    study, begin = trials(), train
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(task, "train", begin)
+        first = begin(*arguments, **options)  # by the other one, which is stopped after a step
+        next(iter(first))
+        first.interrupt()
+        first.finish()
+        return begin(*arguments, **options)
+
+    monkeypatch.setattr(task, "train", late)
+    (trial,) = repeat(study, [0])
+    assert trial.new
+    whole = Trials.of(small(), find(DATA), Path("whole"))
+    assert_same(trial.run, next(iter(repeat(whole, [0]))).run)
+
+
+def test_trainings_say_by_which_commits_they_were_made(capsys: pytest.CaptureFixture[str]) -> None:
+    study = trials("epochs=1")
+    list(repeat(study, [0]))
+    study.run(0).environment = {**study.run(0).environment, "commit": "0123456789abcdef"}
+    both = Repeated(tuple(repeat(study, [0, 1])))
+    own = environment.commit()
+    assert both.to_json()["commits"] == ["0123456789abcdef", *([own] if own else [])]
+    for found, times in ((both, 1 if own else 0), (Repeated(both.trials[:1]), 0)):
+        Screen().repeated(found, Path("plot.svg"))
+        said = " ".join(capsys.readouterr().out.split())
+        assert said.count("were made by 2 commits of this program (0123456789ab, ") == times
 
 
 def test_many_trainings_read_their_data_once() -> None:

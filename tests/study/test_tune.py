@@ -11,7 +11,7 @@ import pytest
 
 from thirtytwo import recipe as recipes
 from thirtytwo.data import Source, find, from_arrays
-from thirtytwo.errors import RecipeError, RunError
+from thirtytwo.errors import InputError, RecipeError, RunError, StorageError
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.report import tuning_page
@@ -118,6 +118,7 @@ def test_what_somebody_sets_is_not_searched() -> None:
         ('{"model.hidden_units" = {low = 4.5, high = 16}}', "expected whole numbers, as this key holds one"),
         ('{"augmentation.policy" = {low = 0, high = 1}}', r"a range, but the recipe has 'none'; expected \{ choices"),
         ('{"augmentation.horizontal_flip" = {low = 0, high = 1}}', "a range, but the recipe has True"),
+        ('{"validation" = {low = 0.05, high = 0.3}}', "trials are judged by the same images"),
     ],
 )
 def test_a_search_space_that_makes_no_sense_is_a_clear_error(search: str, said: str) -> None:
@@ -196,14 +197,40 @@ def test_a_folder_holds_one_search(source: Source) -> None:
     assert Path("out/classic-own.toml").read_bytes() == before
 
 
+def test_a_folder_holds_the_search_of_one_database(source: Source) -> None:
+    tune(recipe(), source, Path("out"), trials=1, storage="sqlite:///one.db")
+    assert len(tune(recipe(), source, Path("out"), trials=1, storage="sqlite:///one.db").trials) == 1
+    for storage in (None, "sqlite:///other.db"):
+        with pytest.raises(RunError, match=r"in another database; .* give the same --storage as before"):
+            tune(recipe(), source, Path("out"), trials=1, storage=storage)
+    tune(recipe(), source, Path("own"), trials=1)
+    with pytest.raises(RunError, match=r"in another database; .* leave --storage out"):
+        tune(recipe(), source, Path("own"), trials=1, storage="sqlite:///one.db")
+
+
+@pytest.mark.parametrize("storage", ["results.db", "nothing+like://it", "sqlite:////no/such/folder/study.db"])
+def test_a_database_that_cannot_be_used_is_a_clear_error(source: Source, storage: str) -> None:
+    with pytest.raises(InputError, match=r"--storage .*: cannot be used \(.+\); expected the URL of a database"):
+        tune(recipe(), source, Path("out"), trials=1, storage=storage)
+    assert len(tune(recipe(), source, Path("out"), trials=1, storage="sqlite:///one.db").trials) == 1
+
+
+def test_a_file_that_is_no_database_is_a_clear_error(source: Source) -> None:
+    Path("out").mkdir()
+    Path("out/study.db").write_bytes(b"something else" * 1000)
+    with pytest.raises(StorageError, match="the database of the search: "):
+        tune(recipe(), source, Path("out"), trials=1)
+
+
 def test_what_was_found_is_compared_on_images_that_the_search_has_not_seen_if_there_are_any() -> None:
     trial = TuningTrial(0, {"model.dropout": 0.5}, "complete", 0.5)
     found = Tuned(
-        recipe(), Path("a b/x-tuned.toml"), Path("a b/x-own.toml"), "x", (trial,), {}, "cifar10", "", 4, "auto"
+        recipe(), Path("a b/x-tuned.toml"), Path("a b/x-own.toml"), "x", (trial,), {}, "cifar10", "", 4, "auto", 500
     )
     words = ["thirtytwo", "compare", "a b/x-own.toml", "a b/x-tuned.toml", "--data", "cifar10", "--first-seed", "5"]
     assert found.comparison == words
     page = tuning_page.render(found)
+    assert "validation accuracy on 500 images" in page
     assert "thirtytwo compare &#39;a b/x-own.toml&#39; &#39;a b/x-tuned.toml&#39; --data cifar10 --first-seed 5" in page
     assert "did not see" not in page
     found = replace(found, spec="cifar10:training=9", others="cifar10:training=9,skip=9", device="cpu")

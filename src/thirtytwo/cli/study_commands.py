@@ -16,7 +16,7 @@ import typer
 
 from thirtytwo.cli.app import DATA_HELP, DataOption, DeviceOption, Json, SetOption, app, print_json, screen_for
 from thirtytwo.cli.signals import GOES_ON, goes_on, interruptible
-from thirtytwo.errors import Diverged, InputError, RunError
+from thirtytwo.errors import Diverged, InputError, ModelError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from thirtytwo.cli.show import Screen
@@ -320,8 +320,8 @@ def ensemble_command(
     from thirtytwo import Classifier, environment, report
     from thirtytwo.classifier import is_ensemble
     from thirtytwo.data import find
-    from thirtytwo.run import Run, write_atomic
-    from thirtytwo.study import Trials, as_seen, ensemble, students
+    from thirtytwo.run import Run, storing, write_atomic
+    from thirtytwo.study import Trials, as_seen, ensemble, shared_validation, students
     from thirtytwo.study import distil as teach
     from thirtytwo.study.distil import check_untaught
 
@@ -351,11 +351,19 @@ def ensemble_command(
         source = find(data or (members[0].facts.get("spec") if members else None), progress=progress).in_memory()
     source = as_seen(members, list(map(str, paths)), source)  # so that what is trained for them sees the same
     if settings is None:
+        _check_pupil(pupil, shared_validation(members, list(map(str, paths)), source))
         screen.warn(source, source.read_training().warnings)
     else:
         seeds = range(first_seed, first_seed + train)
         with screen.trials_under_way(train) as display, _pool(screen, display, ray, gpu_share, device) as pool:
             trials = Trials.of(settings, source, device=device, pool=pool, words=" ".join(_asked(recipe)))
+            share = trials.recipe.validation
+            if members and (theirs := shared_validation(members, list(map(str, paths)), source)) != share:
+                raise ModelError(
+                    f"{', '.join(map(str, paths))}: held out {theirs:.0%} of the training images, {settings.name} "
+                    f"would hold out {share:.0%}; expected the same share; add validation={theirs:g} to --recipe"
+                )
+            _check_pupil(pupil, share)
             done, _ = _repeated(screen, trials, seeds, pool)
         trained = [trial.run.path for trial in done]  # ties between models are decided by the order of the seeds
         members += [Classifier.load(path, device=here) for path in trained]
@@ -366,7 +374,8 @@ def ensemble_command(
         chosen = ensemble(members, list(map(str, paths)), source)
     folder = _folder_of(chosen, out, goes_on=pupil is not None)
     if not is_ensemble(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        with storing(str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
         chosen.ensemble.save(Run(folder).model_path)
 
     def tell(taught: list[Student]) -> dict[str, Any]:
@@ -375,7 +384,7 @@ def ensemble_command(
         write_atomic(folder / "result.json", (json.dumps(result, indent=1) + "\n").encode())
         return result
 
-    result = tell([])
+    result = tell(_students_in(folder))
     if not as_json or pupil is not None:
         screen.ensemble(chosen, folder, Path(result["page"]))
     if pupil is not None:
@@ -387,6 +396,29 @@ def ensemble_command(
         screen.student(student, chosen)
     if as_json:
         print_json(result)
+
+
+def _check_pupil(pupil: Recipe | None, share: float) -> None:
+    """That a network that is to be taught will hold out what its teachers did, or whatever they did.
+
+    Raises:
+        RecipeError: it would hold out another share.
+    """
+    if pupil is not None and pupil.validation not in (0, share):
+        raise RecipeError(
+            f"--distil: recipe {pupil.name} holds out {pupil.validation:.0%} of the training images, its teachers held "
+            f"out {share:.0%}; expected the same images; add validation={share:g} to it"
+        )
+
+
+def _students_in(folder: Path) -> list[Student]:
+    """Of an ensemble that is there already: told until there is another one."""
+    from thirtytwo.study import Student
+
+    try:
+        return Student.recalled(folder)
+    except RunError:
+        return []  # a damaged result.json is about to be written anew
 
 
 def _folder_of(chosen: Chosen, out: Path | None, *, goes_on: bool) -> Path:
@@ -405,12 +437,18 @@ def _folder_of(chosen: Chosen, out: Path | None, *, goes_on: bool) -> Path:
 
 
 def _may_hold(place: Path, *, goes_on: bool) -> bool:
-    """Whether an ensemble may come to lie in a folder: a new one, or one of an ensemble if it may be the same."""
+    """Whether an ensemble may come to lie in a folder: a new one, or one of an ensemble if it may be the same.
+
+    One without a result was being written when its process died.
+    """
     from thirtytwo.classifier import is_ensemble
 
     if not place.exists():
         return True
-    return goes_on and place.is_dir() and (is_ensemble(place) or not any(place.iterdir()))
+    if not place.is_dir():
+        return False
+    is_open = goes_on or not (place / "result.json").exists()
+    return not any(place.iterdir()) or (is_open and is_ensemble(place))
 
 
 def _taken(place: Path) -> RunError:

@@ -3,7 +3,7 @@
 from thirtytwo.study.audit import audit
 from thirtytwo.study.compare import Comparison, Needed, Pair, Unpaired, compare
 from thirtytwo.study.distil import Student, distil, students
-from thirtytwo.study.ensemble import Addition, Chosen, Gain, Member, as_seen, ensemble
+from thirtytwo.study.ensemble import Addition, Chosen, Gain, Member, as_seen, ensemble, shared_validation
 from thirtytwo.study.findings import Audit, BrokenFile, LabelIssue, OddImage, Overview
 from thirtytwo.study.pool import Local, OnRay, Pool, Watcher
 from thirtytwo.study.spread import Spread
@@ -43,6 +43,7 @@ __all__ = [
     "distil",
     "ensemble",
     "repeat",
+    "shared_validation",
     "students",
     "tune",
 ]

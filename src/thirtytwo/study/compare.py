@@ -15,7 +15,7 @@ from thirtytwo.study import sequential
 from thirtytwo.study.pool import Local, Pool, in_order
 from thirtytwo.study.spread import ROUNDING, Spread
 from thirtytwo.study.task import Task
-from thirtytwo.study.trials import Trial, Trials
+from thirtytwo.study.trials import Trial, Trials, commits
 
 LEVEL = 0.95
 SIZES = (0.001, 0.003, 0.01)
@@ -148,6 +148,11 @@ class Comparison:
         return metrics.NORMAL_95 * math.sqrt(highest / self.images)
 
     @property
+    def commits(self) -> list[str]:
+        """Those of the program that the trainings were made by; what differs between them may be what was found."""
+        return commits(trial for pair in self.pairs for trial in (pair.first, pair.second))
+
+    @property
     def majority_baseline(self) -> float:
         """The accuracy of always naming the most frequent class of the validation images."""
         return self.pairs[0].first.majority_baseline
@@ -193,6 +198,7 @@ class Comparison:
             "majority_baseline": self.majority_baseline,
             "at_baseline": dict(zip("AB", self.at_baseline, strict=True)),
             "seeds": [pair.seed for pair in self.pairs],
+            "commits": self.commits,
             "first": self.first.to_json(),
             "second": self.second.to_json(),
         }

@@ -63,7 +63,7 @@ class Student:
         }
 
     def comparison(self, chosen: Chosen) -> str | None:
-        """The command that tells whether it is better than the same recipe untaught.
+        """The command that tells, with other seeds, whether it is better than the same recipe untaught.
 
         The run's own recipe says who teaches and what is held out, so that both sides are judged as the student was.
 
@@ -77,7 +77,8 @@ class Student:
         if data is None or chosen.ensemble.exclusion:
             return None
         untaught = shlex.join([recipe, "teacher.model="])
-        return shlex.join(["thirtytwo", "compare", untaught, recipe, "--data", str(data)])
+        others = ["--first-seed", str(self.trial.seed + 1)]
+        return shlex.join(["thirtytwo", "compare", untaught, recipe, "--data", str(data), *others])
 
     @classmethod
     def recalled(cls, folder: Path) -> list[Student]:

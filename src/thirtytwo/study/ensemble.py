@@ -245,6 +245,26 @@ class _Told(_Stored):
     environment: _Circumstances
 
 
+def shared_validation(models: Sequence[Classifier], names: Sequence[str], source: Source) -> float:
+    """The share of the training images that all of some models held out, the same images for all of them.
+
+    Args:
+        models: those that an ensemble is to be chosen from.
+        names: of the models.
+        source: what they were trained on, without what they left out.
+
+    Raises:
+        ModelError: they did not hold out the same images, or one is an ensemble itself.
+    """
+    for model, name in zip(models, names, strict=True):
+        if isinstance(model, Ensemble):
+            raise ModelError(
+                f"{name}: is an ensemble itself; expected single models; name those that it is made of: "
+                f"{' '.join(map(str, model.facts.get('members', [])))}"
+            )
+    return unseen_share(models, names, source.read_training().fingerprint)
+
+
 def ensemble(models: Sequence[Classifier], names: Sequence[str], source: Source) -> Chosen:
     """Choose an ensemble.
 
@@ -256,15 +276,9 @@ def ensemble(models: Sequence[Classifier], names: Sequence[str], source: Source)
     Raises:
         ModelError: they do not fit each other or the data, no images were held out, or one is an ensemble itself.
     """
-    for model, name in zip(models, names, strict=True):
-        if isinstance(model, Ensemble):
-            raise ModelError(
-                f"{name}: is an ensemble itself; expected single models; name those that it is made of: "
-                f"{' '.join(map(str, model.facts.get('members', [])))}"
-            )
     source = as_seen(models, names, source)
     training = source.read_training()
-    fraction = unseen_share(models, names, training.fingerprint)
+    fraction = shared_validation(models, names, source)
     _, held_out = training.split(fraction)
     images = training.take(held_out)
     labels = torch.from_numpy(images.labels)

@@ -33,7 +33,7 @@ import torch
 from thirtytwo import environment, models
 from thirtytwo import teacher as teachers
 from thirtytwo.data import Exclusion, Source
-from thirtytwo.errors import ClusterError, MissingExtra, RunInUse, ThirtytwoError, WorkerLost
+from thirtytwo.errors import ClusterError, MissingExtra, RunInUse, StorageError, ThirtytwoError, WorkerLost
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import storing, write_atomic
@@ -301,9 +301,12 @@ class OnRay:
                         if losses[task.path] == LOSSES:
                             raise WorkerLost(
                                 f"{task.recipe.name}, {task.words}: {LOSSES} processes died under it, one after "
-                                f"another ({_first_line(item)}); expected it to end; check that these machines have "
+                                f"another ({self._reason(item)}); expected it to end; check that these machines have "
                                 "enough memory"
                             )
+                        waiting.appendleft(task)
+                    elif isinstance(item, Ended) and isinstance(item.error, StorageError) and worker.job.is_away:
+                        self._leave_out(worker, f"cannot store a training: {item.error}")  # a full disk, say
                         waiting.appendleft(task)
                     elif isinstance(item, Ended):
                         self._finish(worker, item)
@@ -450,10 +453,15 @@ class OnRay:
         self._dismiss(worker)
         if worker.job is not None:
             task, where = worker.job.task, worker.machine.address
-            why = _first_line(error)
             self._watcher.tells(
-                f"{task.recipe.name}, {task.words}: its process on {where} died ({why}); another one takes over"
+                f"{task.recipe.name}, {task.words}: its process on {where} died ({self._reason(error)}); another one "
+                "takes over"
             )
+
+    def _reason(self, error: Exception) -> str:
+        """What a worker died of: of what it raised, Ray tells the traceback first."""
+        raised = isinstance(error, self._ray.exceptions.RayTaskError)
+        return _last_line(error) if raised else _first_line(error)
 
     def _leave_out(self, worker: _Worker, reason: str) -> None:
         """Begin nothing more on a machine."""
@@ -492,13 +500,15 @@ class OnRay:
                 continue
             try:
                 item, files = self._ray.get(next(each))
-            except self._ray.exceptions.RayTaskError:
-                raise  # a mistake in this program
-            except self._ray.exceptions.RayError as error:
+            except self._ray.exceptions.RayError as error:  # it died, or raised what it should not
                 yield worker, error
                 continue
             if files:
-                unpack(worker.job.task.path, files)
+                try:
+                    unpack(worker.job.task.path, files)
+                except BaseException:
+                    self._dismiss(worker)  # it has nothing more to say; the others stop with a checkpoint
+                    raise
             yield worker, item
 
     def _greet(self, worker: _Worker) -> None:
@@ -514,6 +524,10 @@ class OnRay:
             return
         if error is not None:
             self._leave_out(worker, f"cannot begin: {error}")
+            return
+        commit, own_commit = found.pop("commit"), environment.commit()
+        if None not in (commit, own_commit) and commit != own_commit:
+            self._leave_out(worker, f"has commit {commit} of this program, expected {own_commit}")
             return
         if not self._kind:
             own = environment.describe(torch.device("cpu"))["versions"]
@@ -540,7 +554,7 @@ class OnRay:
         except self._ray.exceptions.RayError:
             self._dismiss(worker)
             return False
-        worker.job = _Job(task, self._jobs, stream)
+        worker.job = _Job(task, self._jobs, stream, is_away=files is not None)
         self._watcher.begins(task)
         return True
 
@@ -582,6 +596,7 @@ class OnRay:
         for worker in self._workers:
             if worker.job is not None:
                 worker.actor.interrupt.remote(worker.job.number)
+                worker.actor.answer.remote(worker.job.number, True)  # its epoch may have been heard and not judged
         while any(worker.job for worker in self._workers) and time.monotonic() < until:
             for worker, item in self._news():
                 if isinstance(item, Exception):
@@ -613,6 +628,8 @@ class _Job:
     number: int
     stream: Any
     """Of what happens."""
+    is_away: bool
+    """Whether it trains in a folder of its own machine, since that does not see the run's."""
 
 
 @dataclass(eq=False)
@@ -686,6 +703,21 @@ class Remote:
             is_judged: whether each epoch is answered by whether to go on.
             patience: seconds for which somebody else may still be training there.
         """
+        try:
+            yield from self._work(number, facts, source, teacher, files, is_judged, patience)
+        except (OSError, StorageError) as error:  # of this machine's own disk
+            yield Ended("failed", StorageError(str(error))), None
+
+    def _work(
+        self,
+        number: int,
+        facts: dict[str, Any],
+        source: Source,
+        teacher: bytes | None,
+        files: Mapping[str, bytes] | None,
+        is_judged: bool,
+        patience: float,
+    ) -> Iterator[tuple[Step | Epoch | Ended, dict[str, bytes] | None]]:
         torch.set_num_threads(self._threads)
         self._number = number
         until = time.monotonic() + patience
@@ -743,7 +775,7 @@ def _kind_of_machine(device: str) -> dict[str, Any]:
     # Asked whatever is trained, since a pool knows nothing of that: a machine that cannot compile rounds otherwise.
     compiled = SpeedModel(kernels="compiled")
     facts["kernels"] = [models.kernels(compiled, chosen, own) for own in ("float32", models.HALF_PRODUCTS)]
-    return {key: facts[key] for key in ("device", "device_name", "threads", "versions", "kernels")}
+    return {key: facts[key] for key in ("device", "device_name", "threads", "versions", "commit", "kernels")}
 
 
 def room_on(resources: Mapping[str, float], demand: Mapping[str, float]) -> int:
@@ -768,14 +800,27 @@ def packed(folder: Path) -> dict[str, bytes]:
 
 
 def unpack(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make a run folder hold these files, and no checkpoint but one among them."""
+    """Make a run folder hold these files, and no checkpoint but one among them.
+
+    A folder that is not there yet comes to its place as a whole: in one that holds a part of a run, nothing could be
+    begun.
+    """
+    place = folder
+    if not folder.exists():
+        place = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     with storing(str(folder)):
-        folder.mkdir(parents=True, exist_ok=True)
-    # environment.json comes last: a folder is a run from then on.
-    for name in sorted(files, key=lambda name: name == "environment.json"):
-        write_atomic(folder / name, files[name])
-    if not any(name.startswith("checkpoint") for name in files):
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        place.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, content in files.items():
+            write_atomic(place / name, content)
+        if not any(name.startswith("checkpoint") for name in files):
+            shutil.rmtree(place / "checkpoint", ignore_errors=True)
+        if place != folder:
+            with storing(str(folder)):
+                place.rename(folder)
+    finally:
+        if place != folder:
+            shutil.rmtree(place, ignore_errors=True)  # there is one only if something went wrong
 
 
 def _differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thirtytwo.data import Exclusion, Source
-from thirtytwo.errors import ThirtytwoError
+from thirtytwo.errors import RunError, ThirtytwoError
 from thirtytwo.evaluate import evaluate
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
@@ -112,7 +112,13 @@ class Task:
             # The folder may name the place of a copy: a teacher is what it answers, wherever it lies.
             training = resume(run, source, teacher=teacher or self.recipe.teacher.model or None)
         else:
-            training = train(self.recipe, source, seed=self.seed, out=run.path, device=self.device, teacher=teacher)
+            try:
+                training = train(self.recipe, source, seed=self.seed, out=run.path, device=self.device, teacher=teacher)
+            except RunError:
+                if not self.is_begun:
+                    raise
+                # Another process has begun it since: wait for that one, or go on where it has left off.
+                training = resume(run, source, teacher=teacher or self.recipe.teacher.model or None)
         hold(training)
         # Closed, so that a training that is given up lets go of its folder.
         with contextlib.closing(iter(training)) as events:
@@ -124,10 +130,11 @@ class Task:
         if training.interrupted or not run.result:
             yield Ended("interrupted")
             return
-        if self.scored:
-            scored = evaluate(training.classifier, source, split="validation", validation=self.recipe.validation)
-            run.result = {**run.result, "validation": scored.summary()}
-        shutil.rmtree(run.checkpoint_path.parent, ignore_errors=True)  # of hundreds of runs; they have ended
+        with run.locked():
+            if self.scored and not self.is_finished:
+                scored = evaluate(training.classifier, source, split="validation", validation=self.recipe.validation)
+                run.result = {**run.result, "validation": scored.summary()}
+            shutil.rmtree(run.checkpoint_path.parent, ignore_errors=True)  # of hundreds of runs; they have ended
         yield Ended("trained")
 
     def _source(self) -> Source:

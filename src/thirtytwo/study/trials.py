@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,13 @@ class Trial:
     """How many validation images there are."""
     majority_baseline: float
     """The accuracy of always naming the most frequent class of these."""
+    commit: str = ""
+    """Of the program that trained it; empty where that is not known."""
+
+
+def commits(trials: Iterable[Trial]) -> list[str]:
+    """Those of the program that some trainings were made by, each once; without those that are not known."""
+    return list(dict.fromkeys(trial.commit for trial in trials if trial.commit))
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ class Repeated:
             "margin_of_images": self.margin_of_images,
             "majority_baseline": self.majority_baseline,
             "at_baseline": self.is_at_baseline,
+            "commits": commits(self.trials),
         }
 
 
@@ -205,6 +213,7 @@ class Trials:
             new=new,
             images=scores["images"],
             majority_baseline=metrics.majority_baseline(row["images"] for row in scores["per_class"]),
+            commit=str(run.environment.get("commit") or ""),
         )
 
     def trial(self, seed: int, pool: Pool | None = None) -> Trial:

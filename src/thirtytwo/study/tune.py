@@ -20,6 +20,7 @@ then: the values of a trial then depend on which of the others were quicker.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import time
@@ -31,7 +32,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from thirtytwo.data import Source
 from thirtytwo.data.source import ARRAYS
-from thirtytwo.errors import Diverged, MissingExtra, OutOfMemory, RecipeError, RunError, RunInUse
+from thirtytwo.errors import (
+    Diverged,
+    InputError,
+    MissingExtra,
+    OutOfMemory,
+    RecipeError,
+    RunError,
+    RunInUse,
+    StorageError,
+)
 from thirtytwo.events import Epoch
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import storing, write_atomic
@@ -89,6 +99,8 @@ class Tuned:
     """Of all trials."""
     device: str
     """That trials were asked to run on."""
+    images: int
+    """Validation images by which all trials are judged."""
 
     @property
     def best(self) -> TuningTrial:
@@ -120,6 +132,7 @@ class Tuned:
             "best": vars(self.best),
             "own": None if self.own is None else vars(self.own),
             "n": len(self.trials),
+            "images": self.images,
             "trials": [vars(trial) for trial in self.trials],
             "importances": self.importances,
         }
@@ -158,7 +171,9 @@ def tune(
 
     Raises:
         RecipeError: there is nothing to search for, or it does not fit the recipe.
-        RunError: `out` holds another search.
+        RunError: `out` holds another search, or one whose trials are in another database.
+        InputError: `storage` cannot be used.
+        StorageError: the database of the search has failed.
         ModelError: the recipe's teacher cannot be read.
         MissingExtra: Optuna is not installed.
         Diverged: no trial came to an end.
@@ -171,43 +186,96 @@ def tune(
         out.mkdir(parents=True, exist_ok=True)
     with Claims(out / ".claims") as claims:
         with claims.alone():
-            _reserve(out, space)
-            study = optuna.create_study(
-                storage=storage or f"sqlite:///{out / 'study.db'}",
-                study_name=space.name,
-                direction="maximize",
-                pruner=_pruner(optuna, pruner),
-                load_if_exists=True,
-            )
-            if not study.get_trials():
-                study.enqueue_trial(space.own)
+            is_new = not (out / "search.json").exists()
+            _reserve(out, space, storage)
+            with _opening(storage, (out / "search.json") if is_new else None):
+                study = optuna.create_study(
+                    storage=storage or f"sqlite:///{out / 'study.db'}",
+                    study_name=space.name,
+                    direction="maximize",
+                    pruner=_pruner(optuna, pruner),
+                    load_if_exists=True,
+                )
+                if not study.get_trials():
+                    study.enqueue_trial(space.own)
         search = _Search(optuna, study, space, source, out, seed, sampler, device, pool, trials, claims, done, waits)
-        while search.number_ended < trials:
-            if not search.go_on():
-                search.wait()
-    return _found(optuna, study, space, source, out, seed, device)
+        with _using(optuna):
+            while search.number_ended < trials:
+                if not search.go_on():
+                    search.wait()
+            return _found(optuna, study, space, source, out, seed, device)
 
 
-def _reserve(out: Path, space: Space) -> None:
+@contextlib.contextmanager
+def _opening(storage: str | None, mark: Path | None) -> Iterator[None]:
+    """Say what is wrong with a database that cannot be opened; what drivers raise is of many kinds.
+
+    Args:
+        storage: its URL; None is the file of the search.
+        mark: a file to delete then, since no search has begun.
+
+    Raises:
+        InputError: it was asked for.
+        StorageError: it is the file of the search.
+    """
+    try:
+        yield
+    except Exception as error:
+        if mark is not None:
+            mark.unlink(missing_ok=True)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if storage is None:
+            raise StorageError(f"the database of the search: {reason}") from error
+        raise InputError(
+            f"--storage {storage}: cannot be used ({reason}); expected the URL of a database that answers, and its "
+            "driver installed; sqlite:///search.db is a file"
+        ) from error
+
+
+@contextlib.contextmanager
+def _using(optuna: Any) -> Iterator[None]:
+    """Say that a database has failed while it was used.
+
+    Raises:
+        StorageError: it has.
+    """
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as error:
+        cause = error.__cause__ or error
+        reason = str(cause).strip().partition("\n")[0]
+        raise StorageError(f"the database of the search: {reason}; trials that have ended are kept") from error
+
+
+def _reserve(out: Path, space: Space, storage: str | None) -> None:
     """Keep a folder for one search, since another one's results would replace it.
 
     Raises:
-        RunError: it holds another search.
+        RunError: it holds another search, or one whose trials are in another database.
     """
     path = out / "search.json"
+    # A digest, since URLs can hold passwords.
+    place = "" if storage is None else hashlib.sha256(storage.encode()).hexdigest()[:16]
     if not path.exists():
-        facts = {"name": space.name, **space.facts}
+        facts = {"name": space.name, "storage": place, **space.facts}
         write_atomic(path, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         name, differing = found["name"], [key for key, fact in space.facts.items() if found[key] != fact]
+        kept = str(found.get("storage", place))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: cannot be read ({error!r}); expected what `thirtytwo tune` wrote; delete it") from None
     if name != space.name:
         raise RunError(
             f"{out}: holds another search, of other {', '.join(differing)}; expected the same one, or a new folder; "
             "choose another --out, or none: then each search has a folder of its own"
+        )
+    if kept != place:
+        remedy = "give the same --storage as before" if kept else "leave --storage out"
+        raise RunError(
+            f"{out}: its trials are in another database; expected the one that the search began with; {remedy}, or "
+            "choose another --out"
         )
 
 
@@ -397,7 +465,7 @@ def _found(
             importances = dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
     return Tuned(
         tuned, path, own_path, own_name, found, importances, spec=source.spec, others=source.others, seed=seed,
-        device=device,
+        device=device, images=len(source.read_training().split(space.base.validation)[1]),
     )  # fmt: skip
 
 

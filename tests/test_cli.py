@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import html
 import io
+import itertools
 import json
+import os
 import re
 import shlex
 import shutil
@@ -224,17 +226,40 @@ def test_predict_answers_for_the_files_that_can_be_read_and_names_the_others(
     assert "error: 2 of 2 files cannot be read as images\n" in none.err
 
 
+def test_names_from_another_alphabet_cost_no_answer(program: Program, trained: Path, tmp_path: Path) -> None:
+    place = tmp_path / "photos" / os.fsdecode(b"Gr\x94\xdfe.png")
+    place.parent.mkdir()
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "a.png").rename(place)
+    (found,) = program("predict", trained, tmp_path / "photos", "--json").json
+    assert found["path"] == str(place)
+    assert r"Gr\udc94\udcdfe.png" in program("predict", trained, tmp_path / "photos").out
+
+
+def test_a_test_image_that_cannot_be_read_is_found_before_the_training(program: Program, tmp_path: Path) -> None:
+    for split, name in itertools.product(("train", "test"), ("cat", "dog")):
+        (tmp_path / "pets" / split / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "pets" / split / name / f"{number}.png")
+    (tmp_path / "pets" / "test" / "cat" / "3.png").write_bytes(b"half a picture")
+    answer = program("train", "classic", "--data", tmp_path / "pets", "--epochs", "1", *SMALL)
+    assert answer.code == 2
+    assert "cat/3.png" in answer.err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_predict_says_unknown_where_it_is_asked_to(program: Program, trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     noise("RGB").save(path)
     (plain,) = program("predict", trained, path, "--json").json
     (never,) = program("predict", trained, path, "--json", "--unknown-below", "0.9999").json
-    assert never == {**plain, "class": "unknown", "unknown_below": 0.9999}
+    assert never == {**plain, "class": "unknown", "answered": False, "unknown_below": 0.9999}
     (auto,) = program("predict", trained, path, "--json", "--unknown-below", "auto").json
     suggested = Classifier.load(trained).unknown_below
     assert 0 < suggested < 1
     is_known = plain["probability"] >= suggested
     assert auto["class"] == (plain["class"] if is_known else "unknown")
+    assert auto["answered"] is is_known
     assert auto["unknown_below"] == suggested
     shown = program("predict", trained, path, "--unknown-below", "auto").out
     said = f"unknown: no class reaches {suggested:.2%}, which auto stands for with this model"
@@ -359,7 +384,7 @@ def test_without_optuna_tune_says_how_to_get_it(program: Program, monkeypatch: p
     monkeypatch.setitem(sys.modules, "optuna", None)
     answer = program("tune", "classic", "--data", SHAPES)
     assert answer.code == 2
-    assert "pip install -c constraints.txt '.[tune]'" in answer.err
+    assert "pip install -c constraints.txt -e '.[tune]'" in answer.err
 
 
 def test_an_ensemble_is_a_model_like_any_other(program: Program, trained: Path, tmp_path: Path) -> None:
@@ -420,7 +445,7 @@ def test_an_ensemble_teaches_a_network_and_the_same_command_goes_on(
     said = next(line for line in again.out.splitlines() if "thirtytwo compare" in line)
     compare = shlex.split(said[said.index("thirtytwo compare") :])
     found = program(*compare[1:], "--runs", "1", "--json").json
-    trials = [Run.open(Path(found[side]["runs"]) / "0").recipe for side in "ab"]
+    trials = [Run.open(Path(found[side]["runs"]) / "1").recipe for side in "ab"]
     assert [bool(trial.teacher.model) for trial in trials] == [False, True]
     assert Path(found["b"]["runs"]).name == Path(student["run"]).parent.name  # the same training, to the digest
     assert found["b"]["validation"] == 0.1
@@ -456,6 +481,30 @@ def test_an_ensemble_trains_its_members(program: Program, tmp_path: Path) -> Non
     assert "done before" in again.out
 
 
+def test_an_ensemble_whose_members_cannot_fit_is_refused_before_anything_is_trained(
+    program: Program, trained: Path, tmp_path: Path
+) -> None:
+    words = ["ensemble", trained, "--data", SHAPES, "--train", "2", "--recipe"]
+    recipe = f"classic epochs=1 {SMALL[1]} {SMALL[5]}"
+    for other, said in (
+        ([f"{recipe} validation=0.4"], "expected the same share; add validation=0.1 to --recipe"),
+        ([recipe, "--distil", f"{recipe} validation=0.4"], "its teachers held out 10%; expected the same images"),
+    ):
+        answer = program(*words, *other)
+        assert answer.code == 2
+        assert said in answer.err
+    assert not (tmp_path / "runs" / "study").exists()
+
+
+def test_an_ensemble_that_was_being_written_is_gone_on_with(program: Program, trained: Path, tmp_path: Path) -> None:
+    words = ["--data", SHAPES, "--epochs", "1", *SMALL, "--seed", "5", "--corrupted", "0"]
+    assert program("train", "classic", *words, "--out", tmp_path / "other").code == 0
+    assert program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "both").code == 0
+    (tmp_path / "both" / "result.json").unlink()
+    assert program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "both").code == 0
+    assert (tmp_path / "both" / "result.json").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -488,7 +537,7 @@ def test_without_ray_a_study_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     answer = program(command, *words, "--ray", "auto")
     assert answer.code == 2
-    assert "pip install -c constraints.txt '.[cluster]'" in answer.err
+    assert "pip install -c constraints.txt -e '.[cluster]'" in answer.err
 
 
 class Elsewhere(Local):
@@ -790,7 +839,7 @@ def test_without_cleanlab_audit_says_how_to_get_it_before_anything_is_trained(
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
     answer = program("audit", "shapes:training=120,test=40")
     assert answer.code == 2
-    assert "pip install -c constraints.txt '.[audit]'" in answer.err
+    assert "pip install -c constraints.txt -e '.[audit]'" in answer.err
     assert not Path("audits").exists()
 
 

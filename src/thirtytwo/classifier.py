@@ -77,6 +77,8 @@ class Prediction:
     """Of the most probable class."""
     probabilities: dict[str, float]
     """Every class with its probability, most probable first."""
+    answered: bool = True
+    """Whether that class is probable enough for the answer that was asked for."""
 
 
 @dataclass(eq=False, repr=False)
@@ -341,7 +343,7 @@ class Classifier:
             ranked = {self.classes[index]: float(row[index]) for index in order}
             label = self.classes[order[0]]
             said = label if ranked[label] >= unknown_below else UNKNOWN
-            predictions.append(Prediction(path, said, ranked[label], ranked))
+            predictions.append(Prediction(path, said, ranked[label], ranked, ranked[label] >= unknown_below))
         return predictions
 
 
@@ -564,11 +566,13 @@ def file_of(model: str | Path | Run) -> Path:
     path = Path(model)
     if path == Path(PRETRAINED):
         return Path(__file__).with_name(f"{PRETRAINED}.safetensors")
-    if not path.exists():
-        raise ModelError(
-            f"{path}: no such file or folder; expected a run folder, an ensemble's folder, a model file, or "
-            f"{PRETRAINED}; check the path"
-        )
+    expected = f"expected a run folder, an ensemble's folder, a model file, or {PRETRAINED}; check the path"
+    try:
+        exists = path.exists()
+    except OSError as error:  # a folder on the way that may not be entered, or a name too long
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); {expected}") from None
+    if not exists:
+        raise ModelError(f"{path}: no such file or folder; {expected}")
     if not path.is_dir():
         return path
     if not is_ensemble(path):

@@ -265,6 +265,7 @@ def check_test(source: Source) -> None:
 
     Raises:
         DataError: there are none, or some cannot be read.
+        StorageError: the ledger, in which openings are counted, cannot be written.
     """
     sealed.check_readable(source)
 
@@ -376,7 +377,7 @@ def evaluate_run(
         result["files"] = run.digests()
         result["test_opening"] = scored[-1].opening
         result["test_warnings"] = list(scored[-1].warnings)
-        result["calibration"] = calibration
+        result.setdefault("calibration", calibration)
         result["scoring_seconds"] = scored[-1].seconds
         for part in scored:
             result[part.split] = part.summary()
@@ -390,15 +391,14 @@ def under_corruption(classifier: Classifier, images: Images, number: int = CORRU
     Args:
         classifier: whose first view of each picture is scored.
         images: as they are, such as those of a `Scored`: then the test set is not opened anew.
-        number: about so many of them, from each class its share, and at least one; all, if there are fewer.
+        number: so many of them, as many of each class as there are, or as the others have; all, if there are fewer.
 
     Returns:
         ``images``, how many; ``accuracy``, of the same images as they are; ``kinds``: for each kind of corruption the
         accuracies at strengths 1 to 5; ``mean`` of all of these.
     """
     if number < len(images):
-        some = images.split(number / len(images))[1]
-        images = images.take(some if len(some) else np.arange(number))
+        images = images.take(images.fewer(number))
     first = classifier.with_one_view()
     labels = torch.from_numpy(images.labels)
 

@@ -84,6 +84,31 @@ def test_a_picture_that_has_moved_is_not_taken_for_another(small_images: Images)
     assert read.indices(images.take([*range(5), 6]), "training") == (4, 5)
 
 
+def test_a_table_of_pictures_that_are_no_files_fits_these_pictures_only(small_images: Images) -> None:
+    names = [exclusion.picture_of(small_images, index) for index in range(8)]
+    assert len(set(names)) == 8
+    columns = "split_a,index_a,split_b,index_b,picture_a,picture_b"
+    (read,) = exclusion.read(table(f"{columns}\ntraining,1,training,2,{names[1]},{names[2]}\n"))
+    assert read.indices(small_images, "training") == (2,)
+    (read,) = exclusion.read(table(f"split,index,picture\ntraining,2,{names[2]}\ntraining,4,{names[3]}\n"))
+    with pytest.raises(DataError, match=r"line 3: training image 4 is another picture there than in small"):
+        read.indices(small_images, "training")
+    (read,) = exclusion.read(table(f"{columns}\ntraining,1,test,2,{names[1]},{names[3]}\n"))
+    assert read.indices(small_images, "training") == (1,)
+    with pytest.raises(DataError, match="test image 2 is another picture"):
+        read.indices(small_images, "test")
+
+
+def test_pairs_of_files_are_told_by_their_names_wherever_the_folder_lies(small_images: Images) -> None:
+    images = replace(small_images, paths=tuple(f"/pets/cat/{number}.png" for number in range(200)))
+    columns = "split_a,index_a,split_b,index_b,path_a,path_b"
+    (read,) = exclusion.read(table(f"{columns}\ntraining,1,training,2,/a/../moved/cat/1.png,/moved/cat/2.png\n"))
+    assert read.indices(images, "training") == (2,)
+    (read,) = exclusion.read(table(f"{columns}\ntraining,1,training,2,/pets/cat/1.png,/pets/dog/2.png\n"))
+    with pytest.raises(DataError, match=r"is /pets/dog/2\.png there, but /pets/cat/2\.png in small"):
+        read.indices(images, "training")
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

@@ -500,6 +500,39 @@ def test_what_lies_beside_run_folders_makes_them_no_class(tmp_path: Path) -> Non
     assert folder.listed(tmp_path).classes == ("bird", "cat", "dog")
 
 
+def leave(place: Path, *names: str) -> None:
+    for name in names:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("{}\n")
+
+
+@pytest.mark.parametrize("layout", [flat, divided])
+def test_studies_audits_and_ensembles_beside_the_images_are_no_classes(tmp_path: Path, layout: Layout) -> None:
+    layout(tmp_path)
+    before = folder.listed(tmp_path)
+    leave_run(tmp_path / "runs" / "study" / "classic-0123456789" / "0")
+    (tmp_path / "runs" / "study" / "classic-0123456789" / "1").mkdir()
+    for ending in ("svg", "png"):
+        save(tmp_path / "runs" / "study" / "classic-0123456789" / "x.png", noise(32, 32)).rename(
+            tmp_path / "runs" / "study" / "classic-0123456789" / f"spread.{ending}"
+        )
+    leave(tmp_path / "runs" / "tune" / "classic-1", "search.json", "study.db")
+    leave_run(tmp_path / "runs" / "tune" / "classic-1" / "trials" / "classic-0123456789" / "0")
+    leave_run(tmp_path / "audits" / "pets" / "networks-0123456789" / "network-1")
+    leave(tmp_path / "ensembles" / "1", "model.safetensors", "result.json")
+    after = folder.listed(tmp_path)
+    assert (after.classes, after.training, after.test) == (before.classes, before.training, before.test)
+    leave(tmp_path / "audits" / "pets", "tables.json", "label_issues.csv", "audit.html")
+    assert folder.listed(tmp_path).classes == before.classes
+    assert folder.listed(tmp_path).warnings == ()
+
+
+def test_an_empty_folder_for_runs_is_no_class(tmp_path: Path) -> None:
+    flat(tmp_path)
+    (tmp_path / "audits" / "pets").mkdir(parents=True)
+    assert folder.listed(tmp_path).classes == ("bird", "cat", "dog")
+
+
 def test_a_class_folder_in_which_a_training_began_stays_a_class(tmp_path: Path) -> None:
     flat(tmp_path)
     before = folder.listed(tmp_path)
@@ -546,6 +579,21 @@ def images_to_test_without_classes(place: Path) -> None:
     loose_files(place / "test")
 
 
+def classes_beside_their_test_images(place: Path) -> None:
+    fill(place, 3)
+    fill(place / "test", 3)
+
+
+def parts_without_classes(place: Path) -> None:
+    for part in ("train", "test"):
+        save(place / part / "1.png", noise(32, 32))
+
+
+def name_in_no_alphabet(place: Path) -> None:
+    fill(place, 3)
+    save(place / "cat" / "a.png", noise(32, 32)).rename(place / "cat" / os.fsdecode(b"Gr\x94\xdfe.png"))
+
+
 def two_trainings(place: Path) -> None:
     fill(place / "train", 3)
     fill(place / "training", 3)
@@ -563,6 +611,15 @@ def two_trainings(place: Path) -> None:
         (other_classes, r"\(only in train/: dog; only in test/: eel\); expected the same folders in both"),
         (images_to_test_without_classes, "test: no folders, 1 file; expected one folder per class"),
         (two_trainings, "holds train/ and training/; expected one of them"),
+        (
+            classes_beside_their_test_images,
+            "bird, cat, dog beside test/, and in it; .*; move those beside it into train/",
+        ),
+        (
+            parts_without_classes,
+            "holds test, train, but no train/ with class folders in it; .*; sort the images by class",
+        ),
+        (name_in_no_alphabet, r"'.*udc94.*': a name that is no UTF-8; .*; rename it"),
     ],
 )
 def test_folder_that_will_not_do_is_explained(tmp_path: Path, layout: Layout, problem: str) -> None:

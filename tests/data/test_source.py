@@ -626,3 +626,11 @@ def test_real_cifar10_is_found_by_name(cifar10: Path, monkeypatch: pytest.Monkey
     found = source.find("cifar10")
     assert Path(found.location).parent == cifar10
     assert np.bincount(sealed.read_unscored(found).labels).tolist() == [1000] * 10
+
+
+@pytest.mark.parametrize("name", ["shapes", "shapes:training=50,test=10"])
+def test_a_folder_that_is_called_like_data_is_told_not_to_be_meant(name: str) -> None:
+    assert source.find(name).notice == ""
+    Path("shapes").mkdir()
+    said = "The folder shapes in the current folder is not meant by shapes; ./shapes would name it."
+    assert source.find(name).notice == said

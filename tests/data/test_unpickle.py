@@ -127,6 +127,15 @@ def test_memory_does_not_follow_what_a_file_claims(claim: bytes) -> None:
     assert peak_bytes < 150 * 10_000
 
 
+def test_text_that_is_encoded_again_and_again_is_damage() -> None:
+    text = b"X" + (4000).to_bytes(4, "little") + 4000 * b"a" + b"q\x00"
+    again = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
+    once = b"\x80\x02]" + b"(" + text + again + b"e."
+    assert take_apart(once, PLENTY) == ["a" * 4000, b"a" * 4000]
+    with pytest.raises(Damaged, match="more text than the file holds"):
+        take_apart(b"\x80\x02](" + text + 50 * again + b"e.", PLENTY)
+
+
 def test_old_protocols_are_refused() -> None:
     with pytest.raises(Damaged):
         take_apart(pickle.dumps({"labels": [1]}, 0), PLENTY)

@@ -364,6 +364,8 @@ def test_tables_say_what_was_found() -> None:
     text = findings.table(findings.ISSUE_COLUMNS, [issue]).decode()
     (row,) = csv.DictReader(io.StringIO(text))
     assert row == {
-        "split": "test", "index": "3", "path": 'a,"b".png', "given": "cat", "suggested": "dog", "score": "0.9877"
+        "split": "test", "index": "3", "path": 'a,"b".png', "given": "cat", "suggested": "dog", "score": "0.9877",
+        "picture": "",
     }  # fmt: skip
-    assert findings.table(findings.PAIR_COLUMNS, []).decode() == "split_a,index_a,split_b,index_b,distance,kind\n"
+    columns = "split_a,index_a,split_b,index_b,distance,kind,path_a,path_b,picture_a,picture_b\n"
+    assert findings.table(findings.PAIR_COLUMNS, []).decode() == columns

@@ -16,6 +16,7 @@ import audit
 from thirtytwo import load_data
 from thirtytwo.data import Images
 from thirtytwo.data import find as find_data
+from thirtytwo.data.exclusion import picture_of
 from thirtytwo.data.images import Split
 from thirtytwo.data.shapes import draw
 from thirtytwo.study import duplicates
@@ -102,6 +103,25 @@ def test_of_equal_images_each_is_paired_once_and_each_leak_is_named(training: li
     # What remains when the later of each pair is taken away: one of each picture.
     taken = {pair.index_b for pair in exact if (pair.split_a, pair.split_b) == ("training", "training")}
     assert sorted(training[index] for index in range(len(training)) if index not in taken) == sorted(set(training))
+
+
+def test_copies_of_one_picture_hide_no_other_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "NEIGHBOURS", 2)
+    copied, other = DRAWN[0], np.clip(DRAWN[0].astype(int) + 6, 0, 255).astype(np.uint8)  # a little brighter
+    training = images(np.stack([*[copied] * 6, other, *DRAWN[1:8]]))
+    test = images(np.clip(DRAWN[:1].astype(int) + 12, 0, 255).astype(np.uint8))
+    found = find(training, test, {"training": features(14), "test": features(1)}).pairs
+    assert {pair.index_a for pair in found if pair.split_b == "test"} >= {0, 6}
+
+
+def test_a_pair_says_which_pictures_it_means() -> None:
+    training, test = images(DRAWN[[0, 1, 0]]), images(DRAWN[[1, 2]])
+    for pair in find(training, test, {"training": features(3), "test": features(2)}).pairs:
+        sets = {"training": training, "test": test}
+        assert pair.picture_a == picture_of(sets[pair.split_a], pair.index_a) != ""
+        assert pair.picture_b == picture_of(sets[pair.split_b], pair.index_b)
+        assert (pair.path_a, pair.path_b) == ("", "")
+        assert pair.picture_a == pair.picture_b or pair.kind == "near"
 
 
 def test_a_copy_of_a_leaked_test_image_is_leaked_too() -> None:

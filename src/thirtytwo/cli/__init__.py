@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import NoReturn
 
@@ -25,6 +26,9 @@ def main() -> None:
     """Run the program; every error that the package raises on purpose becomes a message and an exit code."""
     from thirtytwo.cli import launch
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what its encoding has no bytes for
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)  # what is wrong with the words is told here, like everything else
     except usage.UsageError as error:

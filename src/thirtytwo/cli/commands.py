@@ -181,6 +181,7 @@ def train_command(
 
     from thirtytwo import evaluate_run, report
     from thirtytwo.data import exclusion, find
+    from thirtytwo.evaluate import check_test
     from thirtytwo.ranks import joined
     from thirtytwo.train import resume as resume_training
     from thirtytwo.train import train
@@ -197,7 +198,9 @@ def train_command(
                 training = resume_training(resume, data, progress=progress, ranks=ranks)
         else:
             with screen.download() as progress:
-                source = find(data, progress=progress, fallback=data is None)
+                source = find(data, progress=progress, fallback=data is None).in_memory()
+            source.read_training()  # what is broken there is told first
+            check_test(source)  # and a broken test image is not found after a night of training
             training = train(settings, source, seed=seed or 0, out=out, device=where, exclude=tables, ranks=ranks)
         screen.training_begins(training)
         with broken_off(screen, training), interruptible(training) as received, screen.training(training) as display:
@@ -428,7 +431,9 @@ def _answers(
         if path in problems:
             return {"class": None, "probability": None, "probabilities": {}, "error": problems[path]}
         answer = answers[path]
-        return {"class": answer.label, "probability": answer.probability, "probabilities": answer.probabilities}
+        said = {"class": answer.label, "probability": answer.probability, "probabilities": answer.probabilities}
+        # A class may itself be called unknown.
+        return said if unknown_below is None else {**said, "answered": answer.answered}
 
     return [{"path": path, **row(path), **asked} for path in map(str, files)]
 

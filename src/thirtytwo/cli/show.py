@@ -301,7 +301,8 @@ class Screen:
         for column in table.columns[1:]:
             column.justify = "right"
         for row in scores["per_class"]:
-            table.add_row(escape(row["class"]), *(f"{row[key]:.1%}" for key in ("precision", "recall", "f1")))
+            rates = [row[key] if row["images"] else None for key in ("precision", "recall", "f1")]
+            table.add_row(escape(row["class"]), *("–" if rate is None else f"{rate:.1%}" for rate in rates))
         self.console.print(table)
         if corrupted := result.get("corrupted"):
             self.corrupted(corrupted)
@@ -493,7 +494,7 @@ class Screen:
             f"{'is' if doubted == 1 else 'are'} in doubt"
         )
         if audit.is_weak:
-            self.caution(weak_networks(audit.accuracy["training"]))
+            self.caution(weak_networks(audit.accuracy["training"], audit.is_at_baseline))
         leaked, tested = len(audit.leaked), audit.splits["test"].images
         self.console.print(
             f"[bold]{plural(leaked, 'test image')} of {tested:,} ({leaked / max(tested, 1):.1%})[/bold] "
@@ -525,6 +526,8 @@ class Screen:
 
     def repeated(self, found: Repeated, figure: Path) -> None:
         """What several trainings say together."""
+        from thirtytwo.study.trials import commits
+
         spread, of, sharing = found.spread, "seeds", "runs"
         self.console.print(f"[bold]validation accuracy {spread.mean:.2%}[/bold], n = {spread.n}")
         if spread.standard_deviation is None:
@@ -542,7 +545,17 @@ class Screen:
         self.explain(f"This speaks of {of}, not of {draw_of_images(found.images, found.margin_of_images, sharing)}")
         if found.is_at_baseline:
             self.caution(f"that is {at_baseline(found.majority_baseline, found.images)}")
+        self._commits(commits(found.trials))
         self.say(f"Plot: {figure}")
+
+    def _commits(self, found: Sequence[str]) -> None:
+        """That trainings were made by several states of the program, if so."""
+        if len(found) > 1:
+            names = ", ".join(each[:12] + ("+" if each.endswith("+") else "") for each in found)
+            self.caution(
+                f"these trainings were made by {len(found)} commits of this program ({names}); where training has "
+                "changed between them, they do not belong together; with another --out, all are trained anew"
+            )
 
     def outcome(self, comparison: Comparison) -> None:
         """What came of the latest seed of a comparison, and what all of them say."""
@@ -598,6 +611,7 @@ class Screen:
         if idle := [letter for letter, is_so in zip("AB", comparison.at_baseline, strict=True) if is_so]:
             are = "is" if len(idle) == 1 else "are"
             self.caution(f"{' and '.join(idle)} {are} {at_baseline(comparison.majority_baseline, comparison.images)}")
+        self._commits(comparison.commits)
         self.say(f"Plot: {figure}")
 
     def _needed(self, comparison: Comparison, sizes: Sequence[float]) -> None:
@@ -645,7 +659,7 @@ class Screen:
         unknown = 0
         for prediction in predictions:
             best, *others = prediction.probabilities
-            is_unknown = prediction.label != best
+            is_unknown = not prediction.answered
             unknown += is_unknown
             table.add_row(
                 escape(prediction.path),

@@ -2,13 +2,15 @@
 
 A table is a CSV file with a first line that names its columns. It names
 
-- images: ``split`` and ``index``, with ``path`` and ``given`` (the label) where there are any, as label_issues.csv and
-  odd_images.csv do; all of them are left out;
-- or pairs of images that show the same: ``split_a``, ``index_a``, ``split_b`` and ``index_b``, as duplicates.csv does.
-  Of two training images the second is left out. Of a training and a test image, the training image is left out of a
-  training, and the test image where a model is scored: either way, no image is on both sides.
+- images: ``split`` and ``index``, with ``path``, ``picture`` and ``given`` (the label) where there are any, as
+  label_issues.csv and odd_images.csv do; all of them are left out;
+- or pairs of images that show the same: ``split_a``, ``index_a``, ``split_b`` and ``index_b``, with ``path_a`` and
+  ``picture_a`` and the same of b where there are any, as duplicates.csv does. Of two training images the second is left
+  out. Of a training and a test image, the training image is left out of a training, and the test image where a model is
+  scored: either way, no image is on both sides.
 
-An index is the position in the data set's own order of its split.
+An index is the position in the data set's own order of its split. What else is said of an image, its file, a digest of
+its pixels (`picture_of`), its label, is compared: so a table that was made for other images is noticed.
 """
 
 from __future__ import annotations
@@ -115,6 +117,8 @@ class _Row:
     path: str
     given: str
     """Its label; empty where the table does not tell."""
+    picture: str
+    """Digest of its pixels; likewise."""
 
 
 @dataclass(frozen=True)
@@ -214,12 +218,18 @@ def _read(path: Path) -> Table:
     return Table(path, tuple(rows))
 
 
+def picture_of(images: Images, index: int) -> str:
+    """16 hexadecimal digits that stand for an image's pixels; empty where it is a file, which has a name instead."""
+    return "" if images.paths else f"{images.digests[index]:016x}"
+
+
 Values = Mapping[str, str | None]
 
 
 def _image(path: Path, line: int, values: Values) -> Iterator[_Row]:
     split, index = _place(path, line, values, "")
-    yield _Row(line, split, index, values.get("path") or "", values.get("given") or "")
+    said = [values.get(column) or "" for column in ("path", "given", "picture")]
+    yield _Row(line, split, index, *said)
 
 
 def _pair(path: Path, line: int, values: Values) -> Iterator[_Row]:
@@ -227,11 +237,14 @@ def _pair(path: Path, line: int, values: Values) -> Iterator[_Row]:
     if first == second:
         raise DataError(f"{path}, line {line}: pairs an image with itself; expected two images; correct the line")
     splits = {first[0], second[0]}
+    one, other = (
+        _Row(line, *place, values.get("path" + ending) or "", "", values.get("picture" + ending) or "")
+        for place, ending in ((first, "_a"), (second, "_b"))
+    )
     if splits == {"training"}:
-        yield _Row(line, *second, "", "")
+        yield other
     elif len(splits) == 2:
-        for place in (first, second):
-            yield _Row(line, *place, "", "")
+        yield from (one, other)
 
 
 def _place(path: Path, line: int, values: Values, ending: str) -> tuple[Split, int]:
@@ -252,8 +265,11 @@ def _problem(row: _Row, images: Images) -> str:
         return f"is named, but {images.name} holds {len(images):,}, counted from 0"
     if row.path and not images.paths:
         return f"is {row.path} there, but {images.name} is not made of image files"
-    if row.path and row.path != images.paths[row.index]:
+    # By its name and its folder's, since the data may have been moved, or named in another way.
+    if row.path and Path(row.path).parts[-2:] != Path(images.paths[row.index]).parts[-2:]:
         return f"is {row.path} there, but {images.paths[row.index]} in {images.name}"
+    if row.picture and not images.paths and row.picture != picture_of(images, row.index):
+        return f"is another picture there than in {images.name}"
     label = images.classes[images.labels[row.index]]
     if row.given and row.given != label:
         return f"is labelled {row.given} there, but {label} in {images.name}"

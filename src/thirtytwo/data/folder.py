@@ -44,6 +44,17 @@ _ENDINGS = {
 
 _TEST_SHARE = 0.2
 _HIDDEN = {"thumbs.db", "desktop.ini"}
+_MARKS = (
+    {"recipe.toml", "environment.json"},  # a run
+    {"search.json"},
+    {"tables.json"},  # an audit
+    {"model.safetensors", "result.json"},  # an ensemble
+)
+"""Files by which a folder is known to be made by the program."""
+_PLACES = ("runs", "audits", "ensembles")
+"""Folders in which the program puts what it makes, if nobody says otherwise."""
+_PARTS = {"train", "training", "test", "testing", "test1", "val", "valid", "validation"}
+"""Names of folders that hold a part of the data rather than a class."""
 _MOST_SHOWN = 20
 """Of files that cannot be read, in one message."""
 
@@ -167,10 +178,14 @@ def _rgb(path: Path, image: Image) -> Image:
     from PIL import Image
 
     if image.mode.startswith("I"):  # greys of 16 bits, in "I" as 32-bit numbers
-        greys = np.asarray(image).astype(np.int64)  # (height, width)
+        greys = np.asarray(image)  # (height, width)
         if greys.min() < 0 or greys.max() > 65_535:
             raise ImageError(f"{path}: greys of 32 bits; expected 8 or 16; convert it first")
-        image = Image.fromarray(((greys + 128) // 257).astype(np.uint8))  # 65,535 = 255 × 257
+        # 65,535 = 255 × 257. In place, since such pictures can be large.
+        greys = greys.astype(np.uint32)
+        greys += 128
+        greys //= 257
+        image = Image.fromarray(greys.astype(np.uint8))
     elif image.mode == "F":
         raise ImageError(f"{path}: pixels are fractions; expected whole numbers of 8 or 16 bits; convert it first")
     if image.has_transparency_data:
@@ -349,16 +364,16 @@ def listed(folder: Path, *, leave_out_broken: bool = False) -> Listing:
         leave_out_broken: see `Listing.leaves_out_broken`.
 
     The class folders lie in ``train`` (or ``training``) and ``test``, or in the folder itself. Labels follow their
-    names; images in folders inside them count too. What is hidden is left out, and so are the run folders that
-    trainings made there, and what lies behind links inside class folders.
+    names; images in folders inside them count too. What is hidden is left out, and so is what the program itself has
+    made there, and what lies behind links inside class folders.
 
     Without ``test``, about a fifth of each class is the test split: the files whose path, from the class folder on, has
     a hash in the lowest fifth. So a file stays where it is whichever others come or go. Only where a class is so small
     that all of its files would be on one side does the lowest hash make a test image, or the highest a training image.
 
     Raises:
-        DataError: fewer than two classes, a class without images, different classes in training and test, or test files
-            that are empty or no plain files.
+        DataError: fewer than two classes, a class without images, different classes in training and test, test images
+            without training images beside them, test files that are empty or no plain files, or names that are no text.
     """
     children = {child.name.lower(): child for child in _folders(folder)}
     # A class may be called "train" as well; then it holds images, and no folders.
@@ -368,19 +383,21 @@ def listed(folder: Path, *, leave_out_broken: bool = False) -> Listing:
             f"{folder}: holds {parts[0].name}/ and {parts[1].name}/; expected one of them; remove the other"
         )
     place = parts[0] if parts else folder
+    if not parts:
+        _refuse_lone_parts(folder, children)
     classes = _classes(place)
     names = tuple(classes)
     warnings: tuple[str, ...] = ()
     held_back = children.get("test") if parts else None
     if parts:
         others = [child for child in children.values() if child not in (place, held_back)]
-        if unused := sorted(child.name for child in others if _depth_of_runs(child) is None):
+        if unused := sorted(child.name for child in others if not _is_own(child)):
             warnings = (f"{folder}: {_list(unused)} not used, only the folders of training and test images are.",)
     if held_back is None:
         if few := [name for name, files in classes.items() if len(files) < 2]:
             raise DataError(
                 f"{place}: only one image in {_list(few)}; expected at least two, since one of each class is held back "
-                "as test image; add more, or give a test/ folder"
+                "as test image; add more, or sort the images into train/ and test/"
             )
         divided = [_divide(place, files) for files in classes.values()]
         training, test = tuple(part for part, _ in divided), tuple(part for _, part in divided)
@@ -395,6 +412,7 @@ def listed(folder: Path, *, leave_out_broken: bool = False) -> Listing:
             )
         training = tuple(tuple(files) for files in classes.values())
         test = tuple(tuple(given[name]) for name in names)
+    _refuse_names([*names, *(str(path) for each in (*training, *test) for path in each)])
     # Told before a training, not after it: test files are opened only then.
     problems = [problem for files in test for path in files if (problem := _problem(path))]
     if problems and not leave_out_broken:
@@ -406,6 +424,38 @@ def name_of(folder: Path) -> str:
     """What results call a folder's images: its name, without characters that are awkward in file names."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "images"
     return f"{name}-folder" if name.lower() in RESERVED else name
+
+
+def _refuse_lone_parts(folder: Path, children: Mapping[str, Path]) -> None:
+    """That folders which are to be parts of the data do not pass for classes.
+
+    Raises:
+        DataError: they would.
+    """
+    expected = "expected one folder per class, or train/ and test/ with such folders in both"
+    if children and children.keys() <= _PARTS:
+        raise DataError(
+            f"{folder}: holds {_list([child.name for child in children.values()])}, but no train/ with class folders "
+            f"in it; {expected}; sort the images by class"
+        )
+    test = children.get("test")
+    if test is not None and (same := {child.name for child in _folders(test)} & {c.name for c in children.values()}):
+        raise DataError(
+            f"{folder}: {_list(sorted(same))} beside test/, and in it; {expected}; move those beside it into train/"
+        )
+
+
+def _refuse_names(names: Iterable[str]) -> None:
+    """That names can be written down: those from other systems' archives may be in no known alphabet.
+
+    Raises:
+        DataError: one cannot.
+    """
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{name!a}: a name that is no UTF-8; expected names that are; rename it") from None
 
 
 def _divide(place: Path, files: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -439,11 +489,8 @@ def _classes(place: Path) -> Mapping[str, list[Path]]:
     """The files of each class folder, at least two of these, by name."""
     classes: dict[str, list[Path]] = {}
     for child in _folders(place):
-        files = _files(child, DataError)
-        # ``runs`` holds run folders. A class may at most hold a ``runs``, from a training that began inside it.
-        depth = _depth_of_runs(child)
-        if depth is None or (depth == 2 and any(map(has_image_ending, files))):
-            classes[child.name] = files
+        if not _is_own(child):
+            classes[child.name] = _files(child, DataError)
     if len(classes) < 2:
         count = sum(1 for child in place.iterdir() if child.is_file() and not _is_hidden(child.name))
         if classes:
@@ -482,7 +529,7 @@ def _folders(place: Path) -> list[Path]:
 def _files(place: Path, kind: type[InputError]) -> list[Path]:
     """Every file in a folder, at any depth, in the order of paths.
 
-    Left out is what is hidden, what lies in run folders, and what lies behind links to folders.
+    Left out is what is hidden, what the program itself has made, and what lies behind links to folders.
 
     Raises:
         InputError: of this kind; a folder cannot be read.
@@ -492,8 +539,9 @@ def _files(place: Path, kind: type[InputError]) -> list[Path]:
         raise kind(f"{error.filename}: cannot be read ({error.strerror}); expected a folder; check its permissions")
 
     found: list[Path] = []
+    own = _own(place)
     for where, folders, names in os.walk(place, onerror=unreadable):
-        if _is_run(names):
+        if where in own:
             folders.clear()
             continue
         folders[:] = [name for name in folders if not _is_hidden(name)]
@@ -501,21 +549,31 @@ def _files(place: Path, kind: type[InputError]) -> list[Path]:
     return sorted(found)
 
 
-def _depth_of_runs(place: Path) -> int | None:
-    """How far below a folder the nearest run folder lies: 0 for itself, at most 2; None where there is none."""
-    depths: list[int] = []
-    for where, folders, names in os.walk(place):
-        depth = len(Path(where).relative_to(place).parts)
-        if _is_run(names):
-            depths.append(depth)
-        if depth == 2 or _is_run(names):
-            folders.clear()
-    return min(depths, default=None)
+def _own(place: Path) -> set[str]:
+    """The folders in a folder, itself included, that hold nothing but what the program has made: runs, studies, ….
+
+    Those are the folder of a run, a search, an ensemble or an audit, and those with such folders only in them, such as
+    ``runs/study``, where images may lie that are plots: with an SVG of the same name, or anything in ``runs`` itself.
+    So a class with a ``runs`` inside, from a training that began there, stays a class.
+    """
+    own, filled = set[str](), set[str]()
+    for where, folders, names in os.walk(place, topdown=False):
+        inside = [each for name in folders if not _is_hidden(name) and (each := str(Path(where, name))) in filled]
+        shown = {name for name in names if not _is_hidden(name)}
+        if shown or inside:
+            filled.add(where)
+        plots = {name for name in shown if name.endswith(".png") and f"{name[:-4]}.svg" in shown}
+        images = [name for name in shown - plots if has_image_ending(Path(name))]
+        if Path(where).name in _PLACES:
+            images.clear()  # some plot
+        if any(shown >= marks for marks in _MARKS) or (inside and own >= set(inside) and not images):
+            own.add(where)
+    return own
 
 
-def _is_run(names: Sequence[str]) -> bool:
-    """Whether a folder with files of these names is one that a training left."""
-    return "recipe.toml" in names and "environment.json" in names
+def _is_own(place: Path) -> bool:
+    """Whether a folder holds nothing but what the program has made, or is made to and holds nothing yet."""
+    return str(place) in _own(place) or (place.name in _PLACES and not any(files for _, _, files in os.walk(place)))
 
 
 def _is_folder(path: Path) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import math
 import os
@@ -157,6 +158,26 @@ def enter(images: Images, *, key: str, model: str, facts: dict[str, Any]) -> tup
     except OSError as error:
         raise _storage_error(path, error) from error
     return number, warnings
+
+
+def check_writable(images: Images) -> None:
+    """Whether an opening could be counted.
+
+    Args:
+        images: the test set.
+
+    Raises:
+        StorageError: it could not.
+    """
+    path = path_of(images)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / ".lock"):
+            pass
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _storage_error(path, error) from error
 
 
 def opened(digests: NDArray[np.uint64]) -> Known:

@@ -76,9 +76,10 @@ def known(source: Source) -> ledger.Known:
 def check_readable(source: Source) -> None:
     """Whether there are test images, and all can be read, before hours are spent on what is to be scored on them.
 
-    No image is handed out, and so nothing is counted.
+    No image is handed out, and so nothing is counted; but whether it could be is looked at, too.
 
     Raises:
         DataError: there are none, or some cannot be read.
+        StorageError: the ledger cannot be written.
     """
-    source._sealed_read("test")
+    ledger.check_writable(source._sealed_read("test"))

@@ -280,7 +280,7 @@ class _Search:
                 "again, as from_arrays(training, test) in Python; for a folder of that name, write ./arrays"
             )
         if name == "shapes":
-            return _shapes(_options(spec, text, _SHAPES))
+            return _beside(_shapes(_options(spec, text, _SHAPES)), name)
         if name not in NAMES:
             return self._at_path(spec)
         options = _options(spec, text, _CIFAR100 if name == "cifar100" else _CIFAR10)
@@ -289,7 +289,7 @@ class _Search:
         copy = self._copy(name)
         others = _others(name, options, sum(copy.layout.training.values()))
         found = _cifar(f"{name}:{chosen}" if chosen else name, copy, options.get("labels", "fine"), others)
-        return _fewer(found, options.get("training"), options.get("skip", 0))
+        return _beside(_fewer(found, options.get("training"), options.get("skip", 0)), name)
 
     def _at_path(self, spec: str) -> Source:
         path = _existing(spec)
@@ -319,6 +319,14 @@ class _Search:
         if copy is None:
             raise DataError(f"{place}: holds no {name} files, although it was fetched as such; expected official ones")
         return copy
+
+
+def _beside(source: Source, name: str) -> Source:
+    """The same, and a word about a folder of that name, which somebody may have meant."""
+    if not Path(name).is_dir():
+        return source
+    words = f"The folder {name} in the current folder is not meant by {name}; ./{name} would name it."
+    return replace(source, notice=f"{source.notice} {words}".strip(), reader=source._sealed_read)
 
 
 def _existing(spec: str) -> Path:

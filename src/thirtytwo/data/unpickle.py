@@ -180,6 +180,7 @@ def _run(content: bytes, most_parts: int) -> object:
         del stack[start:]
         return items
 
+    encoded = 0  # bytes that were made of text
     for _ in range(most_parts):
         instruction = content[position]
         position += 1
@@ -240,7 +241,10 @@ def _run(content: bytes, most_parts: int) -> object:
                     stack.append(_name(module, name))
                 case "R":  # REDUCE
                     arguments, function = stack.pop(), stack.pop()
-                    stack.append(_of_kind(_Name, function).call(*_of_kind(tuple, arguments)))
+                    stack.append(made := _of_kind(_Name, function).call(*_of_kind(tuple, arguments)))
+                    encoded += len(made) if isinstance(made, bytes) else 0
+                    if encoded > len(content):  # the same text, again and again
+                        raise Damaged("more text than the file holds")
                 case "b":  # BUILD
                     state = stack.pop()
                     if not isinstance(stack[-1], Array | Dtype):

@@ -31,8 +31,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, normalize, pad
 
 from thirtytwo.data import Images
+from thirtytwo.data.exclusion import picture_of
 from thirtytwo.data.images import Split
-from thirtytwo.study.findings import Pair
+from thirtytwo.study.findings import Kind, Pair
 from thirtytwo.study.piecewise import Busy, Progress, computed, unseen
 
 NEIGHBOURS = 10
@@ -97,13 +98,23 @@ class _All:
     """uint8 (n, 3, height, width)."""
     training: int
     """How many of them are training images."""
+    sets: tuple[Images, Images]
+    """Training and test, as they came."""
 
     def place(self, number: int) -> tuple[Split, int]:
         return ("training", number) if number < self.training else ("test", number - self.training)
 
     def pair(self, one: int, other: int, distance: float, *, equal: bool) -> Pair:
         (split_a, index_a), (split_b, index_b) = self.place(min(one, other)), self.place(max(one, other))
-        return Pair(split_a, index_a, split_b, index_b, distance, "exact" if equal else "near")
+        kind: Kind = "exact" if equal else "near"
+        paths, pictures = zip(*(self._known(each) for each in (min(one, other), max(one, other))), strict=True)
+        return Pair(split_a, index_a, split_b, index_b, distance, kind, *paths, *pictures)
+
+    def _known(self, number: int) -> tuple[str, str]:
+        """The file of an image, or else the digest of its pixels."""
+        is_test = number >= self.training
+        images, index = self.sets[is_test], number - self.training * is_test
+        return (images.paths[index] if images.paths else "", picture_of(images, index))
 
 
 def find(
@@ -129,7 +140,7 @@ def find(
     """
     started = time.perf_counter()
     pixels = torch.from_numpy(np.concatenate([training.pixels, test.pixels])).movedim(-1, 1)
-    images = _All(pixels, len(training))
+    images = _All(pixels, len(training), (training, test))
     equal = set(_equal(images))
     pairs = [images.pair(one, other, 0.0, equal=True) for one, other in equal]
     searched = time.perf_counter() - started
@@ -162,19 +173,21 @@ def _near(
 
     Of equal images the first one stands for all.
     """
+    copies = torch.tensor(sorted({max(pair) for pair in equal}), dtype=torch.int64)
+    firsts = torch.from_numpy(np.setdiff1d(np.arange(len(images.pixels)), copies))
+    trained = int((firsts < images.training).sum())
     looks = _looks(images.pixels)
-    seen = {"features": torch.cat([features["training"], features["test"]]), "looks": looks}
+    everything = {"features": torch.cat([features["training"], features["test"]]), "looks": looks}
+    seen = {name: each[firsts] for name, each in everything.items()}  # or else copies would take all places
 
     def look(batch: tuple[str, int]) -> dict[str, Tensor]:
         name, start = batch
-        return {"pairs": _nearest(seen[name], images.training, start)}
+        return {"pairs": _nearest(seen[name], trained, start)}
 
-    batches = [(name, start) for name in seen for start in range(0, len(images.pixels), ROWS)]
+    batches = [(name, start) for name in seen for start in range(0, len(firsts), ROWS)]
     file = None if kept is None else kept / "neighbours.safetensors"
     tensors, seconds = computed(file, ["neighbours", *_search(), ROWS], batches, look, progress)
-    near: Tensor = torch.unique(tensors["pairs"], dim=0)
-    copies = torch.tensor(sorted({max(pair) for pair in equal}), dtype=torch.int64)
-    return near[~torch.isin(near, copies).any(1)], seconds
+    return firsts[torch.unique(tensors["pairs"], dim=0)], seconds
 
 
 def _distances(images: _All, near: Tensor, kept: Path | None, progress: Progress) -> tuple[Tensor, float]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from thirtytwo import metrics
 from thirtytwo.data.images import Split
 from thirtytwo.run import storing, write_atomic
 
@@ -22,9 +23,11 @@ Kind = Literal["exact", "near"]
 ENOUGH = 0.8
 """Share of training labels that networks have to agree with, or else many of the doubts are mistakes of theirs."""
 
-ISSUE_COLUMNS = ("split", "index", "path", "given", "suggested", "score")
-PAIR_COLUMNS = ("split_a", "index_a", "split_b", "index_b", "distance", "kind")
-ODD_COLUMNS = ("split", "index", "path", "reason")
+ISSUE_COLUMNS = ("split", "index", "path", "given", "suggested", "score", "picture")
+PAIR_COLUMNS = (
+    "split_a", "index_a", "split_b", "index_b", "distance", "kind", "path_a", "path_b", "picture_a", "picture_b",
+)  # fmt: skip
+ODD_COLUMNS = ("split", "index", "path", "reason", "picture")
 BROKEN_COLUMNS = ("split", "path", "reason")
 
 
@@ -43,6 +46,8 @@ class LabelIssue:
     """Class that the networks, none of which saw it, find most probable."""
     score: float
     """From 0 to 1: how much more probable they find the suggested class; 0.5 is equally probable."""
+    picture: str = ""
+    """Digest of its pixels, where it is no file; see `exclusion.picture_of`."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,12 @@ class Pair:
     """How far their pixels are apart where they fit best; see `duplicates`. 0 is equal."""
     kind: Kind
     """``exact`` where all pixels are equal."""
+    path_a: str = ""
+    """Its file; empty where images are not files of their own."""
+    path_b: str = ""
+    picture_a: str = ""
+    """Digest of its pixels, where it is no file; see `exclusion.picture_of`."""
+    picture_b: str = ""
 
     @property
     def is_leak(self) -> bool:
@@ -74,6 +85,8 @@ class OddImage:
     path: str
     reason: str
     """In words, such as ``one colour``."""
+    picture: str = ""
+    """Digest of its pixels, where it is no file; see `exclusion.picture_of`."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,14 @@ class Audit:
     @property
     def is_weak(self) -> bool:
         """Whether the networks are too often wrong for their doubts to be worth much."""
-        return self.accuracy["training"] < ENOUGH
+        return self.accuracy["training"] < ENOUGH or self.is_at_baseline
+
+    @property
+    def is_at_baseline(self) -> bool:
+        """Whether they agree with no more training labels than always naming the most frequent class would."""
+        overview = self.splits["training"]
+        baseline = metrics.majority_baseline(overview.per_class)
+        return metrics.is_at_baseline(self.accuracy["training"], baseline, overview.images)
 
     def issues_in(self, split: Split) -> tuple[LabelIssue, ...]:
         """Doubtful labels of a split, most suspicious first."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thirtytwo.data import Images
+from thirtytwo.data.exclusion import picture_of
 from thirtytwo.data.images import Split
 from thirtytwo.errors import MissingExtra
 from thirtytwo.study.findings import LabelIssue
@@ -55,6 +56,7 @@ def find(images: Images, split: Split, probabilities: Tensor) -> tuple[LabelIssu
             given=images.classes[given[row]],
             suggested=images.classes[suggested[row]],
             score=float(score[row]),
+            picture=picture_of(images, row),
         )
         for row in order[doubted[order]]
     )

@@ -32,6 +32,7 @@ train: $(VENV)/core
 
 test: check
 	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -q tests/test_gpu.py
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .

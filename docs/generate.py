@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from statistics import fmean
 from typing import Any, get_origin
@@ -90,7 +92,7 @@ def recipe_table() -> str:
             alike: dict[str, list[dict[str, Any]]] = {}
             for entry in series:
                 alike.setdefault(conditions(entry), []).append(entry)
-            seconds = [spread(pooled(some, "train_seconds"), in_seconds) for some in alike.values()]
+            seconds = [times(some, accuracy["n"]) for some in alike.values()]
             rows[device] = (
                 f"| `{name}` | {title} | {spread(accuracy, percent)} | {accuracy['n']} "
                 f"| {calibration_error(series)} | {'; '.join(seconds)} "
@@ -101,7 +103,23 @@ def recipe_table() -> str:
             lines += [rows.get(device) or unmeasured_row(name, device, title) for device, title in DEVICES.items()]
         else:
             lines += rows.values() or [unmeasured_row(name, "cpu", " or ".join(DEVICES.values()))]
-    return "\n".join(lines)
+    return "\n".join([*lines, *remarks()])
+
+
+def times(series: list[dict[str, Any]], runs: int) -> str:
+    """How long trainings under the same conditions took, and how many they were if not so many as there are runs."""
+    found = pooled(series, "train_seconds")
+    return spread(found, in_seconds) + (f" (n = {found['n']})" if found["n"] != runs else "")
+
+
+def remarks() -> list[str]:
+    """What happened beside the trainings that the tables tell of, as lines; none if nothing did."""
+    told: dict[str, None] = {}
+    for name in recipes.names():
+        for entry in planner.every("training", name):
+            if "remark" in entry:
+                told[f"`{name}` on a {DEVICES[entry['device']]}: {entry['remark']}"] = None
+    return ["", f"Beside these numbers: {'; '.join(told)}."] if told else []
 
 
 def calibration_error(series: list[dict[str, Any]]) -> str:
@@ -131,10 +149,12 @@ def race_sentence() -> str:
             f"n = {entry['n']} pairs, it never reached the validation accuracy at which the notebook stops ({where})."
         )
     low, high = min(ratio["values"]), max(ratio["values"])
+    best = ", ".join(f"{pair['keras']['best_epoch']} of {pair['keras']['epochs']}" for pair in entry["pairs"])
     return (
         "To reach the validation accuracy at which the usual Keras notebook stops, `classic` takes "
         f"**{ratio['mean']:.2f}** of the notebook's time (mean of n = {ratio['n']} pairs of trainings with the same "
-        f"seed, from {low:.2f} to {high:.2f}; {where})."
+        f"seed, from {low:.2f} to {high:.2f}; {where}). The notebook's clock includes the epochs that it waits "
+        f"before it stops: its best were {best}."
     )
 
 
@@ -169,7 +189,7 @@ def speed_row(name: str, title: str, series: list[dict[str, Any]]) -> str:
 
     def both(key: str, form: Any) -> list[str]:
         columns = [[pair[prefix + key] for pair in pairs if prefix + key in pair] for prefix in ("", "rival_")]
-        return [form(fmean(column)) for column in columns]
+        return [form(fmean(column)) if column else "" for column in columns]
 
     return (
         f"| `{name}` | {title} | **{fmean(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f}) "
@@ -243,8 +263,8 @@ def ruler_sentence() -> str:
     ours, original = (fmean(pair[side]["accuracy"] for pair in pairs) for side in ("ours", "original"))
     return (
         f"It takes **{ratio['mean']:.2f}** of the original's time (mean of n = {ratio['n']} pairs of trainings, from "
-        f"{min(ratio['values']):.2f} to {max(ratio['values']):.2f}; {entry['data']}, in {entry['precision']}; "
-        f"validation accuracy {percent(ours)}, the original's {percent(original)}; {where(entry)}; "
+        f"{min(ratio['values']):.2f} to {max(ratio['values']):.2f}; {entry['data']}, in {entry['precision']}, neither "
+        f"of them compiled; validation accuracy {percent(ours)}, the original's {percent(original)}; {where(entry)}; "
         f"commit `{commit(entry)}`; `{entry['command']}`)."
     )
 
@@ -272,8 +292,9 @@ def inference_table() -> str:
             lines.append(f"| {images:,} | {several} | {form(row['seconds'])} | {alone or ' | '} |")
     lines.append("")
     lines.append(
-        f"`{entry['recipe']}`, medians of n = {entry['n']} turns each, in {entry['precision']} ({where(entry)}; commit "
-        f"`{commit(entry)}`; `{entry['command']}`)."
+        f"`{entry['recipe']}`, medians of n = {entry['n']} turns each, in {entry['precision']}; the overhead is the "
+        "median of what it was turn by turn, not the ratio of the other two columns "
+        f"({where(entry)}; commit `{commit(entry)}`; `{entry['command']}`)."
     )
     return "\n".join(lines)
 
@@ -334,8 +355,9 @@ def audit_table() -> str:
     ]
     for drawn, found in entry["judged"].items():
         lines.append(
-            f"| our own eyes, pair by pair; these also chose the threshold | {found['pairs']} {JUDGED[drawn]} "
-            f"| {percent(found['precision'])} | {percent(found['recall'])} |"
+            f"| our own eyes, pair by pair; these also chose the threshold | {found['pairs']} {JUDGED[drawn]}: "
+            f"{found['named']} named, {found['same']} of all the same | {percent(found['precision'])} "
+            f"| {percent(found['recall'])} |"
         )
     if found := entry.get("cifair"):
         who = "ciFAIR (Barz & Denzler 2020)"
@@ -432,12 +454,14 @@ def recipe_header(name: str) -> str:
     entry = newest("training", name)
     if entry is None:
         return "# Not yet measured.\n"
-    accuracy = entry["accuracy"]
-    values = ", ".join(percent(value) for value in accuracy["values"])
+    series = [each for each in planner.every("training", name) if each["device"] == entry["device"]]
+    accuracy = pooled(series, "accuracy")
+    seconds = pooled([each for each in series if conditions(each) == conditions(entry)], "train_seconds")
     return (
-        f"# {percent(accuracy['mean'])} on the test images of {entry['data']} (n = {entry['n']}: {values}),\n"
-        f"# {entry['train_seconds']['mean']:,.0f} s of training on {where(entry)},\n"
-        f"# torch {entry['versions']['torch']}, commit {commit(entry)}, {entry['date']}:\n"
+        f"# {spread(accuracy, percent)} on the test images of {entry['data']} (n = {accuracy['n']}),\n"
+        f"# {spread(seconds, in_seconds)} of training on {conditions(entry)} (n = {seconds['n']}),\n"
+        f"# torch {entry['versions']['torch']}, commit {', '.join(dict.fromkeys(map(commit, series)))}, until "
+        f"{max(each['date'] for each in series)}:\n"
         f"# {entry['command']}\n"
     )
 
@@ -467,9 +491,21 @@ def commands() -> str:
                 shown = ", ".join(f"`{word}{value}`" for word in parameter.opts)
             else:
                 shown = f"`{parameter.metavar or parameter.name.upper()}`"
-            lines.append(f"| {shown} | {getattr(parameter, 'help', '') or ''} |")
+            lines.append(f"| {shown} | {' '.join(explained(parameter))} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def explained(parameter: Any) -> Iterator[str]:
+    """What a parameter of a command is for, its values where they are a few, and its default."""
+    words = getattr(parameter, "help", "") or ""
+    yield words
+    default = parameter.default
+    if isinstance(default, Enum):
+        yield f"One of {', '.join(f'`{kind.value}`' for kind in type(default))}."
+        default = default.value
+    if default not in (None, False, "") and default != [] and "efault" not in words:
+        yield f"Default: {default}."
 
 
 def settings() -> str:
@@ -524,14 +560,18 @@ def models_page() -> str:
         "|---|---|---|---|---|---|",
     ]
     for name in recipes.names():
-        recipe = recipes.load(name)
-        work = planner.work(recipe)
-        about = " ".join((type(recipe.model).__doc__ or "").split())
-        found = SOURCE.search(recipe.description) or SOURCE.search(about)
-        lines.append(
-            f"| `{name}` | `{recipe.model.name}` | {found[1] if found else ''} | {work.parameters:,} "
-            f"| {work.flops_per_image / 1e9:,.2f} × 10⁹ | {SOURCE.sub('', recipe.description)} |"
-        )
+        kinds = {device: recipes.load(name).for_device(device) for device in DEVICES}
+        if kinds["cpu"].model == kinds["cuda"].model:
+            del kinds["cuda"]
+        for device, recipe in kinds.items():
+            work = planner.work(recipe)
+            about = " ".join((type(recipe.model).__doc__ or "").split())
+            found = SOURCE.search(recipe.description) or SOURCE.search(about)
+            title = f"`{name}`" + (f" on a {DEVICES[device]}" if len(kinds) > 1 else "")
+            lines.append(
+                f"| {title} | `{recipe.model.name}` | {found[1] if found else ''} | {work.parameters:,} "
+                f"| {work.flops_per_image / 1e9:,.2f} × 10⁹ | {SOURCE.sub('', recipe.description)} |"
+            )
     lines += [
         "",
         "Each network has settings of its own, listed in [settings.md](settings.md). These settings make some "

@@ -207,7 +207,12 @@ SPREAD = {"n": 3, "mean": 0.5, "standard_deviation": 0.1, "interval": [0.25, 0.7
 
 
 @pytest.mark.parametrize(
-    "race", [measured("race", ratio=SPREAD), measured("race", ratio=None, lost_seeds=[1])], ids=["won", "lost"]
+    "race",
+    [
+        measured("race", ratio=SPREAD, pairs=[{"keras": {"epochs": 14, "best_epoch": 9}}]),
+        measured("race", ratio=None, lost_seeds=[1]),
+    ],
+    ids=["won", "lost"],
 )
 def test_a_measured_number_comes_with_its_n_machine_and_commit(
     monkeypatch: pytest.MonkeyPatch, race: dict[str, Any]
@@ -218,6 +223,7 @@ def test_a_measured_number_comes_with_its_n_machine_and_commit(
     for text in (generate.race_sentence(), generate.recipe_header("classic")):
         assert re.search(r"n = 3\b.*a machine.*commit `?0123456789ab\+", text, re.DOTALL)
     assert ("lost" in generate.race_sentence()) is (race["ratio"] is None)
+    assert ("its best were 9 of 14." in generate.race_sentence()) is (race["ratio"] is not None)
 
 
 def test_series_of_the_same_recipe_and_kind_of_device_are_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,8 +242,17 @@ def test_series_of_the_same_recipe_and_kind_of_device_are_one_row(monkeypatch: p
     half = measured("training", **numbers, precision="bfloat16", ece=SPREAD)
     monkeypatch.setattr(planner, "measured", lambda: (*series[:1], half))
     (both,) = (row for row in generate.recipe_table().splitlines() if row.startswith("| `classic` |"))
-    assert "| 0.500 | 0.5 s ± 0.1 s; 0.5 s ± 0.1 s |" in both  # times are not pooled, where they differ for a reason
+    # Times are not pooled, where they differ for a reason.
+    assert "| 6 | 0.500 | 0.5 s ± 0.1 s (n = 3); 0.5 s ± 0.1 s (n = 3) |" in both
     assert "| a machine; a machine, in bfloat16 |" in both
+
+
+def test_what_happened_beside_a_measurement_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"accuracy": SPREAD, "train_seconds": SPREAD, "parameters": 5, "flops": 1e12}
+    monkeypatch.setattr(planner, "measured", lambda: (measured("training", **numbers, remark="tests ran beside"),))
+    assert generate.recipe_table().endswith("\n\nBeside these numbers: `classic` on a CPU: tests ran beside.")
+    monkeypatch.setattr(planner, "measured", lambda: (measured("training", **numbers),))
+    assert "Beside" not in generate.recipe_table()
 
 
 def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,14 +302,14 @@ def test_the_picture_of_augmentations_shows_each_of_them() -> None:
 
 def test_every_recipe_stands_among_the_networks_with_its_source() -> None:
     rows = [line for line in text_of("docs/models.md").splitlines() if line.startswith("| `")]
-    assert [row.split("`")[1] for row in rows] == recipes.names()
+    assert list(dict.fromkeys(row.split("`")[1] for row in rows)) == recipes.names()
     assert all(re.search(r"\d{4}, arXiv \d{4}\.\d{4,5} \|", row) for row in rows)
 
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_opens_with_its_measured_result(name: str) -> None:
     text = text_of(f"src/thirtytwo/recipes/{name}.toml")
-    assert re.match(r"# (Not yet measured\.|\d+\.\d+% on the test images of .+\(n = \d+)", text)
+    assert re.match(r"# (Not yet measured\.|\d+\.\d+%( ± \d\.\d+%)? on the test images of .+\(n = \d+)", text)
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -98,7 +98,7 @@ class MissingExtra(InputError):
         """
         return cls(
             f"{need}, which cannot be imported ({error}); expected the extra `{extra}`; in the checkout, "
-            f"pip install -c constraints.txt '.[{extra}]' installs it{where}"
+            f"pip install -c constraints.txt -e '.[{extra}]' installs it{where}"
         )
 
 

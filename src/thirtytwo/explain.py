@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,10 +38,13 @@ def grad_cam(
         float32 (n, height, width) in [0, 1]: 1 is what speaks most in this image, and all is 0 where nothing does;
         None if the network has no such layer.
     """
+    every = models.summary(classifier.network, classifier.size)
+    after_dense = {layer.name for before, layer in pairwise(every) if before.kind.startswith("Dense")}
     seen = [
         layer
-        for layer in models.summary(classifier.network, classifier.size)
-        if len(layer.output) == 3 and min(layer.output[1:]) >= FEWEST_PLACES
+        for layer in every
+        # What follows a dense layer has its channels last, as inside of ConvNeXt's blocks.
+        if len(layer.output) == 3 and min(layer.output[1:]) >= FEWEST_PLACES and layer.name not in after_dense
     ]
     layers = [layer.name for layer in seen if layer.kind in TELLING]
     layers = layers or [layer.name for layer in seen if layer.kind.startswith("Conv2d")]

@@ -43,7 +43,14 @@ def made(
     """What an audit might find: so many of each kind and split, in pictures of noise, the largest that there are."""
     splits: tuple[Split, ...] = ("training", "test")
     doubts = [
-        LabelIssue(split, number, "", classes[number % 2], classes[2], 1 - number / (2 * issues))
+        LabelIssue(
+            split,
+            number,
+            "",
+            classes[number % 2],
+            classes[2 + number // 2 % (len(classes) - 2)],
+            1 - number / (2 * issues),
+        )
         for number in range(issues)
         for split in splits
     ]
@@ -103,7 +110,7 @@ def test_every_suspicion_is_shown_with_what_was_given_and_suggested() -> None:
     labels = page.section("labels")
     for issue in found.issues:
         image = f'alt="{issue.split.capitalize()} image {issue.index}"'
-        (told,) = re.findall(rf"<li>(?:(?!</li>).)*{image}.*?</li>", labels.html, re.DOTALL)
+        (told,) = re.findall(rf"<li\b[^>]*>(?:(?!</li>).)*{image}.*?</li>", labels.html, re.DOTALL)
         assert f">{issue.given}<" in told
         assert f">{issue.suggested}?<" in told
         assert f"score {issue.score:.3f}" in told
@@ -135,6 +142,7 @@ def test_numbers_come_with_what_they_are_numbers_of() -> None:
 
 
 WEAK = replace(made(), accuracy={"training": 0.7, "test": 0.9})
+UNEVEN = made(classes=["common", "other", "rare"])  # 820 of 1,000 training images are of one class
 
 
 @pytest.mark.parametrize(
@@ -142,8 +150,13 @@ WEAK = replace(made(), accuracy={"training": 0.7, "test": 0.9})
     [
         (made(), ""),
         (WEAK, "The networks agree with only 70.0% of the training labels. Networks that agree with so few can hardly"),
+        (
+            replace(UNEVEN, accuracy={"training": 0.83, "test": 0.83}),
+            "The networks agree with only 83.0% of the training labels, no more than always naming the most frequent",
+        ),
+        (replace(UNEVEN, accuracy={"training": 0.86, "test": 0.83}), ""),
     ],
-    ids=["strong", "weak"],
+    ids=["strong", "weak", "at the baseline", "above the baseline"],
 )
 def test_weak_networks_are_not_to_be_believed(found: Audit, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     page = written(found)
@@ -321,6 +334,51 @@ def test_tables_that_somebody_has_changed_are_told() -> None:
     for text in (one, two):
         assert "In the folder of this page, thirtytwo train " in text
     assert "listed in" not in told(*made().tables)
+
+
+def struck_from(found: Audit, *edited: str) -> dict[str, list[str]]:
+    """Lines of the tables that the page can save without some of their rows."""
+    report.write_audit(Path(), found, edited=edited)
+    html = Path("audit.html").read_text(encoding="utf-8")
+    stored = re.search(r'<script type="application/json" id="tables">(.*?)</script>', html)
+    assert (stored is None) is ("this page helps" not in html)
+    tables = json.loads(stored[1]) if stored else {}
+    assert len({table["key"] for table in tables.values()}) == len(tables)
+    return {name: [table["columns"], *table["rows"]] for name, table in tables.items()}
+
+
+def test_the_page_holds_the_tables_that_can_be_saved_without_what_is_struck_out() -> None:
+    found = made(paths=True, classes=UGLY)
+    tables = struck_from(found)
+    assert list(tables) == ["label_issues.csv", "duplicates.csv"]
+    for name, lines in tables.items():
+        assert "".join(f"{line}\n" for line in lines).encode() == found.tables[name]
+    # Somebody has changed a table, so that its rows need not be what is shown; or nobody should act on it.
+    assert list(struck_from(found, "label_issues.csv")) == ["duplicates.csv"]
+    assert struck_from(found, "label_issues.csv", "duplicates.csv") == {}
+    assert list(struck_from(WEAK)) == ["duplicates.csv"]
+    assert struck_from(made(issues=0, pairs=0)) == {}
+    broken = [replace(issue, path="/a/two\nlines.png") for issue in found.issues]
+    assert list(struck_from(replace(found, issues=tuple(broken)))) == ["duplicates.csv"]
+    long = [replace(issue, path="/a/" + 4000 * "x") for issue in made(issues=100).issues]
+    assert list(struck_from(replace(made(issues=100), issues=tuple(long)))) == ["duplicates.csv"]
+
+
+def test_a_suspicion_knows_its_row() -> None:
+    found = made(issues=40, pairs=3)
+    seen: dict[str, list[int]] = {"labels": [], "pairs": []}
+    for section in ("labels", "leaks", "duplicates"):
+        html = written(found).section(section).html
+        for line, split, index in re.findall(r'<li data-line="(\d+)">.*?alt="(Training|Test) image (\d+)"', html):
+            if section == "labels":
+                issue = found.issues[int(line)]
+                assert (issue.split, issue.index) == (split.lower(), int(index))
+            else:
+                pair = found.pairs[int(line)]
+                assert (pair.split_a, pair.index_a) == (split.lower(), int(index))
+            seen["labels" if section == "labels" else "pairs"].append(int(line))
+    assert sorted(seen["labels"]) == list(range(len(found.issues)))
+    assert sorted(seen["pairs"]) == list(range(len(found.pairs)))
 
 
 def test_files_that_a_training_would_refuse_are_to_be_removed_before_it() -> None:

@@ -111,14 +111,14 @@ def make_run(
         "flops": 4.12e14,
         "parameters": 551_466,
         "peak_memory_bytes": 812 * 2**20,
+        "calibration": {"temperature": temperature, "unknown_below": unknown_below},
     }
     if evaluated:
         test = _scored(classes, images, size, mistakes)
         generator = np.random.default_rng(1)
         examples = torch.from_numpy(generator.integers(1, 256, (len(classes), 10, *size, 3), dtype=np.uint8))
         counts = torch.full((len(classes),), 10)
-        calibration = {"temperature": temperature, "unknown_below": unknown_below}
-        _store(run, [test], {"examples": examples, "examples.counts": counts}, 7, calibration)
+        _store(run, [test], {"examples": examples, "examples.counts": counts}, 7, result["calibration"])
         result |= {"test_opening": 3, "test": test.summary()}
         if corrupted:
             kinds = {"noise": [0.8, 0.7, 0.6, 0.5, 0.4], "blur": [0.81, 0.71, 0.61, 0.51, 0.41]}
@@ -371,6 +371,24 @@ def test_the_gallery_has_every_mistake_most_confident_first(run: Run, html: Page
         assert np.array_equal(pixels[32 * row : 32 * row + 32, 32 * column : 32 * column + 32], answer.pixels)
 
 
+@pytest.mark.parametrize("size", [(32, 32), (96, 96)])
+def test_a_page_of_many_classes_stays_small(tmp_path: Path, size: tuple[int, int]) -> None:
+    many = [f"class {number}" for number in range(100 if size == (32, 32) else 10)]
+    page = rendered(make_run(tmp_path / "run", classes=many, images=1000, size=size))
+    assert len(page.html.encode()) < 5_000_000
+    shown = len(page.section("examples").of("img"))
+    assert len(many) <= shown < 10 * len(many)
+    assert f"{shown // len(many)} training image" in page.section("examples").text
+
+
+def test_a_class_without_test_images_is_judged_by_nothing(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", classes=["a", "b", "c"], images=2, mistakes=False)
+    rows = table(rendered(run), "Class by class")
+    assert [row[0] for row in rows] == ["a", "b", "c"]
+    assert [row[1:4] for row in rows][2] == ["–", "–", "–"]
+    assert "–" not in rows[0]
+
+
 def test_a_temperature_is_shown_with_what_it_changed(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", temperature=1.7, unknown_below=0.5)
     judged = stored.read(run).judged
@@ -424,9 +442,14 @@ def test_losses_say_on_which_side_of_the_temperature_they_are(tmp_path: Path) ->
 
 
 def test_a_run_of_a_study_shows_its_loss_after_the_temperature_too(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    run.result = {key: value for key, value in run.result.items() if key not in ("test", "test_opening", "corrupted")}
-    found = rendered(run)
+    def rendered_with(temperature: float) -> Page:
+        run = make_run(tmp_path / f"run {temperature}", temperature=temperature)
+        unknown = ("test", "test_opening", "corrupted")
+        run.result = {key: value for key, value in run.result.items() if key not in unknown}
+        return rendered(run)
+
+    assert "temperature" not in rendered_with(1.0).section("curves").html
+    found = rendered_with(1.7)
     assert "before temperature scaling" in found.section("curves").of("svg")[0]["aria-label"]
     assert "After it, the validation loss is 0.331." in found.section("curves").text
     assert "Validation loss 0.331" in found.text

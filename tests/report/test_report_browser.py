@@ -245,6 +245,61 @@ def test_no_choice_that_the_gallery_offers_is_empty(browser: Any, reports: dict[
         said.select_option(label="any")  # or else only some of the true classes would be left
 
 
+def test_doubtful_labels_are_filtered_by_class_and_suggestion(browser: Any, reports: dict[str, Path]) -> None:
+    seen = visit(browser, reports["audit"])
+    page = seen.page
+    shown, told = page.locator("#labels .answers li:visible"), page.locator("#which output")
+    assert told.inner_text() == f"{shown.count()} of 100 on this page"
+    given, suggested = page.locator("#which select").all()
+    names = given.locator("option").all_inner_texts()[1:]
+    numbers = []
+    for name in names:
+        given.select_option(label=name)
+        assert set(shown.locator(".true").all_inner_texts()) == {name}
+        assert len(suggested.locator("option").all_inner_texts()) > 1
+        numbers.append(shown.count())
+    assert sum(numbers) == 100
+    page.locator("#which button").click()
+    assert shown.count() == 100
+    for name in suggested.locator("option").all_inner_texts()[1:]:
+        suggested.select_option(label=name)
+        assert set(shown.locator(".said").all_inner_texts()) == {f"{name}?"}
+        assert 0 < shown.count() < 100
+    page.locator("#which button").click()
+    row = page.locator("#kinds tbody tr").first
+    row.locator("button").click()
+    assert told.inner_text() == f"{row.locator('button').inner_text()} of 100 on this page"
+    assert set(shown.locator(".true").all_inner_texts()) == {row.locator("th").inner_text()}
+    assert seen.complaints == []
+
+
+def test_a_table_is_saved_without_what_was_struck_out(browser: Any, reports: dict[str, Path]) -> None:
+    seen = visit(browser, reports["audit"])
+    page, found = seen.page, made(issues=50)
+    bar = page.locator("#struck")
+    assert bar.is_hidden()
+    for item in (page.locator("#labels li").nth(3), page.locator("#duplicates li").nth(1)):
+        item.locator("button").click()
+    for table, section, place in (("label_issues.csv", "labels", 3), ("duplicates.csv", "duplicates", 1)):
+        item = page.locator(f"#{section} li").nth(place)
+        line = int(item.get_attribute("data-line"))
+        pictures = [image.get_attribute("alt").lower().replace(" image ", ",") for image in item.locator("img").all()]
+        with page.expect_download() as download:
+            bar.locator(f"[data-table='{table}'] button").click()
+        assert download.value.suggested_filename == table
+        lines = found.tables[table].splitlines(keepends=True)
+        assert lines[line + 1].decode().startswith(",".join(pictures) + ",")  # of what was struck out
+        assert Path(download.value.path()).read_bytes() == b"".join(lines[: line + 1] + lines[line + 2 :])
+    page.reload()
+    assert page.locator(".struck").count() == 2  # what somebody has judged is kept
+    assert bar.locator("output").all_inner_texts() == ["1 of 100: label is right", "1 of 9: not the same"]
+    for button in page.locator("li.struck button").all()[::-1]:
+        button.click()
+    assert bar.is_hidden()
+    assert page.locator(".struck").count() == 0
+    assert seen.complaints == []
+
+
 def test_the_matrix_shows_counts_or_rates(browser: Any, reports: dict[str, Path]) -> None:
     page = visit(browser, reports["ordinary"]).page
     cells = page.locator("table.matrix tbody tr").first.locator("td")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +31,10 @@ CONFUSIONS = 8
 """Most frequent kinds of doubtful labels that are told in numbers."""
 FILES = 200
 """Broken files that are named."""
+LONGEST_TABLE = 500_000
+"""Characters of a table that the page holds too, so that it can be saved without what somebody has struck out."""
+STRUCK = {"label_issues.csv": "label is right", "duplicates.csv": "not the same"}
+"""Tables of which single rows can be struck out, and what is said by it."""
 SIZES = 8
 """Most frequent image sizes that are told one by one."""
 
@@ -58,6 +63,8 @@ class Card:
     """What else there is to say, such as a distance."""
     suggested: str = ""
     """The class that a label issue suggests."""
+    line: int = 0
+    """Which row of its table it is, counted from 0."""
 
     @property
     def differ(self) -> bool:
@@ -105,7 +112,8 @@ def render(found: Audit, edited: Sequence[str] = (), precision: tuple[float, flo
         edited: tables beside it that somebody has changed.
         precision: see `wording.trust_in_pairs`.
     """
-    chapters = _chapters(found)
+    tables = _tables(found, edited)
+    chapters = _chapters(found, MOST_BYTES - sum(len(found.tables[name]) for name in tables))
     training, test = (found.splits[split].images for split in ("training", "test"))
     trust = wording.trust_in_pairs(precision)
     facts = {
@@ -118,12 +126,14 @@ def render(found: Audit, edited: Sequence[str] = (), precision: tuple[float, flo
         "broken": found.broken[:FILES],
         "edited": edited,
         "untouched": [name for name in found.tables if name not in edited],
+        "tables": html.data(tables),
+        "struck": list(tables),
         "trust": trust,
         "numbers": {"training": training, "test": test},
         "headlines": _headlines(found, trust),
         "key_facts": list(_key_facts(found)),
         "agreed": {split: _agreed(found, split) for split in found.splits},
-        "weak": wording.weak_networks(found.accuracy["training"]) if found.is_weak else "",
+        "weak": wording.weak_networks(found.accuracy["training"], found.is_at_baseline) if found.is_weak else "",
         "confusions": _confusions(found),
         "balance": _balance(found),
         "sizes": _sizes(found),
@@ -202,9 +212,32 @@ def _recipe_to_type(found: Audit) -> tuple[str, list[str]]:
     return name if name in recipes.names() else str(Path(name).absolute()), changes
 
 
-def _chapters(found: Audit) -> dict[str, Chapter]:
-    """The suspicions by kind, as many of them as the page has room for."""
-    left = MOST_BYTES
+def _tables(found: Audit, edited: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The tables that can be saved without some of their rows, by name.
+
+    Not one that holds something else by now, that says what weak networks doubt, that is too long, or whose rows are
+    not lines, since the name of a file has a line break.
+
+    Returns:
+        Each with its `columns` and `rows` as lines, what is said by striking one out, and a `key` for what was struck.
+    """
+    rows: Mapping[str, Sequence[LabelIssue | Pair]] = {
+        "label_issues.csv": () if found.is_weak else found.issues,
+        "duplicates.csv": found.pairs,
+    }
+    tables = {}
+    for name, words in STRUCK.items():
+        content = found.tables[name]
+        columns, *lines = content.decode().split("\n")[:-1]
+        if name not in edited and len(lines) == len(rows[name]) > 0 and len(content) <= LONGEST_TABLE:
+            key = f"thirtytwo audit {hashlib.sha256(content).hexdigest()[:16]}"
+            tables[name] = {"columns": columns, "rows": lines, "struck": words, "key": key}
+    return tables
+
+
+def _chapters(found: Audit, left: int) -> dict[str, Chapter]:
+    """The suspicions by kind, as many of them as the page has room for: `left` characters."""
+    lines: dict[Any, int] = {row: line for rows in (found.issues, found.pairs) for line, row in enumerate(rows)}
 
     def chapter(share: float, items: Iterable[Kind], card: Callable[[Audit, Kind], Card]) -> Chapter:
         """As many as fit into a share of the room that is left."""
@@ -213,7 +246,7 @@ def _chapters(found: Audit) -> dict[str, Chapter]:
         cards: list[Card] = []
         room = round(share * left)
         for item in every:
-            made = card(found, item)
+            made = replace(card(found, item), line=lines.get(item, 0))
             room -= sum(len(image.picture) + CAPTION_BYTES for image in made.images)
             if room < 0:
                 break

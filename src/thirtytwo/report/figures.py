@@ -286,9 +286,10 @@ def _answers(answers: Sequence[Answer], title: str) -> Figure:
 
 def _examples(judged: Judged) -> Figure:
     """Random training images, a row a class; many classes stand in several columns."""
-    shown = max(max(map(len, judged.examples)), 1)
-    columns = math.ceil(len(judged.classes) / 25)
-    rows = math.ceil(len(judged.classes) / columns)
+    examples = judged.shown_examples
+    shown = max(*(len(images) for _, images in examples), 1)
+    columns = math.ceil(len(examples) / 25)
+    rows = math.ceil(len(examples) / columns)
     height, width = next((row[0].shape[:2] for row in judged.examples if row), (1, 1))
     unit, gap = 1 / max(height, width), max(round(width * 0.06), 1)
     names, tall = 2.4, height * unit
@@ -296,7 +297,7 @@ def _examples(judged: Judged) -> Figure:
     figure, panel = _canvas(
         "Random training images of each class", columns * step_x - 0.6, rows * step_y - 0.1, inches=0.5
     )
-    for index, (name, images) in enumerate(zip(judged.classes, judged.examples, strict=True)):
+    for index, (name, images) in enumerate(examples):
         left, top = index // rows * step_x, index % rows * step_y
         _write(panel, left + names - 0.2, top + tall / 2, _short(name), ha="right")
         if images:

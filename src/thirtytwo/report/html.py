@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from typing import Any, Literal
 
 import jinja2
@@ -41,6 +42,11 @@ def render(template: str, facts: dict[str, Any]) -> str:
         "picture": picture,
     }
     return environment.get_template(template).render({**facts, "version": __version__})
+
+
+def data(facts: Any) -> Markup:
+    """Facts as JSON, to stand inside of a script element, which only ``</`` could end."""
+    return Markup(json.dumps(facts, ensure_ascii=False).replace("<", "\\u003c"))
 
 
 def picture(pixels: NDArray[np.uint8], alternative: str, form: Literal["png", "webp"] = "png") -> Markup:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-import json
 import math
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
@@ -88,13 +86,13 @@ def _verdict(judged: Judged, bins: tuple[Tensor, Tensor, Tensor]) -> dict[str, A
     right = images - judged.wrong
     low, high = metrics.wilson(right, images)
     number, confidence, _ = bins
-    per_class = sorted(judged.summary.per_class, key=lambda row: row.f1)
+    per_class = sorted(judged.summary.per_class, key=lambda row: (not row.images, row.f1))
     smallest = min((row.images for row in per_class if row.images), default=1)
     counts = judged.counts
     rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     pairs = judged.most_confused(PAIRS_SHOWN)
     worst = max(float((rates * (1 - np.eye(size))).max()), 1e-12)
-    examples = list(zip(judged.classes, judged.examples, strict=True))
+    examples = judged.shown_examples
     shown = [len(pictures) for _, pictures in examples]
     return {
         "images": images,
@@ -121,6 +119,7 @@ def _verdict(judged: Judged, bins: tuple[Tensor, Tensor, Tensor]) -> dict[str, A
         **_calibration(judged),
         "gallery": _gallery(judged),
         "examples": examples,
+        "classes": size,
         "most_examples": max(shown),
         "fewest_examples": min(shown),
     }
@@ -237,8 +236,7 @@ def _gallery(judged: Judged) -> dict[str, Any] | None:
         "columns": GALLERY_COLUMNS,
         "aspect": f"{width} / {height}",
         "pixelated": factor == 1,
-        # Inside of a script element, only "</" could end it.
-        "facts": Markup(json.dumps(facts, ensure_ascii=False).replace("<", "\\u003c")),
+        "facts": html.data(facts),
     }
 
 
@@ -268,7 +266,7 @@ def _key_facts(stored: Stored) -> Iterator[Fact]:
         test = stored.judged.summary
         if len(stored.judged.classes) > 5:
             yield "Top-5", wording.precise_percent(test.top5, test.images), "true class among its five most probable"
-        yield "Macro-F1", f"{test.macro_f1:.3f}", "mean of the F1 of all classes"
+        yield "Macro-F1", f"{test.macro_f1:.3f}", "mean of the F1 of all classes that occur"
         yield "Calibration error", wording.percent(test.ece), "gap between its confidence and its accuracy (ECE)"
     if result is not None:
         yield "Training time", wording.duration(result.train_seconds), "spent on training steps"

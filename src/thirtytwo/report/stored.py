@@ -14,7 +14,16 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from torch import Tensor
 
 from thirtytwo import early_stopping, metrics
@@ -23,10 +32,14 @@ from thirtytwo.data.source import ARRAYS
 from thirtytwo.errors import RunError
 from thirtytwo.events import Epoch
 from thirtytwo.recipe import Recipe
+from thirtytwo.report.html import LONGEST_SIDE
 from thirtytwo.run import Run, read_tensors
 from thirtytwo.settings import CustomModel
 
 Kind = TypeVar("Kind")
+
+MOST_EXAMPLE_PIXELS = 400_000
+"""Of all training images that a report shows: its page is to stay below 5 MB."""
 
 Pixels = NDArray[np.uint8]
 """One image: uint8 (height, width, 3)."""
@@ -123,10 +136,18 @@ class Corrupted(_Facts):
     mean: float
 
 
+class Calibrated(_Facts):
+    """What it says of how sure the model's answers are."""
+
+    temperature: PositiveFloat = 1.0
+    """By which scores are divided."""
+
+
 class Result(_Facts):
     """result.json."""
 
     kept_epoch: PositiveInt
+    calibration: Calibrated = Calibrated()
     train_seconds: float
     cold_seconds: float
     flops: float
@@ -191,6 +212,15 @@ class Judged:
     """By which scores were divided to make `probabilities`."""
     unknown_below: float
     """The probability below which an answer had better be "unknown"; 0 if none was fitted."""
+
+    @property
+    def shown_examples(self) -> list[tuple[str, list[Pixels]]]:
+        """Classes with examples of each, as many as have room on a page: fewer of each, and then fewer classes."""
+        height, width = next((row[0].shape[:2] for row in self.examples if row), (1, 1))
+        room = MOST_EXAMPLE_PIXELS / (height * width * min(LONGEST_SIDE / max(height, width), 1) ** 2)
+        each = max(int(room / len(self.classes)), 1)
+        pairs = zip(self.classes, self.examples, strict=True)
+        return [(name, pictures[:each]) for name, pictures in pairs][: max(int(room), 1)]
 
     @property
     def uncalibrated(self) -> Tensor:
@@ -264,10 +294,7 @@ class Stored:
 
         A temperature is fitted to the validation images after the last epoch, or, without any, comes from the recipe.
         """
-        if self.judged is not None:
-            is_rescaled = self.judged.temperature != 1
-        else:  # a study's run, say, that was scored on its validation images
-            is_rescaled = self.result is not None and self.result.validation is not None
+        is_rescaled = self.result is not None and self.result.calibration.temperature != 1
         return "before temperature scaling" if is_rescaled else ""
 
 

@@ -32,6 +32,7 @@ def render(found: Tuned) -> str:
         "accuracy": wording.percent(best.accuracy or 0.0),
         "own": None if own is None or own.accuracy is None else wording.percent(own.accuracy),
         "number": len(found.trials),
+        "images": found.images,
         "counts": {state: states.count(state) for state in ("complete", "pruned", "failed")},
         "chart": charts.trials([trial.accuracy for trial in found.trials], states),
         "importances": [(key, share, share / most) for key, share in found.importances.items()],

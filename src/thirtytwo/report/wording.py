@@ -84,13 +84,19 @@ def trust_in_pairs(precision: tuple[float, float] | None) -> str:
     return f"of such pairs in these data that were checked by eye, {low} to {high} show the same picture"
 
 
-def weak_networks(agreed: float) -> str:
-    """What an audit's doubts about labels are worth if its networks agree with only this share of them."""
+def weak_networks(agreed: float, is_at_baseline: bool) -> str:
+    """What an audit's doubts about labels are worth if its networks are weak.
+
+    Args:
+        agreed: share of the training labels that they agree with.
+        is_at_baseline: whether that is no more than always naming the most frequent class would.
+    """
+    no_more = ", no more than always naming the most frequent class would" if is_at_baseline else ""
     return (
-        f"The networks agree with only {percent(agreed)} of the training labels. Networks that agree with so few can "
-        "hardly judge labels: many of their doubts are mistakes of their own, unless that many labels are wrong. Leave "
-        "out no image that you have not looked at. Networks of a better recipe, or of more epochs (--recipe), doubt "
-        "fewer labels, and with better reason."
+        f"The networks agree with only {percent(agreed)} of the training labels{no_more}. Networks that agree with so "
+        "few can hardly judge labels: many of their doubts are mistakes of their own, unless that many labels are "
+        "wrong. Leave out no image that you have not looked at. Networks of a better recipe, or of more epochs "
+        "(--recipe), doubt fewer labels, and with better reason."
     )
 
 

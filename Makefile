@@ -31,7 +31,7 @@ train: $(VENV)/core
 	$(BIN)/thirtytwo train
 
 test: check
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n auto --dist loadfile  # on the CPU: there are no two devices to mix up
 	$(BIN)/python -m pytest -q tests/test_gpu.py
 
 check: $(VENV)/dev

@@ -461,7 +461,7 @@ def recipe_header(name: str) -> str:
         f"# {spread(accuracy, percent)} on the test images of {entry['data']} (n = {accuracy['n']}),\n"
         f"# {spread(seconds, in_seconds)} of training on {conditions(entry)} (n = {seconds['n']}),\n"
         f"# torch {entry['versions']['torch']}, commit {', '.join(dict.fromkeys(map(commit, series)))}, until "
-        f"{max(each['date'] for each in series)}:\n"
+        f"{max(each['date'] for each in series)}; the latest by\n"
         f"# {entry['command']}\n"
     )
 

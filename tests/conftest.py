@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 # Set before torch is loaded anywhere: tests run beside each other and must not fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Everything else is tested on the CPU, where there are no two devices to mix up.
-if not any("test_gpu" in word for word in sys.argv):
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 if os.environ.get("THIRTYTWO_DATA"):  # every test has a working folder of its own
     os.environ["THIRTYTWO_DATA"] = str(Path(os.environ["THIRTYTWO_DATA"]).absolute())
 

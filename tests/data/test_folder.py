@@ -519,12 +519,34 @@ def test_studies_audits_and_ensembles_beside_the_images_are_no_classes(tmp_path:
     leave(tmp_path / "runs" / "tune" / "classic-1", "search.json", "study.db")
     leave_run(tmp_path / "runs" / "tune" / "classic-1" / "trials" / "classic-0123456789" / "0")
     leave_run(tmp_path / "audits" / "pets" / "networks-0123456789" / "network-1")
-    leave(tmp_path / "ensembles" / "1", "model.safetensors", "result.json")
+    leave(tmp_path / "audits" / "pets" / "networks-0123456789" / "pairs-0123", "neighbours.safetensors")
+    leave(tmp_path / "ensembles" / "1", "model.safetensors")
+    leave(tmp_path / "runs" / "notes", "x.txt")
     after = folder.listed(tmp_path)
     assert (after.classes, after.training, after.test) == (before.classes, before.training, before.test)
     leave(tmp_path / "audits" / "pets", "tables.json", "label_issues.csv", "audit.html")
     assert folder.listed(tmp_path).classes == before.classes
     assert folder.listed(tmp_path).warnings == ()
+
+
+def test_pictures_beside_json_stay_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flat(tmp_path)
+    before = folder.listed(tmp_path)
+    leave(tmp_path / "cat", "search.json", "study.db")
+    with pytest.raises(DataError, match="class folders must hold nothing but images"):
+        [folder.listed(tmp_path).read(split) for split in ("training", "test")]
+    assert folder.listed(tmp_path).classes == before.classes
+    monkeypatch.chdir(tmp_path)
+    assert len(image_files(["."])) == 30
+
+
+def test_names_of_files_need_not_be_text(tmp_path: Path) -> None:
+    flat(tmp_path)
+    before = folder.listed(tmp_path).read("training")
+    save(tmp_path / "cat" / "new.png", noise(32, 32)).rename(tmp_path / "cat" / os.fsdecode(b"Gr\x94\xdfe.png"))
+    both = [folder.listed(tmp_path).read(split) for split in ("training", "test")]
+    assert sum(map(len, both)) == 31
+    assert len(before) <= len(both[0])
 
 
 def test_an_empty_folder_for_runs_is_no_class(tmp_path: Path) -> None:
@@ -591,7 +613,7 @@ def parts_without_classes(place: Path) -> None:
 
 def name_in_no_alphabet(place: Path) -> None:
     fill(place, 3)
-    save(place / "cat" / "a.png", noise(32, 32)).rename(place / "cat" / os.fsdecode(b"Gr\x94\xdfe.png"))
+    (place / "cat").rename(place / os.fsdecode(b"Gr\x94\xdfe"))
 
 
 def two_trainings(place: Path) -> None:

@@ -331,3 +331,22 @@ def test_constant_schedule_is_constant() -> None:
     rate = optim.build_schedule(Constant(), epochs=3, steps_per_epoch=5)
     assert {rate(step, []) for step in range(15)} == {1.0}
     assert not math.isnan(rate(10**9, []))
+
+
+def test_what_a_checkpoint_knows_no_momentum_of_begins_with_none() -> None:
+    def made() -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        parameters = [torch.randn(3, requires_grad=True) for _ in range(2)]
+        return parameters, torch.optim.SGD(parameters, lr=0.1, momentum=0.9, fused=True)
+
+    (used, unused), optimizer = made()
+    used.grad = torch.ones(3)
+    optimizer.step()
+    stored = optim.state_tensors((optimizer,))
+    assert list(stored) == ["0.momentum_buffer"]
+    (used, unused), optimizer = made()
+    optim.restore_state((optimizer,), stored)
+    before = unused.detach().clone()
+    used.grad, unused.grad = torch.ones(3), torch.ones(3)
+    optimizer.step()
+    assert torch.allclose(unused, before - 0.1)

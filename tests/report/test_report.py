@@ -441,14 +441,20 @@ def test_losses_say_on_which_side_of_the_temperature_they_are(tmp_path: Path) ->
     assert "temperature" not in rendered(make_run(tmp_path / "plain")).section("curves").html
 
 
+UNKNOWN = ("test", "test_opening", "corrupted")
+"""What a result does not say before the test set was opened."""
+
+
 def test_a_run_of_a_study_shows_its_loss_after_the_temperature_too(tmp_path: Path) -> None:
     def rendered_with(temperature: float) -> Page:
         run = make_run(tmp_path / f"run {temperature}", temperature=temperature)
-        unknown = ("test", "test_opening", "corrupted")
-        run.result = {key: value for key, value in run.result.items() if key not in unknown}
+        run.result = {key: value for key, value in run.result.items() if key not in UNKNOWN}
         return rendered(run)
 
     assert "temperature" not in rendered_with(1.0).section("curves").html
+    earlier = make_run(tmp_path / "earlier")  # by a version that said nothing of it, and fitted one
+    earlier.result = {key: earlier.result[key] for key in earlier.result if key not in ("calibration", *UNKNOWN)}
+    assert "before temperature scaling" in rendered(earlier).section("curves").text
     found = rendered_with(1.7)
     assert "before temperature scaling" in found.section("curves").of("svg")[0]["aria-label"]
     assert "After it, the validation loss is 0.331." in found.section("curves").text

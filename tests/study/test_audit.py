@@ -367,5 +367,7 @@ def test_tables_say_what_was_found() -> None:
         "split": "test", "index": "3", "path": 'a,"b".png', "given": "cat", "suggested": "dog", "score": "0.9877",
         "picture": "",
     }  # fmt: skip
+    strange = findings.table(findings.BROKEN_COLUMNS, [findings.BrokenFile("test", "a/Gr\udc94e.png", "0 bytes")])
+    assert rb"test,a/Gr\udc94e.png,0 bytes" in strange
     columns = "split_a,index_a,split_b,index_b,distance,kind,path_a,path_b,picture_a,picture_b\n"
     assert findings.table(findings.PAIR_COLUMNS, []).decode() == columns

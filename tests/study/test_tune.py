@@ -203,9 +203,15 @@ def test_a_folder_holds_the_search_of_one_database(source: Source) -> None:
     for storage in (None, "sqlite:///other.db"):
         with pytest.raises(RunError, match=r"in another database; .* give the same --storage as before"):
             tune(recipe(), source, Path("out"), trials=1, storage=storage)
-    tune(recipe(), source, Path("own"), trials=1)
-    with pytest.raises(RunError, match=r"in another database; .* leave --storage out"):
-        tune(recipe(), source, Path("own"), trials=1, storage="sqlite:///one.db")
+    Path("one.db").rename("moved.db")  # or reached by another name
+    assert len(tune(recipe(), source, Path("out"), trials=1, storage="sqlite:///moved.db").trials) == 1
+
+
+def test_trials_are_judged_by_as_many_images_as_are_told(source: Source) -> None:
+    for held_out, images in ((0.25, 40), (0, 16)):
+        found = tune(recipe(f"validation={held_out}"), source, Path(f"out-{images}"), trials=1)
+        (run,) = Path(f"out-{images}").glob("trials/*/*/result.json")
+        assert found.images == Run(run.parent).result["validation"]["images"] == images
 
 
 @pytest.mark.parametrize("storage", ["results.db", "nothing+like://it", "sqlite:////no/such/folder/study.db"])

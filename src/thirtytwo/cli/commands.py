@@ -198,9 +198,9 @@ def train_command(
                 training = resume_training(resume, data, progress=progress, ranks=ranks)
         else:
             with screen.download() as progress:
-                source = find(data, progress=progress, fallback=data is None).in_memory()
-            source.read_training()  # what is broken there is told first
-            check_test(source)  # and a broken test image is not found after a night of training
+                source = find(data, progress=progress, fallback=data is None)
+            if ranks.is_first:  # which scores
+                check_test(source)  # a broken test image is not to be found after a night of training
             training = train(settings, source, seed=seed or 0, out=out, device=where, exclude=tables, ranks=ranks)
         screen.training_begins(training)
         with broken_off(screen, training), interruptible(training) as received, screen.training(training) as display:

@@ -219,8 +219,16 @@ def _read(path: Path) -> Table:
 
 
 def picture_of(images: Images, index: int) -> str:
-    """16 hexadecimal digits that stand for an image's pixels; empty where it is a file, which has a name instead."""
-    return "" if images.paths else f"{images.digests[index]:016x}"
+    """Stands for an image's pixels: x and 16 hexadecimal digits; empty where it is a file, which has a name instead.
+
+    The letter keeps spreadsheets from taking it for a number.
+    """
+    return "" if images.paths else f"x{images.digests[index]:016x}"
+
+
+def written(name: str) -> str:
+    """A file's name as tables and pages hold it: what is no text in it, as on disks of other systems, is escaped."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 Values = Mapping[str, str | None]
@@ -266,8 +274,8 @@ def _problem(row: _Row, images: Images) -> str:
     if row.path and not images.paths:
         return f"is {row.path} there, but {images.name} is not made of image files"
     # By its name and its folder's, since the data may have been moved, or named in another way.
-    if row.path and Path(row.path).parts[-2:] != Path(images.paths[row.index]).parts[-2:]:
-        return f"is {row.path} there, but {images.paths[row.index]} in {images.name}"
+    if row.path and Path(row.path).parts[-2:] != Path(own := written(images.paths[row.index])).parts[-2:]:
+        return f"is {row.path} there, but {own} in {images.name}"
     if row.picture and not images.paths and row.picture != picture_of(images, row.index):
         return f"is another picture there than in {images.name}"
     label = images.classes[images.labels[row.index]]

@@ -44,13 +44,14 @@ _ENDINGS = {
 
 _TEST_SHARE = 0.2
 _HIDDEN = {"thumbs.db", "desktop.ini"}
+_RUN = {"recipe.toml", "environment.json"}
+"""Files by which a folder is known to be a run's."""
 _MARKS = (
-    {"recipe.toml", "environment.json"},  # a run
-    {"search.json"},
-    {"tables.json"},  # an audit
-    {"model.safetensors", "result.json"},  # an ensemble
+    {"search.json", "study.db"},
+    {"tables.json", "label_issues.csv"},  # an audit
+    {"model.safetensors"},  # an ensemble
 )
-"""Files by which a folder is known to be made by the program."""
+"""The same of other things that the program makes, none of which holds images."""
 _PLACES = ("runs", "audits", "ensembles")
 """Folders in which the program puts what it makes, if nobody says otherwise."""
 _PARTS = {"train", "training", "test", "testing", "test1", "val", "valid", "validation"}
@@ -412,7 +413,7 @@ def listed(folder: Path, *, leave_out_broken: bool = False) -> Listing:
             )
         training = tuple(tuple(files) for files in classes.values())
         test = tuple(tuple(given[name]) for name in names)
-    _refuse_names([*names, *(str(path) for each in (*training, *test) for path in each)])
+    _refuse_names([str(folder), *names])
     # Told before a training, not after it: test files are opened only then.
     problems = [problem for files in test for path in files if (problem := _problem(path))]
     if problems and not leave_out_broken:
@@ -446,7 +447,7 @@ def _refuse_lone_parts(folder: Path, children: Mapping[str, Path]) -> None:
 
 
 def _refuse_names(names: Iterable[str]) -> None:
-    """That names can be written down: those from other systems' archives may be in no known alphabet.
+    """That names can be written into results: those from other systems' archives may be in no known alphabet.
 
     Raises:
         DataError: one cannot.
@@ -552,21 +553,30 @@ def _files(place: Path, kind: type[InputError]) -> list[Path]:
 def _own(place: Path) -> set[str]:
     """The folders in a folder, itself included, that hold nothing but what the program has made: runs, studies, ….
 
-    Those are the folder of a run, a search, an ensemble or an audit, and those with such folders only in them, such as
-    ``runs/study``, where images may lie that are plots: with an SVG of the same name, or anything in ``runs`` itself.
-    So a class with a ``runs`` inside, from a training that began there, stays a class.
+    Those are the folder of a run, a search, an ensemble or an audit; ``runs``, ``audits`` and ``ensembles``, whatever
+    else lies in them, if there is such a folder somewhere below; and others with such folders only in them, where
+    images may lie that are plots: with an SVG of the same name. So a class with a ``runs`` inside, from a training that
+    began there, stays a class, and so does a folder of pictures with some JSON among them.
     """
-    own, filled = set[str](), set[str]()
+    own, filled, above = set[str](), set[str](), set[str]()
     for where, folders, names in os.walk(place, topdown=False):
-        inside = [each for name in folders if not _is_hidden(name) and (each := str(Path(where, name))) in filled]
+        joined = [os.path.join(where, name) for name in folders if not _is_hidden(name)]  # noqa: PTH118 - as it joins
+        inside = [each for each in joined if each in filled]
         shown = {name for name in names if not _is_hidden(name)}
         if shown or inside:
             filled.add(where)
+        if has_own := any(each in own or each in above for each in inside):
+            above.add(where)
+        name = Path(where).name
         plots = {name for name in shown if name.endswith(".png") and f"{name[:-4]}.svg" in shown}
-        images = [name for name in shown - plots if has_image_ending(Path(name))]
-        if Path(where).name in _PLACES:
-            images.clear()  # some plot
-        if any(shown >= marks for marks in _MARKS) or (inside and own >= set(inside) and not images):
+        if (
+            shown >= _RUN
+            or (has_own and (name in _PLACES or name.startswith("networks-")))
+            or (
+                not any(has_image_ending(Path(file)) for file in shown - plots)
+                and (any(shown >= marks for marks in _MARKS) or (inside and own >= set(inside)))
+            )
+        ):
             own.add(where)
     return own
 

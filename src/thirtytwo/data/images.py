@@ -103,7 +103,7 @@ class Images:
         digest.update(np.ascontiguousarray(self._hashes[np.lexsort(words.T[::-1])]).data)
         return digest.hexdigest()
 
-    @property
+    @cached_property
     def digests(self) -> NDArray[np.uint64]:
         """uint64 (n,); see `digests`."""
         return _shortened(self._hashes)

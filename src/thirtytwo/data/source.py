@@ -323,7 +323,8 @@ class _Search:
 
 def _beside(source: Source, name: str) -> Source:
     """The same, and a word about a folder of that name, which somebody may have meant."""
-    if not Path(name).is_dir():
+    place = Path(name)
+    if not place.is_dir() or place.resolve() in (used := Path(source.location).resolve(), *used.parents):
         return source
     words = f"The folder {name} in the current folder is not meant by {name}; ./{name} would name it."
     return replace(source, notice=f"{source.notice} {words}".strip(), reader=source._sealed_read)

@@ -192,6 +192,10 @@ def build_schedule(
     return lambda step, losses: schedule.warmup(step, rise) * after_warmup(step, losses)
 
 
+MOMENTUM = "momentum_buffer"
+"""What torch's SGD calls the state in which it keeps the momentum of a parameter."""
+
+
 def groups(optimizers: Optimizers) -> list[dict[str, Any]]:
     """Every parameter group, in order."""
     return [group for optimizer in optimizers for group in optimizer.param_groups]
@@ -218,6 +222,14 @@ def restore_state(optimizers: Optimizers, tensors: Mapping[str, Tensor]) -> None
         # Fused updates walk memory in the parameter's order, so its state has to lie in the same format.
         like = parameter.detach() if tensor.shape == parameter.shape else tensor.to(parameter.device)
         optimizer.state[parameter][name] = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+    for optimizer in optimizers:
+        if not isinstance(optimizer, torch.optim.SGD):
+            continue
+        for group in optimizer.param_groups:
+            # Earlier versions had no gradient, and so no momentum, for what no step had used; torch takes all or none.
+            if any(MOMENTUM in optimizer.state.get(parameter, {}) for parameter in group["params"]):
+                for parameter in group["params"]:
+                    optimizer.state[parameter].setdefault(MOMENTUM, torch.zeros_like(parameter))
 
 
 def _parameters(optimizers: Optimizers) -> Iterator[tuple[torch.optim.Optimizer, Tensor]]:

@@ -123,7 +123,7 @@ def write_audit(
     from thirtytwo.report import audit_page
 
     path = folder / "audit.html"
-    write_atomic(path, audit_page.render(found, edited, precision).encode())
+    write_atomic(path, audit_page.render(found, edited, precision).encode(errors="backslashreplace"))
     return path
 
 

@@ -147,7 +147,8 @@ class Result(_Facts):
     """result.json."""
 
     kept_epoch: PositiveInt
-    calibration: Calibrated = Calibrated()
+    calibration: Calibrated | None = None
+    """None in results of earlier versions that were not scored on the test set."""
     train_seconds: float
     cold_seconds: float
     flops: float
@@ -294,7 +295,10 @@ class Stored:
 
         A temperature is fitted to the validation images after the last epoch, or, without any, comes from the recipe.
         """
-        is_rescaled = self.result is not None and self.result.calibration.temperature != 1
+        if self.result is None:
+            return ""
+        known = self.result.calibration
+        is_rescaled = self.result.validation is not None if known is None else known.temperature != 1
         return "before temperature scaling" if is_rescaled else ""
 
 

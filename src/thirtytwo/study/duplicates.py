@@ -186,7 +186,9 @@ def _near(
 
     batches = [(name, start) for name in seen for start in range(0, len(firsts), ROWS)]
     file = None if kept is None else kept / "neighbours.safetensors"
-    tensors, seconds = computed(file, ["neighbours", *_search(), ROWS], batches, look, progress)
+    tensors, seconds = computed(
+        file, ["neighbours of first copies", *_search(), ROWS, len(firsts)], batches, look, progress
+    )
     return firsts[torch.unique(tensors["pairs"], dim=0)], seconds
 
 
@@ -199,7 +201,13 @@ def _distances(images: _All, near: Tensor, kept: Path | None, progress: Progress
 
     file = None if kept is None else kept / "distances.safetensors"
     batches = range(0, len(near), PAIRS)
-    tensors, seconds = computed(file, ["distances", *_search(), PAIRS, len(near)], batches, compare, progress)
+    tensors, seconds = computed(
+        file,
+        ["distances", *_search(), PAIRS, hashlib.sha256(near.numpy().tobytes()).hexdigest()],
+        batches,
+        compare,
+        progress,
+    )
     return tensors.get("distances", torch.empty(0)), seconds
 
 

@@ -245,7 +245,7 @@ def table(columns: Sequence[str], rows: Iterable[LabelIssue | Pair | OddImage | 
         writer.writerow(
             {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in vars(row).items()}
         )
-    return content.getvalue().encode()
+    return content.getvalue().encode(errors="backslashreplace")  # see `exclusion.written`
 
 
 DIGESTS = "tables.json"

@@ -213,6 +213,7 @@ class OnRay:
         self._connected = self._stop = self._is_waiting = False
         self._workers: list[_Worker] = []
         self._kind: dict[str, Any] = {}  # of the machines that are used
+        self._commit = environment.commit()  # of the program here, as it was when it was started
         self._left_out: dict[str, str] = {}  # machines that are not, and why
         self._spared: dict[str, float] = {}  # machines where a worker could not begin, and until when none is begun
         self._machines: list[_Machine] = []
@@ -525,9 +526,9 @@ class OnRay:
         if error is not None:
             self._leave_out(worker, f"cannot begin: {error}")
             return
-        commit, own_commit = found.pop("commit"), environment.commit()
-        if None not in (commit, own_commit) and commit != own_commit:
-            self._leave_out(worker, f"has commit {commit} of this program, expected {own_commit}")
+        commit = found.pop("commit")
+        if commit and self._commit and commit.rstrip("+") != self._commit.rstrip("+"):
+            self._leave_out(worker, f"has commit {commit} of this program, expected {self._commit}")
             return
         if not self._kind:
             own = environment.describe(torch.device("cpu"))["versions"]
@@ -597,17 +598,22 @@ class OnRay:
             if worker.job is not None:
                 worker.actor.interrupt.remote(worker.job.number)
                 worker.actor.answer.remote(worker.job.number, True)  # its epoch may have been heard and not judged
-        while any(worker.job for worker in self._workers) and time.monotonic() < until:
-            for worker, item in self._news():
-                if isinstance(item, Exception):
-                    self._dismiss(worker)
-                elif isinstance(item, Ended):
-                    self._finish(worker, item)
-                elif isinstance(item, Epoch) and worker.job is not None:
-                    worker.actor.answer.remote(worker.job.number, True)  # if it waits for a judge
-        for worker in [worker for worker in self._workers if worker.job]:
-            self._dismiss(worker)
-        self._heard.clear()
+        try:
+            while any(worker.job for worker in self._workers) and time.monotonic() < until:
+                try:
+                    for worker, item in self._news():
+                        if isinstance(item, Exception):
+                            self._dismiss(worker)
+                        elif isinstance(item, Ended):
+                            self._finish(worker, item)
+                        elif isinstance(item, Epoch) and worker.job is not None:
+                            worker.actor.answer.remote(worker.job.number, True)  # if it waits for a judge
+                except StorageError as error:  # what another one has sent may still have room
+                    self._watcher.tells(f"a checkpoint could not be stored: {error}")
+        finally:
+            for worker in [worker for worker in self._workers if worker.job]:
+                self._dismiss(worker)
+            self._heard.clear()
 
 
 @dataclass(frozen=True)

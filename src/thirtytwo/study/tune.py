@@ -20,7 +20,6 @@ then: the values of a trial then depend on which of the others were quicker.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 import time
@@ -49,7 +48,7 @@ from thirtytwo.study.claims import Claims
 from thirtytwo.study.pool import Local, Pool
 from thirtytwo.study.space import Space, Values
 from thirtytwo.study.task import Ended, Task
-from thirtytwo.study.trials import Trials
+from thirtytwo.study.trials import HELD_OUT, Trials
 
 if TYPE_CHECKING:
     import optuna
@@ -186,9 +185,8 @@ def tune(
         out.mkdir(parents=True, exist_ok=True)
     with Claims(out / ".claims") as claims:
         with claims.alone():
-            is_new = not (out / "search.json").exists()
-            _reserve(out, space, storage)
-            with _opening(storage, (out / "search.json") if is_new else None):
+            is_known = _is_known(out, space)
+            with _opening(storage):
                 study = optuna.create_study(
                     storage=storage or f"sqlite:///{out / 'study.db'}",
                     study_name=space.name,
@@ -196,8 +194,18 @@ def tune(
                     pruner=_pruner(optuna, pruner),
                     load_if_exists=True,
                 )
-                if not study.get_trials():
+                is_empty = not study.get_trials()
+            if is_known and is_empty:
+                raise RunError(
+                    f"{out}: holds a search, but its trials are in another database; expected the one that it began "
+                    "with; give the same --storage as before, or choose another --out"
+                )
+            with _using(optuna):
+                if is_empty:
                     study.enqueue_trial(space.own)
+            if not is_known:
+                facts = {"name": space.name, **space.facts}
+                write_atomic(_facts(out), (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
         search = _Search(optuna, study, space, source, out, seed, sampler, device, pool, trials, claims, done, waits)
         with _using(optuna):
             while search.number_ended < trials:
@@ -207,12 +215,8 @@ def tune(
 
 
 @contextlib.contextmanager
-def _opening(storage: str | None, mark: Path | None) -> Iterator[None]:
+def _opening(storage: str | None) -> Iterator[None]:
     """Say what is wrong with a database that cannot be opened; what drivers raise is of many kinds.
-
-    Args:
-        storage: its URL; None is the file of the search.
-        mark: a file to delete then, since no search has begun.
 
     Raises:
         InputError: it was asked for.
@@ -221,8 +225,6 @@ def _opening(storage: str | None, mark: Path | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if mark is not None:
-            mark.unlink(missing_ok=True)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if storage is None:
             raise StorageError(f"the database of the search: {reason}") from error
@@ -247,23 +249,23 @@ def _using(optuna: Any) -> Iterator[None]:
         raise StorageError(f"the database of the search: {reason}; trials that have ended are kept") from error
 
 
-def _reserve(out: Path, space: Space, storage: str | None) -> None:
-    """Keep a folder for one search, since another one's results would replace it.
+def _facts(out: Path) -> Path:
+    """The file that says which search a folder holds."""
+    return out / "search.json"
+
+
+def _is_known(out: Path, space: Space) -> bool:
+    """Whether a folder holds this search; False where it holds none. Another one's results would replace it.
 
     Raises:
-        RunError: it holds another search, or one whose trials are in another database.
+        RunError: it holds another search.
     """
-    path = out / "search.json"
-    # A digest, since URLs can hold passwords.
-    place = "" if storage is None else hashlib.sha256(storage.encode()).hexdigest()[:16]
+    path = _facts(out)
     if not path.exists():
-        facts = {"name": space.name, "storage": place, **space.facts}
-        write_atomic(path, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
-        return
+        return False
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         name, differing = found["name"], [key for key, fact in space.facts.items() if found[key] != fact]
-        kept = str(found.get("storage", place))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: cannot be read ({error!r}); expected what `thirtytwo tune` wrote; delete it") from None
     if name != space.name:
@@ -271,12 +273,7 @@ def _reserve(out: Path, space: Space, storage: str | None) -> None:
             f"{out}: holds another search, of other {', '.join(differing)}; expected the same one, or a new folder; "
             "choose another --out, or none: then each search has a folder of its own"
         )
-    if kept != place:
-        remedy = "give the same --storage as before" if kept else "leave --storage out"
-        raise RunError(
-            f"{out}: its trials are in another database; expected the one that the search began with; {remedy}, or "
-            "choose another --out"
-        )
+    return True
 
 
 @dataclass
@@ -465,7 +462,7 @@ def _found(
             importances = dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
     return Tuned(
         tuned, path, own_path, own_name, found, importances, spec=source.spec, others=source.others, seed=seed,
-        device=device, images=len(source.read_training().split(space.base.validation)[1]),
+        device=device, images=len(source.read_training().split(space.base.validation or HELD_OUT)[1]),
     )  # fmt: skip
 
 

@@ -116,8 +116,8 @@ class Shuffled:
 
 @given(st.integers(0, 1000), st.integers(1, 6), st.integers(0, 12))
 def test_in_order_is_the_order_of_the_tasks_whichever_ends_first(seed: int, room: int, number: int) -> None:
-    source = find(SPEC)
-    tasks = [Task(small(), source, each, Path(str(each)), "cpu", each, "") for each in range(number)]
+    recipe, source = small(), find(SPEC)
+    tasks = [Task(recipe, source, each, Path(str(each)), "cpu", each, "") for each in range(number)]
     shuffled = Shuffled(seed, room)
     assert [task for task, _ in in_order(shuffled, tasks)] == tasks
     assert shuffled.most == min(room, number)

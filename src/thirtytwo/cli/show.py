@@ -526,8 +526,6 @@ class Screen:
 
     def repeated(self, found: Repeated, figure: Path) -> None:
         """What several trainings say together."""
-        from thirtytwo.study.trials import commits
-
         spread, of, sharing = found.spread, "seeds", "runs"
         self.console.print(f"[bold]validation accuracy {spread.mean:.2%}[/bold], n = {spread.n}")
         if spread.standard_deviation is None:
@@ -545,7 +543,7 @@ class Screen:
         self.explain(f"This speaks of {of}, not of {draw_of_images(found.images, found.margin_of_images, sharing)}")
         if found.is_at_baseline:
             self.caution(f"that is {at_baseline(found.majority_baseline, found.images)}")
-        self._commits(commits(found.trials))
+        self._commits(found.commits)
         self.say(f"Plot: {figure}")
 
     def _commits(self, found: Sequence[str]) -> None:

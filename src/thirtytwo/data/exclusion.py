@@ -226,6 +226,11 @@ def picture_of(images: Images, index: int) -> str:
     return "" if images.paths else f"x{images.digests[index]:016x}"
 
 
+def file_of(images: Images, index: int) -> str:
+    """The file of an image; empty where images are not files of their own."""
+    return images.paths[index] if images.paths else ""
+
+
 def written(name: str) -> str:
     """A file's name as tables and pages hold it: what is no text in it, as on disks of other systems, is escaped."""
     return name.encode(errors="backslashreplace").decode()

@@ -24,7 +24,7 @@ from torch import Tensor
 from thirtytwo import environment, metrics
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, image_sizes
-from thirtytwo.data.exclusion import picture_of
+from thirtytwo.data.exclusion import file_of, picture_of
 from thirtytwo.data.images import Split
 from thirtytwo.errors import InputError
 from thirtytwo.evaluate import check_test, open_for_audit
@@ -182,8 +182,6 @@ def _overview(images: Images) -> Overview:
 def _odd(images: Images, split: Split) -> list[OddImage]:
     """Images of one colour."""
     return [
-        OddImage(
-            split, int(index), images.paths[index] if images.paths else "", "one colour", picture_of(images, int(index))
-        )
-        for index in np.flatnonzero(duplicates.is_flat(images))
+        OddImage(split, index, file_of(images, index), "one colour", picture_of(images, index))
+        for index in map(int, np.flatnonzero(duplicates.is_flat(images)))
     ]

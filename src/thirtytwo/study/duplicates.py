@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, normalize, pad
 
 from thirtytwo.data import Images
-from thirtytwo.data.exclusion import picture_of
+from thirtytwo.data.exclusion import file_of, picture_of
 from thirtytwo.data.images import Split
 from thirtytwo.study.findings import Kind, Pair
 from thirtytwo.study.piecewise import Busy, Progress, computed, unseen
@@ -96,25 +96,24 @@ class _All:
 
     pixels: Tensor
     """uint8 (n, 3, height, width)."""
-    training: int
-    """How many of them are training images."""
-    sets: tuple[Images, Images]
-    """Training and test, as they came."""
+    sets: Mapping[Split, Images]
+    """The same, as they came."""
+
+    @property
+    def training(self) -> int:
+        """How many of them are training images."""
+        return len(self.sets["training"])
 
     def place(self, number: int) -> tuple[Split, int]:
         return ("training", number) if number < self.training else ("test", number - self.training)
 
     def pair(self, one: int, other: int, distance: float, *, equal: bool) -> Pair:
-        (split_a, index_a), (split_b, index_b) = self.place(min(one, other)), self.place(max(one, other))
+        places = self.place(min(one, other)), self.place(max(one, other))
         kind: Kind = "exact" if equal else "near"
-        paths, pictures = zip(*(self._known(each) for each in (min(one, other), max(one, other))), strict=True)
-        return Pair(split_a, index_a, split_b, index_b, distance, kind, *paths, *pictures)
-
-    def _known(self, number: int) -> tuple[str, str]:
-        """The file of an image, or else the digest of its pixels."""
-        is_test = number >= self.training
-        images, index = self.sets[is_test], number - self.training * is_test
-        return (images.paths[index] if images.paths else "", picture_of(images, index))
+        files, pictures = (
+            [which(self.sets[split], index) for split, index in places] for which in (file_of, picture_of)
+        )
+        return Pair(*places[0], *places[1], distance, kind, *files, *pictures)
 
 
 def find(
@@ -140,7 +139,7 @@ def find(
     """
     started = time.perf_counter()
     pixels = torch.from_numpy(np.concatenate([training.pixels, test.pixels])).movedim(-1, 1)
-    images = _All(pixels, len(training), (training, test))
+    images = _All(pixels, {"training": training, "test": test})
     equal = set(_equal(images))
     pairs = [images.pair(one, other, 0.0, equal=True) for one, other in equal]
     searched = time.perf_counter() - started

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thirtytwo.data import Images
-from thirtytwo.data.exclusion import picture_of
+from thirtytwo.data.exclusion import file_of, picture_of
 from thirtytwo.data.images import Split
 from thirtytwo.errors import MissingExtra
 from thirtytwo.study.findings import LabelIssue
@@ -52,7 +52,7 @@ def find(images: Images, split: Split, probabilities: Tensor) -> tuple[LabelIssu
         LabelIssue(
             split=split,
             index=int(row),
-            path=images.paths[row] if images.paths else "",
+            path=file_of(images, row),
             given=images.classes[given[row]],
             suggested=images.classes[suggested[row]],
             score=float(score[row]),

@@ -709,49 +709,44 @@ class Remote:
             is_judged: whether each epoch is answered by whether to go on.
             patience: seconds for which somebody else may still be training there.
         """
-        try:
-            yield from self._work(number, facts, source, teacher, files, is_judged, patience)
-        except (OSError, StorageError) as error:  # of this machine's own disk
-            yield Ended("failed", StorageError(str(error))), None
-
-    def _work(
-        self,
-        number: int,
-        facts: dict[str, Any],
-        source: Source,
-        teacher: bytes | None,
-        files: Mapping[str, bytes] | None,
-        is_judged: bool,
-        patience: float,
-    ) -> Iterator[tuple[Step | Epoch | Ended, dict[str, bytes] | None]]:
         torch.set_num_threads(self._threads)
         self._number = number
         until = time.monotonic() + patience
-        with tempfile.TemporaryDirectory(prefix="thirtytwo-") as folder:
-            place = Path(folder) / "run"
-            if files is not None:
-                unpack(place, files)
-                facts = {**facts, "path": place}
-            model = None
-            if teacher is not None:
-                model = Path(folder) / "teacher.safetensors"
-                write_atomic(model, teacher)
-            task = Task(source=source, **facts)
-            judge = self._wait_for_answer if is_judged else None
-            while True:
-                ended = None
-                for event in task.work(self._hold, judge, model):
-                    if not isinstance(event, Ended):
-                        yield event, None
-                    else:
-                        ended = event
-                self._training = None
-                assert ended is not None
-                if not isinstance(ended.error, RunInUse) or time.monotonic() > until:
-                    break
-                time.sleep(0.5)
-            result = None if files is None else packed(place)
+        result = None
+        try:
+            with tempfile.TemporaryDirectory(prefix="thirtytwo-") as folder:
+                place = Path(folder) / "run"
+                if files is not None:
+                    unpack(place, files)
+                    facts = {**facts, "path": place}
+                model = None
+                if teacher is not None:
+                    model = Path(folder) / "teacher.safetensors"
+                    write_atomic(model, teacher)
+                ended = yield from self._done(Task(source=source, **facts), model, is_judged, until)
+                if files is not None:
+                    result = packed(place)
+        except (OSError, StorageError) as error:  # of this machine's own disk
+            ended, result = Ended("failed", StorageError(str(error))), None
         yield ended, result  # last of all: whoever gets it may end this process
+
+    def _done(
+        self, task: Task, teacher: Path | None, is_judged: bool, until: float
+    ) -> Generator[tuple[Step | Epoch, None], None, Ended]:
+        """Do a task, once nobody else is training there, or fail by that when it is too late; see `work`."""
+        judge = self._wait_for_answer if is_judged else None
+        while True:
+            ended = None
+            for event in task.work(self._hold, judge, teacher):
+                if isinstance(event, Ended):
+                    ended = event
+                else:
+                    yield event, None
+            self._training = None
+            assert ended is not None
+            if not isinstance(ended.error, RunInUse) or time.monotonic() > until:
+                return ended
+            time.sleep(0.5)
 
     def interrupt(self, number: int) -> None:
         """Let a job end after its step, with a checkpoint."""

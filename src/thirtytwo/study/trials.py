@@ -100,6 +100,11 @@ class Repeated:
         """Whether the mean accuracy is no better than that, as far as so many images can tell."""
         return metrics.is_at_baseline(self.spread.mean, self.majority_baseline, self.images)
 
+    @property
+    def commits(self) -> list[str]:
+        """Those of the program that the trainings were made by."""
+        return commits(self.trials)
+
     def to_json(self) -> dict[str, Any]:
         """Everything, as ``repeat --json`` prints it."""
         return {
@@ -109,7 +114,7 @@ class Repeated:
             "margin_of_images": self.margin_of_images,
             "majority_baseline": self.majority_baseline,
             "at_baseline": self.is_at_baseline,
-            "commits": commits(self.trials),
+            "commits": self.commits,
         }
 
 

@@ -44,7 +44,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/classic_vs_keras.py
 
 docs: $(VENV)/dev
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

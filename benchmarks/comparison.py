@@ -63,7 +63,7 @@ class Bench:
         Raises:
             RecipeError: there is no such recipe.
         """
-        commit = series.commit_to_measure(False)
+        commit = series.commit_to_measure(False, arguments.commit)
         sources, source = series.clone(commit, lock), find(arguments.data)
         images, device, overrides = open_training(source.spec), arguments.device, arguments.overrides
         split = [shlex.split(within(sources, text)) for text in words]
@@ -102,6 +102,8 @@ class Bench:
 
 def within(sources: Path, words: str) -> str:
     """A recipe and its changes; a file of this repository is taken from a clone of it."""
+    if Path(words).is_absolute() and Path(words).is_file():
+        return words
     name, *changes = shlex.split(words)
     return shlex.join([str(sources / name) if (sources / name).is_file() else name, *changes])
 
@@ -116,6 +118,7 @@ def parser(description: str, data: str, pairs: int, first_seed: int) -> argparse
     result.add_argument("--runs", type=int, default=pairs, metavar="N", help=f"pairs at most; default: {pairs}")
     result.add_argument("--first-seed", type=int, default=first_seed, metavar="S", help=f"default: {first_seed}")
     result.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    series.add_commit(result)
     return result
 
 

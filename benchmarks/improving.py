@@ -331,7 +331,7 @@ def begin(sources: Path, arguments: argparse.Namespace, spec: str, commit: str, 
 def measure(arguments: argparse.Namespace, lock: int) -> int:
     """Do what is missing and record it; returns the exit status."""
     steps = wanted(arguments.steps.split(","))
-    commit = series.commit_to_measure(False)
+    commit = series.commit_to_measure(False, arguments.commit)
     sources = series.clone(commit, lock)
     source = find(arguments.data)
     folder = begin(sources, arguments, source.spec, commit, lock)
@@ -361,6 +361,7 @@ def main() -> int:
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="changes every recipe"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    series.add_commit(parser)
     arguments = parser.parse_args()
     if arguments.runs < 1 or arguments.first_seed < 0:
         parser.error("expected at least one run, and seeds from 0 on")

@@ -6,6 +6,7 @@ that editing does not change a benchmark that takes hours; a lock, so that no tw
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -199,12 +200,31 @@ def lines(words: Sequence[str | Path], lock: int, variables: Mapping[str, str] |
         )
 
 
-def commit_to_measure(dirty: bool) -> str:
+def add_commit(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark be told which commit to measure; see `commit_to_measure`."""
+    parser.add_argument(
+        "--commit",
+        metavar="REV",
+        help="commit to measure, to go on with a series; default: what is checked out",
+    )
+
+
+def commit_to_measure(dirty: bool, named: str | None = None) -> str:
     """The commit of this checkout, with ``+`` if it was changed and the changes are wanted.
 
+    Args:
+        dirty: whether they are.
+        named: a commit to measure in its place, whatever is checked out now, as git names it.
+
     Raises:
-        Refused: it cannot be told, or there are changes.
+        Refused: it cannot be told, or there are changes, or there is no such commit.
     """
+    if named is not None:
+        words = ["git", "rev-parse", "--verify", "--quiet", f"{named}^{{commit}}"]
+        found = subprocess.run(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        if found.returncode:
+            raise Refused(f"--commit {named}: is no commit of {REPOSITORY}; expected one; see `git log`")
+        return found.stdout.strip()
     if not (REPOSITORY / "src" / "thirtytwo").samefile(Path(environment.__file__).parent):
         raise Refused(
             f"thirtytwo comes from {environment.__file__}; expected {REPOSITORY / 'src'}; "

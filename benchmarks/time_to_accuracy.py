@@ -132,7 +132,7 @@ def measure(arguments: argparse.Namespace, lock: int) -> int:
             raise Refused(f"{recipe}: no shipped recipe; expected one of {', '.join(recipes.names())}")
     if arguments.recipe == arguments.against:
         raise Refused(f"{arguments.recipe} against itself; expected another recipe after --against")
-    commit = series.commit_to_measure(arguments.dirty)
+    commit = series.commit_to_measure(arguments.dirty, arguments.commit)
     sources = series.clone(commit, lock)
     source = find(arguments.data)
     images = open_training(source)
@@ -180,6 +180,7 @@ def main() -> int:
     parser.add_argument("--data", default=None, metavar="SPEC", help="of CIFAR-10; default: wherever it is found")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dirty", action="store_true", help="measure changes that are not committed")
+    series.add_commit(parser)
     arguments = parser.parse_args()
     if arguments.runs < 1 or arguments.first_seed < 0:
         parser.error("expected at least one run, and seeds from 0 on")

@@ -58,9 +58,11 @@ def measure(arguments: argparse.Namespace, lock: int) -> int:
     own, tuned = (str(said["folder"] / f"{said['recipe']}-{end}.toml") for end in ("own", "tuned"))
     # What --set changes is in both files.
     found = replace(bench, overrides=()).compare(own, tuned, arguments.runs, arguments.first_seed)
+    shared = bench.shared(arguments.recipe)
     entry = {
         "kind": "tuning",
-        **bench.shared(arguments.recipe),
+        **shared,
+        "series": f"{shared['series']} {said['folder'].name}",  # another search is another result
         **found,
         "search_data": find(arguments.search_data).name,
         "trials": said["n"],

@@ -28,6 +28,7 @@ KINDS = {
     "alternating_flip": Augmentation(alternating_flip=True),
     "brightness, contrast = 0.3": Augmentation(brightness=0.3, contrast=0.3),
     "cutout_pixels = 12": Augmentation(cutout_pixels=12),
+    "… cutout_beyond_border": Augmentation(cutout_pixels=12, cutout_beyond_border=True),
     "erasing_probability = 1": Augmentation(erasing_probability=1.0),
     'policy = "rand"': Augmentation(policy="rand", policy_operations=2, policy_strength=0.3),
     'policy = "trivial"': Augmentation(policy="trivial"),

@@ -503,6 +503,11 @@ def test_an_ensemble_that_was_being_written_is_gone_on_with(program: Program, tr
     (tmp_path / "both" / "result.json").unlink()
     assert program("ensemble", trained, tmp_path / "other", "--out", tmp_path / "both").code == 0
     assert (tmp_path / "both" / "result.json").exists()
+    killed = tmp_path / "killed" / ".model.safetensors.4194305.part"  # no process has that number
+    killed.parent.mkdir()
+    killed.write_bytes(b"half of it")
+    assert program("ensemble", trained, tmp_path / "other", "--out", killed.parent).code == 0
+    assert not killed.exists()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Any, get_args
 import nbformat
 import numpy as np
 import pytest
-from docs import augmentations, generate, notebooks
+from docs import augmentations, measurements, notebooks
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -119,7 +119,7 @@ def script(path: Path, line: str) -> Path:
             {
                 "check": ["ruff check", "ruff format", "mypy", "lint-imports"],
                 "test": ["ruff check", "ruff format", "mypy", "lint-imports", "-m pytest"],
-                "docs": ["docs/generate.py"],
+                "docs": ["-m docs.generate"],
                 "bench": ["benchmarks/classic_vs_keras.py"],
             },
         ),
@@ -171,14 +171,15 @@ def test_every_training_that_the_guide_names_is_a_recipe() -> None:
 
 
 def test_generated_documentation_is_up_to_date() -> None:
-    done = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    words = [sys.executable, "-m", "docs.generate", "--check"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_compare_trains_as_many_pairs_as_its_simulation_was_made_with_and_the_documentation_says() -> None:
     pairs = inspect.signature(compare_command).parameters["runs"].default
     assert f"at the latest after {pairs} pairs (`--runs`)" in text_of("docs/honesty.md")
-    simulated = generate.latest("simulation")
+    simulated = measurements.latest("simulation")
     assert simulated is not None
     assert simulated["pairs"] == pairs
 
@@ -204,6 +205,14 @@ def measured(kind: str, **more: Any) -> dict[str, Any]:
 
 
 SPREAD = {"n": 3, "mean": 0.5, "standard_deviation": 0.1, "interval": [0.25, 0.75], "values": [0.4, 0.5, 0.6]}
+TRAINED = {
+    "accuracy": SPREAD,
+    "train_seconds": SPREAD,
+    "parameters": 5,
+    "flops": 1e12,
+    "seeds": [4, 5, 6],
+    "unfinished_seeds": [],
+}
 
 
 @pytest.mark.parametrize(
@@ -217,76 +226,83 @@ SPREAD = {"n": 3, "mean": 0.5, "standard_deviation": 0.1, "interval": [0.25, 0.7
 def test_a_measured_number_comes_with_its_n_machine_and_commit(
     monkeypatch: pytest.MonkeyPatch, race: dict[str, Any]
 ) -> None:
-    numbers = {"accuracy": SPREAD, "train_seconds": SPREAD, "parameters": 5, "flops": 1e12}
-    monkeypatch.setattr(planner, "measured", lambda: (measured("training", **numbers), race))
-    assert re.search(r"\| 50\.00% ± 10\.00% \| 3 \|.* a machine \| `0123456789ab\+` \|", generate.recipe_table())
-    for text in (generate.race_sentence(), generate.recipe_header("classic")):
+    monkeypatch.setattr(planner, "measured", lambda: (measured("training", **TRAINED), race))
+    assert re.search(r"\| 50\.00% ± 10\.00% \| 3 \|.* a machine \|$", measurements.recipe_table(), re.MULTILINE)
+    row = r"\| 50\.00% ± 10\.00% \| 3 \| 4, 5, 6 \|.* a machine \| 2026-11-23 \| `0123456789ab\+` \| `a command` \|"
+    assert re.search(row, measurements.trainings_table())
+    for text in (measurements.race_sentence(), measurements.recipe_header("classic")):
         assert re.search(r"n = 3\b.*a machine.*commit `?0123456789ab\+", text, re.DOTALL)
-    assert ("lost" in generate.race_sentence()) is (race["ratio"] is None)
-    assert ("its best were 9 of 14." in generate.race_sentence()) is (race["ratio"] is not None)
+    assert ("lost" in measurements.race_sentence()) is (race["ratio"] is None)
+    assert ("its best were 9 of 14." in measurements.race_sentence()) is (race["ratio"] is not None)
 
 
 def test_series_of_the_same_recipe_and_kind_of_device_are_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = {"accuracy": SPREAD, "train_seconds": SPREAD, "parameters": 5, "flops": 1e12}
     more = {**SPREAD, "n": 1, "values": [0.9]}
     series = (
-        measured("training", **numbers),
-        measured("training", **{**numbers, "accuracy": more}, machine="another", commit="fedcba9876543210"),
-        measured("training", **{**numbers, "accuracy": more}, device="cuda", device_name="a card"),
+        measured("training", **TRAINED),
+        measured("training", **{**TRAINED, "accuracy": more}, n=1, machine="another", commit="fedcba9876543210"),
+        measured("training", **{**TRAINED, "accuracy": more}, device="cuda", device_name="a card"),
     )
     monkeypatch.setattr(planner, "measured", lambda: series)
-    both, card = (row for row in generate.recipe_table().splitlines() if row.startswith("| `classic` |"))
-    assert both.startswith("| `classic` | CPU | 60.00% ± 21.60% | 4 |")
-    assert both.endswith("| a machine; another | `0123456789ab+`, `fedcba987654` |")
+    both, card = (row for row in measurements.recipe_table().splitlines() if row.startswith("| `classic` |"))
+    assert both.startswith("| `classic` | CPU | 60.00% ± 21.60% | 4 | 0.5 s ± 0.1 s (n = 3) |")
+    assert both.endswith("| a machine |")  # where most of them were timed
     assert card.startswith("| `classic` | GPU | 90.00% | 1 |")
-    half = measured("training", **numbers, precision="bfloat16", ece=SPREAD)
+    assert len([row for row in measurements.trainings_table().splitlines() if row.startswith("| `classic` |")]) == 3
+    half = measured("training", **TRAINED, precision="bfloat16", ece=SPREAD)
     monkeypatch.setattr(planner, "measured", lambda: (*series[:1], half))
-    (both,) = (row for row in generate.recipe_table().splitlines() if row.startswith("| `classic` |"))
+    (both,) = (row for row in measurements.recipe_table().splitlines() if row.startswith("| `classic` |"))
     # Times are not pooled, where they differ for a reason.
-    assert "| 6 | 0.500 | 0.5 s ± 0.1 s (n = 3); 0.5 s ± 0.1 s (n = 3) |" in both
-    assert "| a machine; a machine, in bfloat16 |" in both
+    assert "| 6 | 0.5 s ± 0.1 s (n = 3) |" in both
+    assert both.endswith("| a machine, in bfloat16 |")  # of equally many, the newest
+    assert "| 0.500 |" in measurements.trainings_table()
 
 
 def test_what_happened_beside_a_measurement_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = {"accuracy": SPREAD, "train_seconds": SPREAD, "parameters": 5, "flops": 1e12}
-    monkeypatch.setattr(planner, "measured", lambda: (measured("training", **numbers, remark="tests ran beside"),))
-    assert generate.recipe_table().endswith("\n\nBeside these numbers: `classic` on a CPU: tests ran beside.")
-    monkeypatch.setattr(planner, "measured", lambda: (measured("training", **numbers),))
-    assert "Beside" not in generate.recipe_table()
+    more = {"remark": "tests ran beside", "unfinished_seeds": [7, 8]}
+    monkeypatch.setattr(planner, "measured", lambda: (measured("training", **TRAINED | more),))
+    assert measurements.trainings_table().endswith("| tests ran beside; did not end: 7, 8 |")
 
 
 def test_a_ratio_comes_with_its_pairs_device_machine_and_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = ("seconds", "rival_seconds", "test_accuracy", "rival_test_accuracy", "cold_seconds", "rival_cold_seconds")
-    pairs = [dict(zip(keys, (10 * n, 20 * n, 0.94, 0.93, 30 * n, 40 * n), strict=True)) for n in (1, 2, 3)]
+    values = [(10 * n, 20 * n, 0.94, 0.93, 30 * n, 40 * n) for n in (1, 2, 3)]
+    pairs = [{"seed": 7, **dict(zip(keys, value, strict=True))} for value in values]
     entry = measured("comparison", ratio=SPREAD, pairs=pairs, device="cuda", device_name="a card") | {
         "recipe": "fast94",
         "settings": recipes.load("fast94").for_device("cuda").for_images(50_000).digest,
     }
     monkeypatch.setattr(planner, "measured", lambda: (entry,))
-    rows = generate.speed_table().splitlines()
-    assert len([row for row in rows if "not yet measured" in row]) == len(rows) - 3
-    assert rows[3].startswith(
-        "| `fast94` | GPU, in float32, rival in float32 | **0.50** (0.40 to 0.60) | 3 | 20 | 40 | 94.00%, 93.00% "
-        "| 60, 80 |"
+    rows = measurements.speed_table().splitlines()
+    assert rows[-1].startswith("Not yet raced: `fast94` on a CPU, `fast95` on a CPU, `fast95` on a GPU, ")
+    assert rows[2].startswith(
+        "| `fast94` | GPU, in float32, rival in float32 | **0.50** (0.40 to 0.60) | 3 | 20, 40 | 94.00%, 93.00% |"
     )
-    assert "a card, a machine | `0123456789ab+` |" in rows[3]
+    assert rows[2].endswith("| a card, a machine |")
+    row = measurements.races_table().splitlines()[2]
+    assert row.startswith("| `fast94` | 0.400, 0.500, 0.600 | 7, 7, 7 | 20, 40 | 94.00%, 93.00% | 60, 80 |")
+    assert "| a card, a machine; float32, float32 | 2026-11-23 | `0123456789ab+` | `a command` |" in row
     other = {**entry, "machine": "another", "pairs": pairs[:1], "ratio": {**SPREAD, "values": [0.9]}}
     monkeypatch.setattr(planner, "measured", lambda: (entry, other))
-    row = generate.speed_table().splitlines()[3]
+    row = measurements.speed_table().splitlines()[2]
     assert row.startswith("| `fast94` | GPU, in float32, rival in float32 | **0.60** (0.40 to 0.90) | 4 |")
     assert "a card, a machine; a card, another |" in row
-    monkeypatch.setattr(planner, "measured", lambda: (entry, {**other, "rival_precision": "bfloat16"}))
-    single, half = (row for row in generate.speed_table().splitlines() if "rival in" in row)
-    assert single.startswith("| `fast94` | GPU, in float32, rival in float32 | **0.50** (0.40 to 0.60) | 3 |")
-    assert half.startswith("| `fast94` | GPU, in float32, rival in bfloat16 | **0.90** (0.90 to 0.90) | 1 |")
+    half = {**other, "rival_precision": "bfloat16"}
+    monkeypatch.setattr(planner, "measured", lambda: (entry, half))
+    row, short = (row for row in measurements.speed_table().splitlines() if "rival in" in row)
+    assert row.startswith("| `fast94` | GPU, in float32, rival in float32 | **0.50** (0.40 to 0.60) | 3 |")
+    assert short.startswith("| `fast94` | GPU, in float32, rival in bfloat16 | **0.90** (0.90 to 0.90) | 1 |")
+    monkeypatch.setattr(planner, "measured", lambda: (entry, {**half, "machine": entry["machine"]}))
+    (row,) = (row for row in measurements.speed_table().splitlines() if "rival in" in row)  # what it is now
+    assert row.startswith("| `fast94` | GPU, in float32, rival in bfloat16 |")
 
 
 def test_what_was_not_measured_says_what_there_is_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "measured", lambda: ())
-    rows = generate.recipe_table().splitlines()[2:]
+    rows = measurements.recipe_table().splitlines()[2:]
     assert {row.split("`")[1] for row in rows} == set(recipes.names())
     for row in rows:
-        assert re.search(r"\| not yet measured \| \| \| \| [\d,]{6,} \| [\d,]{2,} × 10¹² \| \| \|$", row), row
+        assert re.search(r"\| not yet measured \| \| \| [\d,]{6,} \| [\d.,]{2,} × 10¹⁵ \| \|$", row), row
     assert "| `classic` | CPU or GPU |" in "\n".join(rows)
 
 

@@ -53,7 +53,7 @@ SAME = {
     "muon": ["epochs=2", "batch_size=32", "optimizer.name=muon", "averaging.epochs=0.7"],
     "transformer": [
         *PLAIN, "model.name=transformer", "model.width=16", "model.depth=1", "model.heads=2", "model.tokenizer=2",
-        "model.dropout=0", "model.stochastic_depth=0",
+        "model.attention_dropout=0", "model.stochastic_depth=0",
     ],
 }  # fmt: skip
 """Trainings without batch normalisation and without chance inside of the network, on one of our own unless it is named:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from thirtytwo import recipe as recipes
 from thirtytwo.errors import RecipeError
 from thirtytwo.recipe import Recipe
-from thirtytwo.settings import Adam, Cosine, Settings, Sgd
+from thirtytwo.settings import Adam, Cosine, ResNetModel, Settings, Sgd
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -355,6 +355,31 @@ def test_what_somebody_sets_holds_on_every_device() -> None:
     assert recipe.for_device("cuda").epochs == 3
     other = recipes.load("classic", [GPU]).replace("optimizer.name=sgd")
     assert other.for_device("cuda").optimizer == other.for_device("cpu").optimizer
+
+
+def test_what_somebody_sets_holds_for_the_kind_of_section_that_a_gpu_has_instead() -> None:
+    words = ["optimizer.learning_rate=0.05", "optimizer.weight_decay=1e-3", "model.widths=[16, 32, 64]"]
+    recipe = recipes.load("best", words)
+    assert recipes.parse(recipe.to_toml()) == recipe
+    on_cpu, on_gpu = recipe.for_device("cpu"), recipe.for_device("cuda")
+    assert (on_cpu.optimizer.name, on_gpu.optimizer.name) == ("muon", "sgd")
+    assert on_cpu.optimizer.learning_rate == on_gpu.optimizer.learning_rate == 0.05
+    assert isinstance(on_gpu.optimizer, Sgd)
+    assert (on_gpu.optimizer.weight_decay, on_gpu.optimizer.momentum) == (1e-3, 0.9)  # which the other kind lacks
+    assert isinstance(on_gpu.model, ResNetModel)
+    assert (on_gpu.model.widths, on_gpu.model.blocks) == ((16, 32, 64), (4, 4, 4))
+    own = recipes.load("best", ["model.kernels=torch", "optimizer.name=adam", "optimizer.learning_rate=0.01"])
+    assert own.for_device("cuda").model == recipes.load("best").for_device("cuda").model
+    assert own.for_device("cuda").optimizer == own.for_device("cpu").optimizer
+    with pytest.raises(RecipeError, match=r"on_gpu: optimizer\.weight_decay: found 'much'"):
+        recipes.load("best", ["optimizer.weight_decay=much"])
+
+
+def test_a_rate_that_still_rises_when_it_is_to_be_the_final_one_is_refused() -> None:
+    words = ["schedule.name=cosine", "schedule.warmup_epochs=2", "schedule.final_epochs=6"]
+    recipes.load("classic", [*words, "epochs=8"])
+    with pytest.raises(RecipeError, match=r"warmup_epochs is 2 and schedule.final_epochs 6, of epochs = 7, so"):
+        recipes.load("classic", [*words, "epochs=7"])
 
 
 @pytest.mark.parametrize(

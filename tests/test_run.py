@@ -266,6 +266,11 @@ def test_result_is_plain_json(tmp_path: Path) -> None:
     [
         (["/usr/bin/thirtytwo", "train", "a b"], "thirtytwo train 'a b'"),
         (["/somewhere/thirtytwo/__main__.py", "train"], "python -m thirtytwo train"),
+        (
+            ["/bin/thirtytwo", "--storage", "mysql+x://me:p:ss@host/db"],
+            "thirtytwo --storage 'mysql+x://me:***@host/db'",
+        ),
+        (["/bin/thirtytwo", "a:b@c", "http://host:80/a"], "thirtytwo a:b@c http://host:80/a"),
     ],
 )
 def test_a_run_tells_the_command_as_somebody_would_type_it(

@@ -8,6 +8,7 @@ import functools
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -106,7 +107,12 @@ def command() -> str:
     """What this program was started with, as somebody would type it."""
     path = Path(sys.argv[0])
     program = ["python", "-m", path.parent.name] if path.name == "__main__.py" else [path.name]
-    return shlex.join([*program, *sys.argv[1:]])
+    return shlex.join(map(without_passwords, [*program, *sys.argv[1:]]))
+
+
+def without_passwords(text: str) -> str:
+    """A text in which URLs such as ``postgresql://me:secret@host/db`` keep their password to themselves."""
+    return re.sub(r"(://[^/@:\s]*):[^@\s]+@", r"\1:***@", text)
 
 
 def describe(chosen: torch.device, precision: str = "float32") -> dict[str, Any]:

@@ -62,7 +62,7 @@ def check_augmentation(recipe: Recipe, size: tuple[int, int]) -> None:
     Raises:
         RecipeError: they do not.
     """
-    if (side := recipe.augmentation.cutout_pixels) > min(size):
+    if (side := recipe.augmentation.cutout_pixels) > min(size) and not recipe.augmentation.cutout_beyond_border:
         raise RecipeError(
             f"augmentation.cutout_pixels: found {side}; expected at most {min(size)}, since the square lies inside of "
             f"images of {size[0]} × {size[1]} pixels; choose a smaller one"

@@ -9,6 +9,7 @@ from that kind's defaults.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -86,12 +87,14 @@ class Recipe(Settings):
     precision: Literal["float32", "half"] = "float32"
     """Number format in which training steps compute: `half` is bfloat16 on devices made for it, and float32 on others.
     Compiled kernels on a CPU (`model.kernels`) then multiply in bfloat16 where the processor can (AVX512_BF16), and
-    keep everything else in float32. Weights, and everything but training steps, are always float32."""
+    keep everything else in float32. Weights, and everything but training steps, are always float32. (On NVIDIA GPUs
+    since Ampere, convolutions of float32 numbers are computed in TF32, as is torch's default.)"""
     validation: Fraction = 0.1
     """Share of the training images that is held out for validation, stratified by class; 0 trains on all of them."""
     on_gpu: tuple[str, ...] = ()
     """Settings that differ where a GPU trains, written as for `--set`, such as ``"batch_size=1000"``: a GPU wants
-    larger batches than a CPU has memory for. If you set one of these keys yourself, your value holds on both."""
+    larger batches than a CPU has memory for. If you set one of these keys yourself, your value holds on both; so does
+    that of any other key of a section that is of another kind there, where both kinds have it."""
     search: dict[
         str, Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("choice")], Discriminator(_kind_of_space)]
     ] = Field(default_factory=dict)
@@ -198,10 +201,19 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _the_rate_falls_before_it_stays(self) -> Self:
-        if isinstance(self.schedule, Cosine | Linear) and self.epochs <= self.schedule.final_epochs:
+        if not isinstance(self.schedule, Cosine | Linear) or not self.schedule.final_epochs:
+            return self
+        final, rise = self.schedule.final_epochs, self.schedule.warmup_epochs
+        if self.epochs <= final:
             raise ValueError(
-                f"schedule.final_epochs is {self.schedule.final_epochs:g}, of epochs = {self.epochs}, so the learning "
-                "rate would be the final one from the first step; set schedule.final_epochs lower, or epochs higher"
+                f"schedule.final_epochs is {final:g}, of epochs = {self.epochs}, so the learning rate would be the "
+                "final one from the first step; set schedule.final_epochs lower, or epochs higher"
+            )
+        if self.epochs < rise + final:
+            raise ValueError(
+                f"schedule.warmup_epochs is {rise:g} and schedule.final_epochs {final:g}, of epochs = {self.epochs}, "
+                "so the learning rate would still rise when it is to be the final one; set one of them lower, or "
+                "epochs higher"
             )
         return self
 
@@ -277,13 +289,22 @@ class Recipe(Settings):
         Names, descriptions, `search` and `calibration`, which train nothing, do not count; nor do settings at their
         default, so that a digest stays the same when new ones are invented.
         """
+        said = self.chosen(calibration=Calibration())
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+    def chosen(self, **idle: Any) -> dict[str, Any]:
+        """What makes a training what it is: settings that are not at their default, so that new ones change nothing.
+
+        Args:
+            idle: values for settings that do not count, besides names, descriptions and `search`.
+        """
         # A teacher is what it answers, wherever it lies; one that is not there teaches nothing.
         teacher = self.teacher if self.teacher.model else Teacher()
         if teacher.fingerprint:
             teacher = teacher.model_copy(update={"model": ""})
-        idle = {"name": "", "description": "", "search": {}, "calibration": Calibration(), "teacher": teacher}
-        said = _chosen(self.model_copy(update=idle))
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+        return _chosen(
+            self.model_copy(update={"name": "", "description": "", "search": {}, "teacher": teacher, **idle})
+        )
 
     def is_calibrated_for(self, data: str) -> bool:
         """Whether the calibration that a resolved recipe carries was fitted on data of this name, with its settings."""
@@ -427,7 +448,9 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
     """Do what somebody asks for with an override; returns what is wrong with it, if anything."""
     key = _key(override)
     before = _at(values, key)
-    if problem := _set(values, override):
+    is_for_gpu, is_for_gpu_only = _is_for_gpu(values, key)
+    # What only the kind has that a GPU trains with is tried on a copy, to see whether there is such a key.
+    if problem := _set(copy.deepcopy(values) if is_for_gpu_only else values, override):
         return problem
     # A number of epochs or images in a batch that somebody asks for is meant as it stands, on whatever device.
     if key == "epochs":
@@ -446,8 +469,25 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
     if key != "search" and isinstance(searched := values.get("search"), dict):
         values["search"] = {other: space for other, space in searched.items() if not is_settled(other)}
     if key != "on_gpu" and isinstance(others := values.get("on_gpu"), list):
-        values["on_gpu"] = [other for other in others if not is_settled(_key(str(other)))]
+        kept = [other for other in others if not is_settled(_key(str(other)))]
+        values["on_gpu"] = [*kept, override] if is_for_gpu else kept  # said again, for the kind that a GPU has instead
     return None
+
+
+def _is_for_gpu(values: Mapping[str, Any], key: str) -> tuple[bool, bool]:
+    """Whether a GPU has another kind of a key's section, with that key, and whether it is the only one that has it."""
+    section, _, last = key.rpartition(".")
+    others = values.get("on_gpu")
+    names = {
+        _key(str(other)): _value(str(other).partition("=")[2].strip())
+        for other in (others if isinstance(others, list) else [])
+    }
+    there = names.get(f"{section}.name")
+    having = _kinds_with(section, last)
+    if last == "name" or there not in having:
+        return False, False
+    own = _at(values, f"{section}.name")
+    return True, own is not None and own not in having
 
 
 def _at(values: Mapping[str, Any], key: str) -> Any:

@@ -86,7 +86,7 @@ class Run:
         found = {path.name for path in self.path.iterdir()}
         foreign = found
         if ".lock" in found:  # what was killed while it made a run folder; a recipe without a lock is somebody's own
-            foreign = {name for name in found - {".lock", "recipe.toml"} if not _LEFTOVER.fullmatch(name)}
+            foreign = {name for name in found - {".lock", "recipe.toml"} if not is_leftover(name)}
         if foreign:
             is_run = (self.path / "environment.json").exists()
             remedy = f"`thirtytwo train --resume {self.path}` goes on with it, or " if is_run else ""
@@ -336,6 +336,11 @@ def write_atomic(path: Path, content: bytes) -> None:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is what a killed `write_atomic` leaves."""
+    return _LEFTOVER.fullmatch(name) is not None
 
 
 def remove_leftovers(folder: Path) -> None:

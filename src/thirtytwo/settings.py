@@ -161,8 +161,10 @@ class TransformerModel(Settings):
     """Attention heads; a divisor of the width."""
     tokenizer: Annotated[int, Field(ge=1, le=4)] = 1
     """Convolutions that turn an image into tokens; each halves height and width."""
-    dropout: Fraction = 0.1
-    """Probability with which attention weights and outputs of dense layers are zeroed in training."""
+    attention_dropout: Fraction = 0.1
+    """Probability with which attention weights are zeroed in training."""
+    dropout: Fraction = 0.0
+    """Probability with which outputs of dense layers are zeroed in training."""
     stochastic_depth: Fraction = 0.1
     """Probability with which the last layer is skipped for an image in training; earlier layers are skipped less
     often."""
@@ -174,7 +176,7 @@ class TimmModel(Settings):
     name: Literal["timm"] = "timm"
     """Kind of network."""
     model: str = "resnet26d"
-    """The network's name in timm. Its weights are fresh, not pretrained."""
+    """The network's name in timm. Its weights are drawn at random, not pretrained."""
 
 
 class CustomModel(Settings):
@@ -387,8 +389,11 @@ class Augmentation(Settings):
     """CutMix: paste a rectangle of another image into each image, and mix the labels by area; shares are drawn as for
     `mixup_alpha` (Yun et al. 2019, arXiv 1905.04899). If both are set, half of the images are mixed in each way."""
     cutout_pixels: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Cutout: paint over a square with `pixels.mean`, somewhere within the image (DeVries & Taylor 2017). This is its
-    side in pixels."""
+    """Cutout: paint over a square with `pixels.mean`, somewhere within the image (after DeVries & Taylor 2017, arXiv
+    1708.04552). This is its side in pixels."""
+    cutout_beyond_border: bool = False
+    """Draw the centre of the square anywhere in the image, so that a part of it may lie outside, as DeVries & Taylor
+    do: less is painted over, and the border more often."""
 
 
 class Loss(Settings):

@@ -23,7 +23,7 @@ from thirtytwo import models, optim
 from thirtytwo.classifier import Classifier
 from thirtytwo.data.loader import Draws, Loader
 from thirtytwo.ranks import ALONE, Ranks
-from thirtytwo.settings import AnyModel, CustomModel, Loss, Teacher
+from thirtytwo.settings import AnyModel, CustomModel, Loss, Teacher, TimmModel
 from thirtytwo.state import Progress, State
 
 Program = Callable[[], None]
@@ -159,8 +159,13 @@ class Stepper:
         """
         if self._record is None:
             return
+        seen = set()
         for batch, size, done in kinds:
             optim.set_rates(self._state.optimizers, 0.0, done)
+            alike = batch, size, tuple(group["lr"] > 0 for group in optim.groups(self._state.optimizers))
+            if alike in seen:  # hundreds of thousands are, and walking over a network takes a millisecond
+                continue
+            seen.add(alike)
             if self._kind(batch, size) not in self._programs:
                 self._program(self._loader.draw(0, 0, torch.arange(batch, device=self._device)), size)
 
@@ -427,8 +432,8 @@ def _put(source: Tensor, place: Tensor) -> None:
 
 
 def recorder(settings: AnyModel, device: torch.device) -> Recorder | None:
-    """How a device records steps; None if it does not, or if only a network's owner knows what it does."""
-    return None if device.type != "cuda" or isinstance(settings, CustomModel) else _record
+    """How a device records steps; None if it does not, or if only a network's owner, or timm, knows what it does."""
+    return None if device.type != "cuda" or isinstance(settings, CustomModel | TimmModel) else _record
 
 
 def _record(program: Program) -> Program:

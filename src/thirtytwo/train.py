@@ -461,7 +461,11 @@ class Training:
             # Drawn from the global generator, which is seeded for every step, and so needs no place in a checkpoint.
             # Each rank draws for images of its own, and so otherwise than the others.
             own = [self._ranks.number] if self._ranks.number else []
-            torch.manual_seed(seeded(self.seed, NOISE, epoch, step, *own).initial_seed())
+            # Not torch.manual_seed, which would reseed all GPUs, also those that are the caller's.
+            number = seeded(self.seed, NOISE, epoch, step, *own).initial_seed()
+            torch.default_generator.manual_seed(number)
+            if self._device.type == "cuda":
+                torch.cuda.manual_seed(number)  # of the current one, which is this training's
             yield
 
     def _settle(self, tally: Tally) -> None:
@@ -613,7 +617,7 @@ class Training:
             raise OutOfMemory(
                 f"epoch {progress.epoch + 1}, step {progress.step + 1}: out of memory with batch_size "
                 f"{self.recipe.batch_size}; expected a step to fit. What was saved is kept in {self.run.path}; "
-                f"train anew with --set batch_size={smaller}, or give it more memory"
+                f"train anew with --set batch_size={smaller}, and a learning rate to match, or give it more memory"
             ) from error
 
     @contextlib.contextmanager

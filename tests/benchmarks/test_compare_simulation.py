@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from docs import generate
+from docs import measurements
 
 import compare_simulation
 import measured
@@ -52,6 +52,6 @@ def test_a_simulation_says_how_many_runs_its_spread_stands_on(monkeypatch: pytes
     assert entry["spread_n"] == 3
     monkeypatch.setattr(planner, "measured", lambda: (entry | {"commit": "0123456789abcdef"},))
     deviation = "differences within pairs have a standard deviation of 0.28 points"
-    assert f"`fast94` was measured to have (n = 3): {deviation}" in generate.simulation_table()
+    assert f"`fast94` was measured to have (n = 3): {deviation}" in measurements.simulation_table()
     del entry["spread_n"]  # as older entries are
-    assert f"`fast94` was measured to have: {deviation}" in generate.simulation_table()
+    assert f"`fast94` was measured to have: {deviation}" in measurements.simulation_table()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docs import generate
+from docs import measurements
 
 import comparison
 import measured
@@ -27,7 +27,7 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """Measure with this checkout as it is; returns the entry."""
     path, commit = tmp_path / "measured.json", environment.commit()
     monkeypatch.setattr(series, "WORK", tmp_path / "work")
-    monkeypatch.setattr(series, "commit_to_measure", lambda _: commit)
+    monkeypatch.setattr(series, "commit_to_measure", lambda *_: commit)
     monkeypatch.setattr(series, "clone", lambda *_: REPOSITORY)
     add = measured.add
     monkeypatch.setattr(measured, "add", lambda entry: add(entry, path))
@@ -60,8 +60,8 @@ def test_a_comparison_is_recorded_with_all_that_it_stands_on(measure: Measure) -
     assert len(trained) == 4
     assert measure(comparison, *words) == entry
     assert {path: path.stat().st_mtime_ns for path in series.WORK.rglob("result.json")} == trained
-    told = generate.difference_sentence()
-    assert f"A {generate.percent(entry['first']['mean'])}" in told
+    told = measurements.difference_sentence()
+    assert f"A {measurements.percent(entry['first']['mean'])}" in told
     assert "after n = 2 pairs" in told
     assert entry["commit"][:12] in told
 
@@ -78,7 +78,7 @@ def test_what_a_search_has_found_is_judged_on_other_images_and_with_other_seeds(
     assert entry["own"]["values"].keys() == entry["best"]["values"].keys() == recipes.load("classic").search.keys()
     assert entry["best"]["accuracy"] >= entry["own"]["accuracy"]
     assert len(entry["first"]["values"]) == len(entry["second"]["values"]) == entry["n"] == 1
-    rows = generate.tuning_table().splitlines()
+    rows = measurements.tuning_table().splitlines()
     assert "3 trials of `classic`" in rows[0]
     assert "neither is shown to be better" in rows[0]
     assert len(rows) == 4 + len(entry["own"]["values"])
@@ -86,8 +86,8 @@ def test_what_a_search_has_found_is_judged_on_other_images_and_with_other_seeds(
 
 def test_what_was_not_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "measured", lambda: ())
-    assert "not yet measured" in generate.difference_sentence()
-    assert "not yet measured" in generate.tuning_table()
+    assert "not yet measured" in measurements.difference_sentence()
+    assert "not yet measured" in measurements.tuning_table()
 
 
 def test_the_images_of_a_search_are_not_those_that_judge_it() -> None:
@@ -99,8 +99,10 @@ def test_a_better_one_is_named(measure: Measure) -> None:
     spread = {"mean": 0.5, "standard_deviation": None, "n": 1, "interval": None, "values": [0.5]}
     entry = {"first": spread, "second": spread, "validation_images": 9, "training_images": 9, "difference": 0.02}
     entry |= {"interval": [0.01, 0.03], "p_value": 0.001, "n": 6, "better": "B"}
-    assert "**+2.00** points (+1.00 to +3.00), p = 0.001, after n = 6 pairs: found is better" in generate.judged(
+    assert "**+2.00** points (+1.00 to +3.00), p = 0.001, after n = 6 pairs: found is better" in measurements.judged(
         entry, "own", "found"
     )
     entry["diverged_seeds"] = {"A": [], "B": [3, 5]}
-    assert generate.judged(entry, "own", "found").endswith("found is better; without seeds 3, 5, where found diverged")
+    assert measurements.judged(entry, "own", "found").endswith(
+        "found is better; without seeds 3, 5, where found diverged"
+    )

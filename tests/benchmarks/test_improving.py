@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docs import generate
+from docs import measurements
 
 import improving
 import series
@@ -157,7 +157,7 @@ def test_a_gain_is_the_mean_of_differences_seed_by_seed_with_the_interval_of_stu
     assert "+3.00 points against plain (95% interval +0.52 to +5.48, n = 3)" in improving.told(step)
     alike = step | {"gain": step["gain"] | {"interval": None}}
     assert improving.told(alike).endswith("+3.00 points against plain, n = 3")
-    assert generate.points(alike["gain"]) == "**+3.00** (all pairs alike)"
+    assert measurements.points(alike["gain"]) == "**+3.00** (all pairs alike)"
     assert all(found[name]["accuracy"] is None for name in STEPS[2:])
     assert improving.told(found[LAST]) == f"{LAST}: nothing yet"
 
@@ -308,14 +308,14 @@ def test_the_ensemble_of_the_page_finds_the_networks_of_the_step_before(
 
 def test_a_gain_comes_with_its_interval_machine_and_commit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "measured", lambda: ())
-    assert generate.improving_table() == "Not yet measured."
+    assert measurements.improving_table() == "Not yet measured."
     for seed, accuracy in enumerate((0.50, 0.52, 0.48)):
         ended(folder / "plain", "plain", seed, accuracy)
         ended(folder / "schedule", "schedule", seed, accuracy + 0.01 * (1 + seed))
     entry = improving.entry(folder)
     assert entry is not None
     monkeypatch.setattr(planner, "measured", lambda: (entry,))
-    rows = generate.improving_table().splitlines()
+    rows = measurements.improving_table().splitlines()
     assert rows[2] == "| [plain](#plain) | 50.00% ± 2.00% | 3 |  |  | 40 s |"
     assert rows[3] == "| [schedule](#schedule) | 52.00% ± 1.73% | 3 | **+2.00** (-0.48 to +4.48) | plain | 40 s |"
     assert rows[4] == "| [augmentation](#augmentation) | not yet measured | | | | |"
@@ -333,15 +333,15 @@ def test_a_step_that_was_measured_with_other_settings_or_on_other_data_is_not_to
     other = json.loads(json.dumps(entry))
     other["steps"][1]["settings"] = "0" * 16
     monkeypatch.setattr(planner, "measured", lambda: (other,))
-    rows = generate.improving_table().splitlines()
+    rows = measurements.improving_table().splitlines()
     assert "not yet measured" in rows[3]
     assert rows[4].startswith("| [augmentation](#augmentation) | 50.00% | 1 |  |  |")  # nothing to compare it with
     monkeypatch.setattr(planner, "measured", lambda: (entry, other))
-    assert "+0.00** (one pair) | plain |" in generate.improving_table()  # the more complete one
+    assert "+0.00** (one pair) | plain |" in measurements.improving_table()  # the more complete one
     for wrong in ({"data": "shapes"}, {"set": ["epochs=1"]}):
         entries = ({**entry, **wrong},)
         monkeypatch.setattr(planner, "measured", lambda entries=entries: entries)
-        assert generate.improving_table() == "Not yet measured."
+        assert measurements.improving_table() == "Not yet measured."
 
 
 def test_the_page_says_how_many_images_and_seeds_there_are() -> None:

@@ -138,6 +138,14 @@ def test_a_changed_checkout_is_refused_unless_its_changes_are_wanted(checkout: P
     assert series.commit_to_measure(dirty=True) == f"{commit}+"
 
 
+def test_a_series_of_another_commit_goes_on_whatever_is_checked_out(checkout: Path) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    (checkout / "src" / "thirtytwo" / "a.py").write_text("changed")
+    assert series.commit_to_measure(False, commit[:9]) == commit
+    with pytest.raises(measured.Refused, match="--commit none: is no commit of"):
+        series.commit_to_measure(False, "none")
+
+
 def test_what_a_benchmark_records_does_not_stop_it_from_going_on(checkout: Path) -> None:
     measured.PATH.write_text("recorded")
     assert series.commit_to_measure(dirty=False) == git(checkout, "rev-parse", "HEAD")

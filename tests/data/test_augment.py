@@ -113,6 +113,18 @@ def test_cutout_paints_one_square_inside_each_image_and_nothing_else(images: Ten
         assert len({tuple(square.nonzero()[0].tolist()) for square in covered[:, 0]}) > 40
 
 
+def test_cutout_beyond_the_border_keeps_the_centre_of_its_square_inside() -> None:
+    pictures = torch.zeros((4000, 3, 10, 10))
+    cut = Augment(cutout_pixels=4, cutout_beyond_border=True, fill=(1.0, 1.0, 1.0))
+    covered = changed(cut, pictures, seeded(0))[:, 0].bool()
+    heights, widths = covered.any(2).sum(1), covered.any(1).sum(1)
+    assert torch.equal(covered.sum((1, 2)), heights * widths)  # rectangles
+    assert set(heights.tolist()) == set(widths.tolist()) == {2, 3, 4}  # half of it is always inside
+    # Pixel x is covered if the centre lies at x - 1 to x + 2, of ten places.
+    expected = torch.tensor([3, 4, 4, 4, 4, 4, 4, 4, 3, 2]) / 10
+    assert torch.allclose(covered.float().mean(0), expected[:, None] * expected, atol=0.03)
+
+
 def test_one_change_leaves_the_randomness_of_the_others_alone(images: Tensor) -> None:
     flipped = changed(Augment(horizontal_flip=True), images, seeded(0))
     both = changed(Augment(horizontal_flip=True, cutout_pixels=4, fill=(2.0, 2.0, 2.0)), images, seeded(0))

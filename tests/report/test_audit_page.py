@@ -104,6 +104,12 @@ def written(found: Audit) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+def test_networks_of_an_older_program_are_told() -> None:
+    own = ENVIRONMENT["commit"]
+    assert "trained by commit" not in written(replace(made(), network_commits=(own,))).text
+    assert "Networks trained by commit" in written(replace(made(), network_commits=("a" * 40, own))).text
+
+
 def test_every_suspicion_is_shown_with_what_was_given_and_suggested() -> None:
     found = made()
     page = written(found)

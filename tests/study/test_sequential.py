@@ -103,6 +103,13 @@ def test_smaller_differences_take_more_pairs() -> None:
     assert sequential.pairs_to_settle(0.0, 0.2, most=200) is None
 
 
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.999])
+def test_fewer_pairs_than_the_fewest_settle_nothing_however_clear_they_are(level: float) -> None:
+    fewest = sequential.fewest_pairs(level)
+    clear = [1 + 1e-6 * (number % 2) for number in range(fewest)]
+    assert sequential.settled_after(clear, level) == fewest
+
+
 def test_many_nearly_equal_differences_overflow_nothing() -> None:
     found = [0.1 + 1e-6 * (number % 2) for number in range(400)]
     assert sequential.p_value(found) == pytest.approx(0, abs=1e-100)

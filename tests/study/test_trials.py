@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from thirtytwo.classifier import Classifier
 from thirtytwo.cli.show import Screen
 from thirtytwo.data import Images, Source, find, from_arrays
 from thirtytwo.data.images import Split
-from thirtytwo.errors import Diverged, InputError
+from thirtytwo.errors import Diverged, InputError, RunInUse
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
@@ -122,6 +125,48 @@ def test_one_that_was_interrupted_goes_on() -> None:
     (whole,) = repeat(Trials.of(small(), find(DATA), Path("other")), [0])
     assert trial.new
     assert_same(trial.run, whole.run)
+
+
+class Beside(Watcher):
+    """Does something once it is told that another process is training the same."""
+
+    def __init__(self, what: Callable[[], None]) -> None:
+        self.what = what
+        self.told: list[str] = []
+
+    def tells(self, words: str) -> None:
+        self.told.append(words)
+        self.what()
+
+
+def test_a_training_that_another_process_is_at_is_waited_for() -> None:
+    (whole,) = repeat(Trials.of(small(), find(DATA), Path("other")), [0])
+    study = trials()
+    study.path.joinpath("0").mkdir(parents=True)
+    with contextlib.ExitStack() as other:
+        other.enter_context(study.task(0).run.locked())
+        watcher = Beside(other.close)
+        (trial,) = repeat(study, [0], Local(watcher))
+    assert watcher.told == ["seed 0: another process is training it; waiting for that one"]
+    assert_same(trial.run, whole.run)
+
+
+def test_who_waits_for_another_process_can_be_interrupted() -> None:
+    study = trials()
+    study.path.joinpath("0").mkdir(parents=True)
+    watcher = Beside(lambda: pool.interrupt())
+    pool: Local = Local(watcher)
+    with study.task(0).run.locked(), pytest.raises(Interrupted):
+        list(repeat(study, [0], pool))
+    assert len(watcher.told) == 1
+
+
+def test_what_does_not_wait_for_another_process_fails() -> None:
+    study = trials()
+    study.path.joinpath("0").mkdir(parents=True)
+    with study.task(0).run.locked():
+        ((_, ended),) = Local().run([replace(study.task(0), waits=False)])
+    assert isinstance(ended.error, RunInUse)
 
 
 def test_other_settings_and_other_data_are_other_trials() -> None:

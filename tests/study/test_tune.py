@@ -19,6 +19,7 @@ from thirtytwo.run import Run
 from thirtytwo.study import Interrupted, Local, Trials, Tuned, TuningTrial, Watcher, space, tune
 from thirtytwo.study.space import Space
 from thirtytwo.study.task import Task
+from thirtytwo.study.tune import Pruner, _pruner
 
 SEARCH = (
     'search={"optimizer.learning_rate" = {low = 1e-4, high = 3e-2, log = true}, '
@@ -207,6 +208,46 @@ def test_a_folder_holds_the_search_of_one_database(source: Source) -> None:
     assert len(tune(recipe(), source, Path("out"), trials=1, storage="sqlite:///moved.db").trials) == 1
 
 
+def test_a_search_in_a_shared_database_goes_on_in_its_own_folder_only(source: Source) -> None:
+    tune(recipe("epochs=1"), source, Path("out"), trials=1, storage="sqlite:///one.db")
+    with pytest.raises(RunError, match=r"elsewhere: the database has trials .* made in another folder; .* --out as"):
+        tune(recipe("epochs=1"), source, Path("elsewhere"), trials=2, storage="sqlite:///one.db")
+    Path("out").rename("moved")
+    assert len(tune(recipe("epochs=1"), source, Path("moved"), trials=2, storage="sqlite:///one.db").trials) == 2
+
+
+def test_what_a_search_says_tells_what_it_was_of(source: Source) -> None:
+    found = tune(recipe("epochs=1"), source, Path("out"), trials=1, sampler="random", pruner="none", seed=3).to_json()
+    said = {key: found[key] for key in ("data", "spec", "seed", "sampler", "pruner")}
+    assert said == {"data": source.name, "spec": source.spec, "seed": 3, "sampler": "random", "pruner": "none"}
+    assert recipes.load(found["own_recipe"]).search == {}
+    assert found["comparison"][:2] == ["thirtytwo", "compare"]
+    (run,) = Path("out/trials").glob("*/*/result.json")
+    assert found["commits"] == [commit for commit in (Run(run.parent).environment["commit"],) if commit]
+
+
+@pytest.mark.parametrize("pruner", ["median", "halving"])
+def test_no_trial_ends_in_the_first_third_of_its_epochs(pruner: Pruner) -> None:
+    import optuna
+
+    def ends(epochs: int | None) -> int | None:
+        """After how many epochs a trial ends that is worse than any other."""
+        study = optuna.create_study(direction="maximize", pruner=_pruner(optuna, pruner, epochs))
+        for accuracy in [*[0.9] * 8, 0.1]:
+            trial = study.ask()
+            for step in range(12):
+                trial.report(accuracy, step)
+                if trial.should_prune() and accuracy == 0.1:
+                    return step + 1
+            study.tell(trial, accuracy)
+        return None
+
+    assert ends(None) is None  # lengths differ
+    ended = ends(12)
+    assert ended is not None
+    assert 4 < ended <= 6
+
+
 def test_trials_are_judged_by_as_many_images_as_are_told(source: Source) -> None:
     for held_out, images in ((0.25, 40), (0, 20)):  # of each class as many
         words = [f"validation={held_out}", *([] if held_out else ["early_stopping.patience=0"])]
@@ -232,12 +273,13 @@ def test_a_file_that_is_no_database_is_a_clear_error(source: Source) -> None:
 def test_what_was_found_is_compared_on_images_that_the_search_has_not_seen_if_there_are_any() -> None:
     trial = TuningTrial(0, {"model.dropout": 0.5}, "complete", 0.5)
     found = Tuned(
-        recipe(), Path("a b/x-tuned.toml"), Path("a b/x-own.toml"), "x", (trial,), {}, "cifar10", "", 4, "auto", 500
-    )
+        recipe(), Path("a b/x-tuned.toml"), Path("a b/x-own.toml"), "x", (trial,), {}, "cifar10", "", 4, "auto", 500,
+        "cifar10", "tpe", "median",
+    )  # fmt: skip
     words = ["thirtytwo", "compare", "a b/x-own.toml", "a b/x-tuned.toml", "--data", "cifar10", "--first-seed", "5"]
     assert found.comparison == words
     page = tuning_page.render(found)
-    assert "validation accuracy on 500 images" in page
+    assert "validation accuracy on 500 images of cifar10" in page
     assert "thirtytwo compare &#39;a b/x-own.toml&#39; &#39;a b/x-tuned.toml&#39; --data cifar10 --first-seed 5" in page
     assert "did not see" not in page
     found = replace(found, spec="cifar10:training=9", others="cifar10:training=9,skip=9", device="cpu")

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Doubtful labels that are named."""
+ENDS = {"complete": "", "pruned": " (stopped early)", "failed": " (failed)"}
+"""What is said of a trial, by its state."""
 
 
 class Screen:
@@ -379,8 +381,7 @@ class Screen:
     def tuning_trial(self, trial: TuningTrial) -> None:
         """A trial that has ended."""
         accuracy = "–" if trial.accuracy is None else f"{trial.accuracy:.2%}"
-        state = {"complete": "", "pruned": "  stopped early", "failed": "  failed"}[trial.state]
-        self.say(f"trial {trial.number}: {accuracy}{state}  {_values(trial.values)}")
+        self.say(f"trial {trial.number}: {accuracy}{ENDS[trial.state]}  {_values(trial.values)}")
 
     def tuning_waits(self, others: int) -> None:
         """Nothing is left to be done here."""
@@ -392,13 +393,14 @@ class Screen:
         self.console.print(f"[bold]best: {best.accuracy or 0:.2%}[/bold] on the validation images, with")
         self.say(_values(best.values))
         if own is not None and own.accuracy is not None:
-            self.say(f"{own.accuracy:.2%} with the recipe's own values")
+            self.say(f"{own.accuracy:.2%} with the recipe's own values{ENDS[own.state]}")
         if found.importances:
             table = Table("what mattered", "share", box=None, pad_edge=False)
             table.columns[1].justify = "right"
             for key, share in found.importances.items():
                 table.add_row(key, f"{share:.0%}")
             self.console.print(table)
+        self._commits(found.commits)
         self.say("The best of many trials is partly luck.")
         if found.comparison:
             unseen = " and images that the search did not see" if found.others else ""
@@ -493,6 +495,7 @@ class Screen:
             f"[bold]{plural(doubted, 'label')} of {labels:,} ({doubted / max(labels, 1):.1%})[/bold] "
             f"{'is' if doubted == 1 else 'are'} in doubt"
         )
+        self._commits(audit.network_commits)
         if audit.is_weak:
             self.caution(weak_networks(audit.accuracy["training"], audit.is_at_baseline))
         leaked, tested = len(audit.leaked), audit.splits["test"].images

@@ -113,7 +113,10 @@ def _repeated(screen: Screen, trials: Trials, seeds: range, pool: Pool) -> tuple
 def compare_command(
     first: Annotated[str, typer.Argument(metavar="A", help="A recipe, optionally with changes: 'fast94 epochs=20'.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another recipe, likewise.")],
-    runs: Annotated[int, typer.Option("--runs", metavar="N", help="Most pairs to train, one per seed.", min=1)] = 30,
+    runs: Annotated[
+        int,
+        typer.Option("--runs", metavar="N", help="Most pairs to train, one per seed; under 5 settle nothing.", min=1),
+    ] = 30,
     first_seed: SeedOption = 0,
     data: DataOption = None,
     overrides: SetOption = None,
@@ -146,7 +149,7 @@ def compare_command(
     from thirtytwo.data import find
     from thirtytwo.report import wording
     from thirtytwo.study import Comparison, Trials, compare
-    from thirtytwo.study.compare import SIZES
+    from thirtytwo.study.compare import FEWEST_PAIRS, SIZES
 
     _check_cluster(ray, gpu_share)
     screen = screen_for(as_json)
@@ -161,6 +164,8 @@ def compare_command(
             so = "every pair is a draw" if all_runs else "one training is enough"
             screen.say(f"A and B are the same recipe, so {so}.")
         screen.study_begins([one, other])
+        if runs < FEWEST_PAIRS and not other.is_same_as(one):
+            screen.caution(f"--runs {runs}: settles nothing; expected at least {FEWEST_PAIRS} pairs.")
         for found in compare(one, other, range(first_seed, first_seed + runs), stop_early=not all_runs, pool=pool):
             screen.outcome(found)
     if not found.pairs:
@@ -320,7 +325,7 @@ def ensemble_command(
     from thirtytwo import Classifier, environment, report
     from thirtytwo.classifier import is_ensemble
     from thirtytwo.data import find
-    from thirtytwo.run import Run, storing, write_atomic
+    from thirtytwo.run import Run, remove_leftovers, storing, write_atomic
     from thirtytwo.study import Trials, as_seen, ensemble, shared_validation, students
     from thirtytwo.study import distil as teach
     from thirtytwo.study.distil import check_untaught
@@ -376,6 +381,7 @@ def ensemble_command(
     if not is_ensemble(folder):
         with storing(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
         chosen.ensemble.save(Run(folder).model_path)
 
     def tell(taught: list[Student]) -> dict[str, Any]:
@@ -442,13 +448,14 @@ def _may_hold(place: Path, *, goes_on: bool) -> bool:
     One without a result was being written when its process died.
     """
     from thirtytwo.classifier import is_ensemble
+    from thirtytwo.run import is_leftover
 
     if not place.exists():
         return True
     if not place.is_dir():
         return False
     is_open = goes_on or not (place / "result.json").exists()
-    return not any(place.iterdir()) or (is_open and is_ensemble(place))
+    return all(is_leftover(path.name) for path in place.iterdir()) or (is_open and is_ensemble(place))
 
 
 def _taken(place: Path) -> RunError:

@@ -106,6 +106,7 @@ def augmenter(settings: Augmentation, pixels: Pixels) -> Augment:
         brightness=settings.brightness,
         contrast=settings.contrast,
         cutout_pixels=settings.cutout_pixels,
+        cutout_beyond_border=settings.cutout_beyond_border,
         fill=pixels.mean,
     )
 

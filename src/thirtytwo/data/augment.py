@@ -31,6 +31,7 @@ class Augment:
         policy: operations drawn from a list, see `policies`.
         erasing_probability: of painting over a rectangle that covers 2 to 33% of the image.
         cutout_pixels: side of the square that is painted over, anywhere inside the image; at most height and width.
+        cutout_beyond_border: let its centre lie anywhere, and parts of it outside; it may be larger then.
         fill: what is painted: red, green, blue in [0, 1].
     """
 
@@ -43,6 +44,7 @@ class Augment:
     policy: Policy | None = None
     erasing_probability: float = 0.0
     cutout_pixels: int = 0
+    cutout_beyond_border: bool = False
     fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
@@ -71,7 +73,10 @@ class Augment:
             images = self.policy(images, draws[13:])
         if self.erasing_probability:
             images = erased(images, self.erasing_probability, self.fill, draws[8:13])
-        return cut_out(images, self.cutout_pixels, self.fill, draws[6:8]) if self.cutout_pixels else images
+        if not self.cutout_pixels:
+            return images
+        beyond = self.cutout_beyond_border
+        return cut_out(images, self.cutout_pixels, self.fill, draws[6:8], beyond_border=beyond)
 
     def _moved(self, images: Tensor, draws: Tensor) -> Tensor:
         """Rotated, shifted and mirrored, as four numbers per image in [0, 1) say."""
@@ -119,20 +124,23 @@ def coloured(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
     return torch.addcmul(mean + brightness, images - mean, contrast).clamp_(0.0, 1.0)
 
 
-def cut_out(images: Tensor, side: int, fill: tuple[float, float, float], places: Tensor) -> Tensor:
-    """Paint a square over each image (cutout, DeVries & Taylor 2017, arXiv 1708.04552), wholly inside of it.
+def cut_out(
+    images: Tensor, side: int, fill: tuple[float, float, float], places: Tensor, *, beyond_border: bool = False
+) -> Tensor:
+    """Paint a square over each image (cutout, after DeVries & Taylor 2017, arXiv 1708.04552).
 
     Args:
         images: float (batch, 3, height, width).
         side: of the square in pixels, at most height and width.
         fill: its colour.
         places: float (2, batch) in [0, 1), on the same device: how far down and right it lies.
+        beyond_border: whether its centre lies anywhere in the image, as theirs does, rather than all of it.
 
     Returns:
         The same shape, dtype and device.
     """
     both = torch.full((1,), float(side), device=images.device)
-    square = _rectangles(images, (both, both), places)
+    square = _rectangles(images, (both, both), places, beyond_border=beyond_border)
     return torch.where(square, per_channel(fill, images.device), images)
 
 
@@ -158,17 +166,22 @@ def erased(images: Tensor, probability: float, fill: tuple[float, float, float],
     return torch.where(rectangle & is_erased, per_channel(fill, images.device), images)
 
 
-def _rectangles(images: Tensor, sides: tuple[Tensor, Tensor], places: Tensor) -> Tensor:
-    """Rectangles wholly inside of images: bool (batch, 1, height, width).
+def _rectangles(images: Tensor, sides: tuple[Tensor, Tensor], places: Tensor, *, beyond_border: bool = False) -> Tensor:
+    """Rectangles in images: bool (batch, 1, height, width).
 
     Args:
         images: (batch, channels, height, width).
         sides: whole numbers as float (1,) or (batch,): how high and how wide.
         places: float (2, batch) in [0, 1): how far down and right.
+        beyond_border: whether only their centres lie inside of the images, rather than all of them.
     """
     covered = []
     for length, side, place in zip(images.shape[2:], sides, places, strict=True):
-        distance = torch.arange(length, device=images.device) - (place * (length - side + 1)).floor()[:, None]
+        if beyond_border:
+            begin = (place * length).floor() - (side / 2).floor()
+        else:
+            begin = (place * (length - side + 1)).floor()
+        distance = torch.arange(length, device=images.device) - begin[:, None]
         covered.append((distance >= 0) & (distance < side[:, None]))  # (batch, length)
     rectangles: Tensor = covered[0][:, None, :, None] & covered[1][:, None, None, :]
     return rectangles

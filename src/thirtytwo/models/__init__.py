@@ -224,7 +224,9 @@ def without_averages(network: nn.Module) -> Iterator[None]:
 
 
 def check(network: nn.Module, classes: int, size: tuple[int, int] = (32, 32)) -> None:
-    """Try a network on two black images, in evaluation mode.
+    """Try a network on two black images, in evaluation mode and then in training mode.
+
+    Running averages and the caller's random numbers are left as they were.
 
     Raises:
         ModelError: it cannot take images of this size, or does not give one score per class.
@@ -232,14 +234,34 @@ def check(network: nn.Module, classes: int, size: tuple[int, int] = (32, 32)) ->
     if not parameters(network):
         raise ModelError(f"network {type(network).__name__}: has no trainable weights; expected some to train")
     expected = f"expected float32 scores of shape (2, {classes}) for images of shape (2, 3, {size[0]}, {size[1]})"
+    for mode, when in ((evaluating, ""), (_as_in_training, " in training mode")):
+        try:
+            with mode(network), torch.no_grad(), torch.random.fork_rng():
+                scores = network(_black_images(network, 2, size))
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:  # timm's ViTs assert sizes
+            raise ModelError(f"network {type(network).__name__}: fails{when} ({error}); {expected}") from error
+        shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        if shape != (2, classes):
+            raise ModelError(f"network {type(network).__name__}: gives {shape}{when}; {expected}")
+
+
+@contextlib.contextmanager
+def _as_in_training(network: nn.Module) -> Iterator[None]:
+    """A network in training mode, with torch's kernels, for a moment; running averages come back as they were."""
+    compiled = use_torch(network)
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    frozen = [module for module in network.modules() if not module.training]
+    network.train()
     try:
-        with evaluating(network), torch.no_grad(), torch.random.fork_rng():
-            scores = network(_black_images(network, 2, size))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:  # timm's ViTs assert sizes
-        raise ModelError(f"network {type(network).__name__}: fails ({error}); {expected}") from error
-    shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-    if shape != (2, classes):
-        raise ModelError(f"network {type(network).__name__}: gives {shape}; {expected}")
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        for module in frozen:
+            module.training = False
+        for part in compiled:
+            part.compiled = True  # type: ignore[assignment]
 
 
 def has_batch_norm(network: nn.Module) -> bool:
@@ -269,26 +291,15 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32), *, bac
         size: (height, width) of the images, in pixels.
         backward: whether the backward pass counts.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
-    frozen = [module for module in network.modules() if not module.training]
-    compiled = use_torch(network)
-    network.train()
     try:
-        with torch.random.fork_rng(), _counter() as counter:  # dropout draws
+        with _as_in_training(network), torch.random.fork_rng(), _counter() as counter:  # dropout draws
             scores = network(_black_images(network, 2, size))
             if backward:
                 scores.sum().backward()
     finally:
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
         for parameter, gradient in gradients:
             parameter.grad = gradient
-        for module in frozen:
-            module.training = False
-        for part in compiled:
-            part.compiled = True  # type: ignore[assignment]
     return float(counter.get_total_flops() / 2)
 
 

@@ -19,6 +19,7 @@ def build(
     depth: int,
     heads: int,
     tokenizer: int,
+    attention_dropout: float,
     dropout: float,
     stochastic_depth: float,
     classes: int,
@@ -39,7 +40,8 @@ def build(
             f"model.tokenizer: {tokenizer} convolutions halve a {size[0]} × {size[1]} image to nothing; expected fewer"
         )
     places = height * width_places
-    return CompactTransformer(width, depth, heads, tokenizer, dropout, stochastic_depth, classes, places)
+    noise = attention_dropout, dropout, stochastic_depth
+    return CompactTransformer(width, depth, heads, tokenizer, noise, classes, places)
 
 
 def _halved(side: int, times: int) -> int:
@@ -57,12 +59,11 @@ class CompactTransformer(nn.Module):
         depth: int,
         heads: int,
         tokenizer: int,
-        dropout: float,
-        stochastic_depth: float,
+        noise: tuple[float, float, float],
         classes: int,
         places: int,
     ) -> None:
-        """See `build`."""
+        """See `build`; the noise is dropout of attention, that of dense layers, and stochastic depth."""
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
@@ -72,9 +73,10 @@ class CompactTransformer(nn.Module):
             layers.append(nn.MaxPool2d(3, stride=2, padding=1))
             channels = outputs
         self.tokenizer = nn.Sequential(*layers)
-        self.positions = nn.Parameter(torch.randn(1, places, width) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, places, width) * 0.2)
+        attention_dropout, dropout, drop = noise
         self.layers = nn.Sequential(
-            *(_Layer(width, heads, dropout, stochastic_depth * (number + 1) / depth) for number in range(depth))
+            *(_Layer(width, heads, attention_dropout, dropout, drop * (number + 1) / depth) for number in range(depth))
         )
         self.normalise = nn.LayerNorm(width)
         self.attention = nn.Linear(width, 1, bias=False)  # which would add the same everywhere
@@ -96,10 +98,10 @@ class CompactTransformer(nn.Module):
 class _Layer(nn.Module):
     """Attention, then two dense layers, each normalised before and added after: (batch, places, width) -> the same."""
 
-    def __init__(self, width: int, heads: int, dropout: float, drop: float) -> None:
+    def __init__(self, width: int, heads: int, attention_dropout: float, dropout: float, drop: float) -> None:
         super().__init__()
         self.first_normalise, self.second_normalise = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.attention = nn.MultiheadAttention(width, heads, dropout=attention_dropout, batch_first=True)
         self.dense = nn.Sequential(
             nn.Linear(width, 2 * width),
             nn.GELU(),

@@ -37,8 +37,8 @@ def build(settings: AnyOptimizer, network: nn.Module, *, half: bool = False, com
     Weight decay acts on weights only: matrices and kernels, not biases and normalisation gains, which are vectors. A
     network, or a part of one, may name more that it spares with a method `no_weight_decay`, as those of timm do: what a
     transformer adds to its tokens to say where they are, such as its tables. Beside Muon, biases and gains are decayed
-    as well, as cifar10-airbench does it, and kernels are not: Muon keeps their norm. What a network names is spared
-    there, too.
+    as well (cifar10-airbench does so with biases), and kernels are not: Muon keeps their norm. What a network names is
+    spared there, too.
 
     Args:
         settings: a recipe's `optimizer` section.

@@ -367,3 +367,5 @@ def _provenance(found: Audit) -> Iterator[tuple[str, str]]:
     yield "Time", wording.duration(found.seconds) + " of computing; pauses are not counted"
     yield "Test set opening", f"{wording.ordinal(found.test_opening)}, by this user on this machine"
     yield from wording.circumstances(found.environment, "Finished")
+    if found.network_commits not in ((), (found.environment["commit"],)):
+        yield "Networks trained by commit", "; ".join(map(wording.commit, found.network_commits))

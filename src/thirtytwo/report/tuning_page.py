@@ -30,7 +30,9 @@ def render(found: Tuned) -> str:
         "warnings": (),
         "name": found.name,
         "accuracy": wording.percent(best.accuracy or 0.0),
-        "own": None if own is None or own.accuracy is None else wording.percent(own.accuracy),
+        # What was not trained to the end reached less than it would have.
+        "own": wording.percent(own.accuracy or 0.0) if own is not None and own.state == "complete" else None,
+        "data": found.data,
         "number": len(found.trials),
         "images": found.images,
         "counts": {state: states.count(state) for state in ("complete", "pruned", "failed")},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from filelock import FileLock, Timeout
 
-from thirtytwo.run import storing
+from thirtytwo.run import storing, write_atomic
 
 
 class Claims:
@@ -52,6 +53,19 @@ class Claims:
             yield
         finally:
             lock.release()
+
+    @property
+    def identity(self) -> str:
+        """Stands for this folder, wherever it is moved; to be asked `alone`, since it is made up when first asked for.
+
+        Raises:
+            StorageError: it cannot be kept.
+        """
+        path = self._folder / "identity"
+        with storing(str(path)):
+            if not path.exists():
+                write_atomic(path, uuid.uuid4().hex.encode())
+            return path.read_text(encoding="utf-8")
 
     def take(self, number: int) -> bool:
         """Claim a trial; False if a process is at it, be it this one."""

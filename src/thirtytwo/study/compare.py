@@ -20,6 +20,8 @@ from thirtytwo.study.trials import Trial, Trials, commits
 LEVEL = 0.95
 SIZES = (0.001, 0.003, 0.01)
 """Differences in accuracy for which is told how many pairs would settle them, if nobody names one."""
+FEWEST_PAIRS = sequential.fewest_pairs(LEVEL)
+"""Fewer settle nothing."""
 FEW_PAIRS = 5
 """From fewer, their standard deviation may be more than three times what it seems to be (95%)."""
 

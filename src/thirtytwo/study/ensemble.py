@@ -6,7 +6,8 @@ How often a model was added is its weight. All of that is decided on the validat
 
 What was chosen by some images looks better on them than it is. So what an ensemble gains is told by images that have
 chosen nothing: the validation part is divided into two halves, on either half an ensemble and the best single model are
-chosen, how sure they are is fitted to it, and both answer for the other half.
+chosen, how sure they are is fitted to it, and both answer for the other half. (How sure each member is on its own was
+fitted to both halves, and so was its epoch where the recipe stops early.)
 """
 
 from __future__ import annotations

@@ -154,6 +154,8 @@ class Audit:
     """Distance below which two images count as the same picture."""
     environment: Mapping[str, Any]
     """What it ran on and with; see `environment.describe`."""
+    network_commits: tuple[str, ...] = ()
+    """Of the program, that trained the networks, each once: they may be older than the rest."""
 
     @property
     def leaks(self) -> tuple[Pair, ...]:
@@ -225,6 +227,7 @@ class Audit:
             "recipe": self.recipe,
             "recipe_digest": self.recipe_digest,
             "folds": self.folds,
+            "network_commits": list(self.network_commits),
             "accuracy": dict(self.accuracy),
             "is_weak": self.is_weak,
             "test_opening": self.test_opening,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import queue
 import shutil
 import socket
@@ -138,9 +139,18 @@ class Local:
 
     def _work(self, task: Task, judge: Judge | None) -> Ended:
         self._watcher.begins(task)
-        ended = None
+        ended, told = None, False
+
+        def patient() -> bool:
+            nonlocal told
+            if task.waits and not told:
+                self._watcher.tells(f"{task.words}: another process is training it; waiting for that one")
+                told = True
+            return task.waits and not self._stop
+
+        judged = judge and functools.partial(judge, task)
         try:
-            with contextlib.closing(task.work(self._hold, judge and functools.partial(judge, task))) as events:
+            with contextlib.closing(task.work(self._hold, judged, patient=patient)) as events:
                 for event in events:
                     if isinstance(event, Ended):
                         ended = event
@@ -150,7 +160,7 @@ class Local:
             self._training = None
             self._watcher.ends(task, ended)
         assert ended is not None, "a task says how it ended"
-        return ended
+        return Ended("interrupted") if self._stop and isinstance(ended.error, RunInUse) else ended
 
     def _hold(self, training: Training) -> None:
         self._training = training
@@ -548,7 +558,7 @@ class OnRay:
             self._jobs += 1
             facts = {each.name: getattr(task, each.name) for each in fields(task) if each.name != "source"}
             facts["path"] = task.path.absolute()
-            patience = LET_GO_SECONDS if lost else 0.0
+            patience = LET_GO_SECONDS if lost else math.inf if task.waits else 0.0
             stream = worker.actor.work.options(num_returns="streaming").remote(
                 self._jobs, facts, self._ship(task.source), self._ship_teacher(task.recipe), files, is_judged, patience
             )
@@ -735,18 +745,20 @@ class Remote:
     ) -> Generator[tuple[Step | Epoch, None], None, Ended]:
         """Do a task, once nobody else is training there, or fail by that when it is too late; see `work`."""
         judge = self._wait_for_answer if is_judged else None
-        while True:
-            ended = None
-            for event in task.work(self._hold, judge, teacher):
-                if isinstance(event, Ended):
-                    ended = event
-                else:
-                    yield event, None
-            self._training = None
-            assert ended is not None
-            if not isinstance(ended.error, RunInUse) or time.monotonic() > until:
-                return ended
-            time.sleep(0.5)
+        number, ended = self._number, None
+
+        def patient() -> bool:
+            return time.monotonic() < until and number not in self._stopped
+
+        for event in task.work(self._hold, judge, teacher, patient):
+            if isinstance(event, Ended):
+                ended = event
+            else:
+                yield event, None
+        self._training = None
+        assert ended is not None
+        is_stopped = number in self._stopped and isinstance(ended.error, RunInUse)
+        return Ended("interrupted") if is_stopped else ended
 
     def interrupt(self, number: int) -> None:
         """Let a job end after its step, with a checkpoint."""

@@ -57,6 +57,14 @@ def settled_after(differences: Sequence[float], level: float = 0.95) -> int | No
     return None
 
 
+def fewest_pairs(level: float = 0.95) -> int:
+    """Pairs without which nothing is settled, however large and alike their differences are."""
+    n = 2
+    while (n - 1) / 2 * math.log1p(n * PRIOR_VARIANCE) <= -math.log1p(-level):  # the limit of `_log_evidence`
+        n += 1
+    return n
+
+
 def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Mean differences that the evidence has not excluded after any number of these pairs.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thirtytwo.data import Exclusion, Source
-from thirtytwo.errors import RunError, ThirtytwoError
+from thirtytwo.errors import RunError, RunInUse, ThirtytwoError
 from thirtytwo.evaluate import evaluate
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import Run
 from thirtytwo.train import Training, resume, train
+
+LOOK_SECONDS = 0.5
+"""Between two looks at what other processes have done."""
 
 
 class Interrupted(Exception):
@@ -60,6 +64,8 @@ class Task:
     """Whether the weights that are kept are scored on the validation images."""
     unseen: NDArray[np.int64] | None = None
     """Positions of training images that it has to do without."""
+    waits: bool = True
+    """Whether it waits where another process is training the same, and then is found; it fails if not."""
 
     @property
     def run(self) -> Run:
@@ -79,11 +85,21 @@ class Task:
         result = self.run.result
         return "validation" in result if self.scored else bool(result)
 
+    @property
+    def _is_taken(self) -> bool:
+        """Whether somebody else is training in its folder right now."""
+        try:
+            with self.run.locked() if self.path.exists() else contextlib.nullcontext():
+                return False
+        except RunInUse:
+            return True
+
     def work(
         self,
         hold: Callable[[Training], None],
         judge: Callable[[Epoch], bool] | None = None,
         teacher: Path | None = None,
+        patient: Callable[[], bool] = lambda: False,
     ) -> Generator[Step | Epoch | Ended]:
         """Do it, from the start or from where it was, or not at all if it has been done.
 
@@ -91,18 +107,25 @@ class Task:
             hold: is given the training before its first step, so that it can be asked to stop.
             judge: is asked after each epoch whether it is worth going on; None goes on to the end.
             teacher: where the recipe's teacher is on this machine, if not where the recipe says.
+            patient: is asked, again and again, whether to wait on while another process is training it.
 
         Returns:
             What happens, and at last how it ended. Errors that are nobody's mistake in this program are an end, too.
         """
-        if self.is_finished:
-            yield Ended("found")
-            return
-        try:
-            yield from self._train(hold, judge, teacher)
-        except ThirtytwoError as error:
-            error.__cause__ = error.__context__ = None
-            yield Ended("failed", error.with_traceback(None))
+        while not self.is_finished:
+            # Asked first, since a training is made with data and network before it finds its folder taken.
+            if self._is_taken and patient():
+                time.sleep(LOOK_SECONDS)
+                continue
+            try:
+                yield from self._train(hold, judge, teacher)
+                return
+            except ThirtytwoError as error:
+                if not (isinstance(error, RunInUse) and patient()):
+                    error.__cause__ = error.__context__ = None
+                    yield Ended("failed", error.with_traceback(None))
+                    return
+        yield Ended("found")
 
     def _train(
         self, hold: Callable[[Training], None], judge: Callable[[Epoch], bool] | None, teacher: Path | None

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from thirtytwo import environment, metrics, models, teacher
 from thirtytwo.data import Images, Source
 from thirtytwo.errors import Diverged
@@ -244,13 +242,7 @@ def digest(recipe: Recipe, images: Images, where: Sequence[Any], *more: int) -> 
         where: what `rounding` says there.
         more: numbers that make other trainings.
     """
-    said = json.loads(recipe.model_dump_json())
-    said |= {"name": "unnamed", "description": "", "search": {}}
-    if recipe.teacher.fingerprint:
-        said["teacher"]["model"] = ""  # it is what it answers, wherever it lies
-    elif not recipe.teacher.model:
-        del said["teacher"]
-    told = json.dumps([tomli_w.dumps(said), images.fingerprint, *where, *more])
+    told = json.dumps([recipe.chosen(), images.fingerprint, *where, *more], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 
@@ -263,7 +255,8 @@ def rounding(recipe: Recipe, device: str) -> list[Any]:
     """
     chosen = environment.device(device)
     facts = environment.describe(chosen)
-    where = [facts["device"], facts["device_name"], facts["threads"], facts["versions"]]
+    # Not which of several alike cards: trainings of one are found by the others.
+    where = [chosen.type, facts["device_name"], facts["threads"], facts["versions"]]
     # Not what else it may compute with: trainings that are there already shall be found again.
     half = [models.HALF_PRODUCTS] if precision(recipe, chosen) == models.HALF_PRODUCTS else []
     return [where, models.kernels(recipe.model, chosen, "float32"), *half]

@@ -21,14 +21,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from thirtytwo import environment
 from thirtytwo.data import Source
 from thirtytwo.data.source import ARRAYS
 from thirtytwo.errors import (
@@ -43,11 +45,11 @@ from thirtytwo.errors import (
 )
 from thirtytwo.events import Epoch
 from thirtytwo.recipe import Recipe
-from thirtytwo.run import storing, write_atomic
+from thirtytwo.run import Run, storing, write_atomic
 from thirtytwo.study.claims import Claims
 from thirtytwo.study.pool import Local, Pool
 from thirtytwo.study.space import Space, Values
-from thirtytwo.study.task import Ended, Task
+from thirtytwo.study.task import LOOK_SECONDS, Ended, Task
 from thirtytwo.study.trials import HELD_OUT, Trials
 
 if TYPE_CHECKING:
@@ -59,8 +61,8 @@ State = Literal["complete", "pruned", "failed"]
 
 ROOT = Path("runs/tune")
 """Where searches are kept if nobody says otherwise, each in a folder of its own."""
-LOOK_SECONDS = 0.5
-"""Between two looks at what other processes have done."""
+FOLDER = "folder"
+"""Attribute of a study in the database: the `Claims.identity` of its trials."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,13 @@ class Tuned:
     """That trials were asked to run on."""
     images: int
     """Validation images by which all trials are judged."""
+    data: str
+    """Name of the data, as results have it."""
+    sampler: Sampler
+    pruner: Pruner
+    """As asked for by the call that ended the search."""
+    commits: tuple[str, ...] = ()
+    """Of the program, that made the trainings which are kept, each once; without those that are not known."""
 
     @property
     def best(self) -> TuningTrial:
@@ -127,7 +136,15 @@ class Tuned:
         """Plain values."""
         return {
             "recipe": self.name,
+            "data": self.data,
+            "spec": self.spec,
+            "seed": self.seed,
+            "sampler": self.sampler,
+            "pruner": self.pruner,
+            "commits": list(self.commits),
             "tuned": str(self.path),
+            "own_recipe": str(self.own_path),
+            "comparison": self.comparison,
             "best": vars(self.best),
             "own": None if self.own is None else vars(self.own),
             "n": len(self.trials),
@@ -162,7 +179,8 @@ def tune(
         seed: of every training, so that trials differ by their values alone, and of the sampler.
         sampler: what proposes values.
         pruner: what ends trials early, by their validation accuracy after each epoch.
-        storage: any URL that Optuna takes; None is a file in `out`. Processes that share a search share `out`, too.
+        storage: any URL that Optuna takes; None is a file in `out`. Processes that share a search share `out`, too,
+            which says which of them is at which trial.
         device: ``auto``, ``cpu`` or ``cuda``.
         pool: where trials run; None is here, one after another.
         done: is given each trial that has ended here.
@@ -170,7 +188,8 @@ def tune(
 
     Raises:
         RecipeError: there is nothing to search for, or it does not fit the recipe.
-        RunError: `out` holds another search, or one whose trials are in another database.
+        RunError: `out` holds another search, or one whose trials are in another database, or the database has trials
+            of this search that were made in another folder.
         InputError: `storage` cannot be used.
         StorageError: the database of the search has failed.
         ModelError: the recipe's teacher cannot be read.
@@ -186,32 +205,46 @@ def tune(
     with Claims(out / ".claims") as claims:
         with claims.alone():
             is_known = _is_known(out, space)
+            epochs = space.base.for_images(len(source.read_training())).epochs
+            differ = any(key == "epochs" or key.startswith("fewer_images.") for key in space.recipe.search)
             with _opening(storage):
                 study = optuna.create_study(
                     storage=storage or f"sqlite:///{out / 'study.db'}",
                     study_name=space.name,
                     direction="maximize",
-                    pruner=_pruner(optuna, pruner),
+                    pruner=_pruner(optuna, pruner, None if differ else epochs),
                     load_if_exists=True,
                 )
                 is_empty = not study.get_trials()
+                folder = study.user_attrs.get(FOLDER)
             if is_known and is_empty:
                 raise RunError(
                     f"{out}: holds a search, but its trials are in another database; expected the one that it began "
                     "with; give the same --storage as before, or choose another --out"
                 )
+            # A database in the folder itself goes where that goes.
+            if storage is not None and folder not in (None, claims.identity):
+                raise RunError(
+                    f"{out}: the database has trials of this search that were made in another folder; expected that "
+                    "one, on a disk that all processes see, so that none does what another one is doing; give the same "
+                    "--out as there, or another --storage"
+                )
             with _using(optuna):
+                if folder != claims.identity:
+                    study.set_user_attr(FOLDER, claims.identity)
                 if is_empty:
                     study.enqueue_trial(space.own)
             if not is_known:
                 facts = {"name": space.name, **space.facts}
                 write_atomic(_facts(out), (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
-        search = _Search(optuna, study, space, source, out, seed, sampler, device, pool, trials, claims, done, waits)
+        search = _Search(
+            optuna, study, space, source, out, seed, sampler, pruner, device, pool, trials, claims, done, waits
+        )
         with _using(optuna):
             while search.number_ended < trials:
                 if not search.go_on():
                     search.wait()
-            return _found(optuna, study, space, source, out, seed, device)
+            return _found(search)
 
 
 @contextlib.contextmanager
@@ -225,12 +258,12 @@ def _opening(storage: str | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = environment.without_passwords(str(error).strip().partition("\n")[0]) or type(error).__name__
         if storage is None:
             raise StorageError(f"the database of the search: {reason}") from error
         raise InputError(
-            f"--storage {storage}: cannot be used ({reason}); expected the URL of a database that answers, and its "
-            "driver installed; sqlite:///search.db is a file"
+            f"--storage {environment.without_passwords(storage)}: cannot be used ({reason}); expected the URL of a "
+            "database that answers, and its driver installed; sqlite:///search.db is a file"
         ) from error
 
 
@@ -288,6 +321,7 @@ class _Search:
     out: Path
     seed: int
     sampler: Sampler
+    pruner: Pruner
     device: str
     pool: Pool
     trials: int
@@ -362,7 +396,8 @@ class _Search:
             self._end(trial, self.api.trial.TrialState.FAIL)
             return
         self.under_way[trial.number] = trial
-        yield trainings.task(self.seed, trial.number, f"trial {trial.number}")
+        # Others can be trained while another process is at the same values.
+        yield replace(trainings.task(self.seed, trial.number, f"trial {trial.number}"), waits=False)
 
     def _is_worth_it(self, task: Task, epoch: Epoch) -> bool:
         """Tell the study of an epoch, and ask whether the trial is to go on."""
@@ -427,19 +462,32 @@ def _sampler(optuna: Any, name: Sampler, seed: int) -> Any:
     return kinds[name](seed=seed)
 
 
-def _pruner(optuna: Any, name: Pruner) -> Any:
+def _pruner(optuna: Any, name: Pruner, epochs: int | None) -> Any:
+    """What ends trials early.
+
+    None is ended in the first third of its epochs. There, learning rates have hardly risen, and regularisation, which
+    pays in the end, only holds up.
+
+    Args:
+        optuna: the module.
+        name: which.
+        epochs: of every trial; None where they differ, and nothing is comparable before the end.
+    """
+    if epochs is None:
+        return optuna.pruners.NopPruner()
+    spared = math.ceil(epochs / 3)
     match name:
         case "median":
-            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=spared)
         case "halving":
-            return optuna.pruners.SuccessiveHalvingPruner()
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=spared, reduction_factor=2)
         case "none":
             return optuna.pruners.NopPruner()
 
 
-def _found(
-    optuna: Any, study: optuna.study.Study, space: Space, source: Source, out: Path, seed: int, device: str
-) -> Tuned:
+def _found(search: _Search) -> Tuned:
+    """What a search has found that has ended; its recipes are written."""
+    optuna, study, space, source, out = search.api, search.study, search.space, search.source, search.out
     found = tuple(_plain(optuna, trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished())
     complete = _complete(found)
     if not complete:
@@ -460,9 +508,12 @@ def _found(
             warnings.simplefilter("ignore")  # that it is new there
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             importances = dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+    kept = (Run(path.parent) for path in sorted((out / "trials").glob("*/*/environment.json")))
+    commits = dict.fromkeys(str(commit) for run in kept if (commit := run.environment.get("commit")))
     return Tuned(
-        tuned, path, own_path, own_name, found, importances, spec=source.spec, others=source.others, seed=seed,
-        device=device, images=len(source.read_training().split(space.base.validation or HELD_OUT)[1]),
+        tuned, path, own_path, own_name, found, importances, spec=source.spec, others=source.others, seed=search.seed,
+        device=search.device, images=len(source.read_training().split(space.base.validation or HELD_OUT)[1]),
+        data=source.name, sampler=search.sampler, pruner=search.pruner, commits=tuple(commits),
     )  # fmt: skip
 
 

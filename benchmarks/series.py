@@ -328,7 +328,7 @@ def identify(
     return Series(
         commit=facts["commit"],
         sources=sources.name,
-        recipe=measured.digest("\n".join(recipe.to_toml() for recipe in settings)),
+        recipe=measured.digest("\n".join(recipe.digest for recipe in settings)),  # new settings make no new series
         data=images.fingerprint,
         machine=facts["machine"],
         device=facts["device"],

@@ -39,6 +39,11 @@ def pooled(series: Sequence[Entry], key: str) -> Entry:
     return Spread.of([value for entry in series for value in entry[key]["values"]]).to_json()
 
 
+def provenance(entry: Entry) -> str:
+    """Where an entry is from: its machine, its commit, and the command that makes it again."""
+    return f"{where(entry)}; commit `{commit(entry)}`; `{entry['command']}`"
+
+
 def in_seconds(value: float) -> str:
     """Seconds, with a decimal where it counts."""
     return f"{value:,.0f} s" if value >= 100 else f"{value:.1f} s"
@@ -136,12 +141,12 @@ def race_sentence() -> str:
     entry = newest("race", "classic")
     if entry is None:
         return "The race against the usual Keras notebook has not been measured yet."
-    where = f"{entry['machine']}; commit `{commit(entry)}`; `{entry['command']}`"
     ratio = entry["ratio"]
     if ratio is None:
         return (
             f"`classic` has lost the race against the usual Keras notebook: in {len(entry['lost_seeds'])} of "
-            f"n = {entry['n']} pairs, it never reached the validation accuracy at which the notebook stops ({where})."
+            f"n = {entry['n']} pairs, it never reached the validation accuracy at which the notebook stops "
+            f"({provenance(entry)})."
         )
     low, high = min(ratio["values"]), max(ratio["values"])
     best = ", ".join(f"{pair['keras']['best_epoch']} of {pair['keras']['epochs']}" for pair in entry["pairs"])
@@ -149,8 +154,8 @@ def race_sentence() -> str:
         "To reach the validation accuracy at which [the usual Keras notebook](benchmarks/keras_notebook.py) (three "
         "convolutions, no augmentation, early stopping) stops, `classic` takes "
         f"**{ratio['mean']:.2f}** of the notebook's time (mean of n = {ratio['n']} pairs of trainings with the same "
-        f"seed, from {low:.2f} to {high:.2f}; {where}). The notebook's clock includes the epochs that it waits "
-        f"before it stops: its best were {best}."
+        f"seed, from {low:.2f} to {high:.2f}; {provenance(entry)}). The notebook's clock includes the epochs "
+        f"that it waits before it stops: its best were {best}."
     )
 
 
@@ -238,7 +243,7 @@ def simulation_table() -> str:
     lines = [
         f"{entry['n']:,} studies of at most {entry['pairs']} pairs were simulated, with the spread that "
         f"`{entry['recipe']}` was measured to have{runs}: differences within pairs have a standard deviation of "
-        f"{deviation:.2f} points ({where(entry)}; commit `{commit(entry)}`; `{entry['command']}`).",
+        f"{deviation:.2f} points ({provenance(entry)}).",
         "",
         "| true difference | found by `compare` | pairs (mean) | found by a t test that looks after every pair |",
         "|---|---|---|---|",
@@ -279,7 +284,7 @@ def difference_sentence() -> str:
         return "With real trainings: not yet measured."
     return (
         f"With real trainings of A, `{entry['a']}`, and B, `{entry['b']}`, on `{entry['data']}`: "
-        f"{judged(entry, 'A', 'B')} ({where(entry)}; commit `{commit(entry)}`; `{entry['command']}`)."
+        f"{judged(entry, 'A', 'B')} ({provenance(entry)})."
     )
 
 
@@ -293,8 +298,8 @@ def ruler_sentence() -> str:
     return (
         f"It takes **{ratio['mean']:.2f}** of the original's time (mean of n = {ratio['n']} pairs of trainings, from "
         f"{min(ratio['values']):.2f} to {max(ratio['values']):.2f}; {entry['data']}, in {entry['precision']}, neither "
-        f"of them compiled; validation accuracy {percent(ours)}, the original's {percent(original)}; {where(entry)}; "
-        f"commit `{commit(entry)}`; `{entry['command']}`)."
+        f"of them compiled; validation accuracy {percent(ours)}, the original's {percent(original)}; "
+        f"{provenance(entry)})."
     )
 
 
@@ -323,7 +328,7 @@ def inference_table() -> str:
     lines.append(
         f"`{entry['recipe']}`, medians of n = {entry['n']} turns each, in {entry['precision']}; the overhead is the "
         "median of what it was turn by turn, not the ratio of the other two columns "
-        f"({where(entry)}; commit `{commit(entry)}`; `{entry['command']}`)."
+        f"({provenance(entry)})."
     )
     return "\n".join(lines)
 
@@ -348,7 +353,7 @@ def tuning_table() -> str:
         f"({states}) found settings with a validation accuracy of {percent(entry['best']['accuracy'])}, where the "
         f"recipe's own have {percent(entry['own']['accuracy'])}. On other images, `{entry['data']}`, and with other "
         f"seeds: "
-        f"{judged(entry, 'own', 'found')} ({where(entry)}; commit `{commit(entry)}`; `{entry['command']}`).",
+        f"{judged(entry, 'own', 'found')} ({provenance(entry)}).",
         "",
         "| setting | own | found | share of the differences in accuracy that it explains |",
         "|---|---|---|---|",
@@ -381,8 +386,8 @@ def audit_table() -> str:
         return "Not yet measured on CIFAR-10."
     named, issues = entry["named"], entry["named"]["label_issues"]
     lines = [
-        f"On CIFAR-10, the whole audit took {entry['seconds'] / 60:.0f} minutes (n = 1; {where(entry)}; commit "
-        f"`{commit(entry)}`; `{entry['command']}`). It named {issues.get('training', 0):,} training and "
+        f"On CIFAR-10, the whole audit took {entry['seconds'] / 60:.0f} minutes (n = 1; "
+        f"{provenance(entry)}). It named {issues.get('training', 0):,} training and "
         f"{issues.get('test', 0):,} test images for their labels, and {named['pairs']:,} pairs that seem to show the "
         f"same picture. By these pairs, {named['leaked_test_images']:,} test images seem to be in the training set, "
         "too.",
@@ -460,8 +465,8 @@ def improving_table() -> str:
             *lines,
             "",
             f"Measured on the {entry['validation_images']:,} validation images of `{entry['data']}`, after training on "
-            f"the other {entry['training_images']:,} ({where(entry)}; commit `{commit(entry)}`; "
-            f"`{entry['command']}`). An ensemble is chosen from {entry['members']} networks; its training time is that "
+            f"the other {entry['training_images']:,} ({provenance(entry)}). "
+            f"An ensemble is chosen from {entry['members']} networks; its training time is that "
             "of all of them.",
         ]
     )

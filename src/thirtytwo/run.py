@@ -156,6 +156,11 @@ class Run:
         write_atomic(self.path / "recipe.toml", recipe.to_toml().encode())
 
     @property
+    def commit(self) -> str:
+        """Of the program that began the run; empty where that is not known."""
+        return str(self.environment.get("commit") or "")
+
+    @property
     def environment(self) -> dict[str, Any]:
         """What the run ran on and with."""
         return self._json("environment.json")

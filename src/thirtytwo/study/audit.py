@@ -29,13 +29,12 @@ from thirtytwo.data.images import Split
 from thirtytwo.errors import InputError
 from thirtytwo.evaluate import check_test, open_for_audit
 from thirtytwo.recipe import Recipe
-from thirtytwo.run import Run
 from thirtytwo.study import duplicates, label_errors
 from thirtytwo.study.findings import Audit, BrokenFile, LabelIssue, OddImage, Overview, Pair
 from thirtytwo.study.folds import Answers, Folds, together
 from thirtytwo.study.piecewise import Busy, unseen
 from thirtytwo.study.pool import Local, Pool
-from thirtytwo.study.trials import digest, rounding
+from thirtytwo.study.trials import commits, digest, rounding
 
 FOLDS = 3
 """Networks. More of them see more images each, and take longer by more than that."""
@@ -139,7 +138,7 @@ def audit(
         labels={(split, index): images[split].classes[images[split].labels[index]] for split, index in named},
         same_picture=duplicates.SAME_PICTURE,
         environment=trained_on,
-        network_commits=tuple(dict.fromkeys(filter(None, map(_commit, map(networks.run, range(folds)))))),
+        network_commits=tuple(commits(map(networks.run, range(folds)))),
         paths={(split, index): images[split].paths[index] for split, index in named if images[split].paths},
     )
 
@@ -148,12 +147,6 @@ def _said(words: str, trained: Recipe) -> str:
     """What networks were trained with: what was asked for, and what that came to."""
     epochs = "1 epoch" if trained.epochs == 1 else f"{trained.epochs} epochs"
     return f"{words}: {epochs} in batches of {trained.batch_size}, no validation images"
-
-
-def _commit(run: Run) -> str | None:
-    """Of the program that trained a network."""
-    found: str | None = run.environment.get("commit")
-    return found
 
 
 def _described(device: str) -> dict[str, Any]:

@@ -55,9 +55,9 @@ class Trial:
     """Of the program that trained it; empty where that is not known."""
 
 
-def commits(trials: Iterable[Trial]) -> list[str]:
+def commits(trainings: Iterable[Trial | Run]) -> list[str]:
     """Those of the program that some trainings were made by, each once; without those that are not known."""
-    return list(dict.fromkeys(trial.commit for trial in trials if trial.commit))
+    return list(dict.fromkeys(each.commit for each in trainings if each.commit))
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class Trials:
             new=new,
             images=scores["images"],
             majority_baseline=metrics.majority_baseline(row["images"] for row in scores["per_class"]),
-            commit=str(run.environment.get("commit") or ""),
+            commit=run.commit,
         )
 
     def trial(self, seed: int, pool: Pool | None = None) -> Trial:

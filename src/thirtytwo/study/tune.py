@@ -50,7 +50,7 @@ from thirtytwo.study.claims import Claims
 from thirtytwo.study.pool import Local, Pool
 from thirtytwo.study.space import Space, Values
 from thirtytwo.study.task import LOOK_SECONDS, Ended, Task
-from thirtytwo.study.trials import HELD_OUT, Trials
+from thirtytwo.study.trials import HELD_OUT, Trials, commits
 
 if TYPE_CHECKING:
     import optuna
@@ -509,11 +509,10 @@ def _found(search: _Search) -> Tuned:
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             importances = dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
     kept = (Run(path.parent) for path in sorted((out / "trials").glob("*/*/environment.json")))
-    commits = dict.fromkeys(str(commit) for run in kept if (commit := run.environment.get("commit")))
     return Tuned(
         tuned, path, own_path, own_name, found, importances, spec=source.spec, others=source.others, seed=search.seed,
         device=search.device, images=len(source.read_training().split(space.base.validation or HELD_OUT)[1]),
-        data=source.name, sampler=search.sampler, pruner=search.pruner, commits=tuple(commits),
+        data=source.name, sampler=search.sampler, pruner=search.pruner, commits=tuple(commits(kept)),
     )  # fmt: skip
 
 

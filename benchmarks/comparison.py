@@ -49,6 +49,8 @@ class Bench:
     device: str
     lock: int
     """See `series.alone`."""
+    study: str = "study"
+    """Folder within that of the series, in which what is compared is trained."""
 
     @classmethod
     def begin(cls, script: str, words: Sequence[str], arguments: argparse.Namespace, lock: int) -> Bench:
@@ -82,13 +84,13 @@ class Bench:
 
     def compare(self, first: str, second: str, pairs: int, first_seed: int) -> dict[str, Any]:
         """What `thirtytwo compare` finds out about two recipes in at most so many pairs; see `TOLD`."""
-        options = ["--runs", str(pairs), "--first-seed", str(first_seed), "--out", str(self.folder / "study")]
+        options = ["--runs", str(pairs), "--first-seed", str(first_seed), "--out", str(self.folder / self.study)]
         said = self.ask("compare", within(self.sources, first), within(self.sources, second), *options)
         return {key: said[key] for key in TOLD}
 
     def shared(self, recipe: str) -> dict[str, Any]:
         """What an entry says of the trainings of a comparison."""
-        trainings = [Run(path.parent) for path in sorted((self.folder / "study").glob("*/*/result.json"))]
+        trainings = [Run(path.parent) for path in sorted((self.folder / self.study).glob("*/*/result.json"))]
         measured.alike(trainings, but=("recipe", "precision"))
         facts = Runs(recipe, {0: trainings[0]}, []).shared(series.read(self.folder / "series.json"))
         images, held_out = trainings[0].result["images"], trainings[0].result["validation"]["images"]

@@ -69,10 +69,11 @@ def test_a_comparison_is_recorded_with_all_that_it_stands_on(measure: Measure) -
 def test_what_a_search_has_found_is_judged_on_other_images_and_with_other_seeds(measure: Measure) -> None:
     words = ["classic", "--trials", "3", "--set", "epochs=1", "--set", "validation=0.5", "--runs", "1"]
     words += ["--search-data", "shapes:training=60,test=20", "--data", "shapes:training=80,test=20,seed=7"]
+    words += ["--hold-out", "0.75"]
     entry = measure(tuning, *words)
     assert (entry["kind"], entry["recipe"], entry["trials"]) == ("tuning", "classic", 3)
     assert sum(entry["states"].values()) == 3
-    assert entry["validation_images"] == 40  # of those that the search has not seen
+    assert (entry["training_images"], entry["validation_images"]) == (20, 60)  # of those that the search has not seen
     assert entry["seeds"] == [1]
     assert entry["own"]["number"] == 0
     assert entry["own"]["values"].keys() == entry["best"]["values"].keys() == recipes.load("classic").search.keys()
@@ -91,7 +92,8 @@ def test_what_was_not_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_images_of_a_search_are_not_those_that_judge_it() -> None:
-    assert f"{tuning.SEARCH_DATA},skip=5000" == tuning.DATA
+    images = tuning.SEARCH_DATA.removeprefix("cifar10:training=")
+    assert tuning.DATA.endswith(f",skip={images}")
     assert (DATA, PAIRS) == (tuning.SEARCH_DATA, 20)
 
 

@@ -218,7 +218,11 @@ DOCUMENTS = {
         "difference": measurements.difference_sentence,
     },
     "docs/speed.md": {"ruler": measurements.ruler_sentence, "inference": measurements.inference_table},
-    "docs/improving.md": {"improving": measurements.improving_table, "tuning": measurements.tuning_table},
+    "docs/improving.md": {
+        "improving": measurements.improving_table,
+        "distillation": measurements.distillation_sentence,
+        "tuning": measurements.tuning_table,
+    },
 }
 """What stands between the markers of documents."""
 

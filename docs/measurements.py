@@ -365,6 +365,24 @@ def tuning_table() -> str:
     return "\n".join(lines)
 
 
+def distillation_sentence() -> str:
+    """Whether a network that an ensemble taught is better than the same one untaught."""
+    entry = latest("distillation")
+    if entry is None:
+        return "With larger networks: not yet measured."
+    alone = entry["network_accuracies"]
+    teacher = (
+        f"{entry['networks']} of `{entry['teacher']}`"
+        if entry["teacher"] != entry["recipe"]
+        else (f"{entry['networks']} of them")
+    )
+    return (
+        f"`{entry['recipe']}`, taught by {teacher}, on `{entry['data']}`: alone, these have a validation accuracy of "
+        f"{percent(min(alone))} to {percent(max(alone))}, together {percent(entry['teacher_accuracy'])}; "
+        f"{judged(entry, 'untaught', 'taught')} ({provenance(entry)})."
+    )
+
+
 def shown(value: Any) -> str:
     """A setting, with three digits where they are many."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -42,6 +42,13 @@ def test_it_is_over_at_the_first_wait_of_patience_epochs_and_not_before(losses: 
         assert is_over(so_far, settings) == (waited >= patience)
 
 
+@given(losses=st.lists(st.none() | st.floats(0, 5), max_size=30), patience=st.integers(0, 5))
+def test_without_a_look_nothing_improves_and_nothing_is_over(losses: list[float | None], patience: int) -> None:
+    settings = EarlyStopping(patience=patience)
+    assert all(losses[number - 1] is not None for number in improvements(losses, settings))
+    assert not is_over([*losses, None], settings)
+
+
 @given(epochs=st.integers(0, 30), patience=st.integers(0, 3))
 def test_without_validation_the_last_weights_are_kept_and_it_is_never_over(epochs: int, patience: int) -> None:
     settings = EarlyStopping(patience=patience)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import tomllib
@@ -187,6 +188,11 @@ def test_values_out_of_range_or_of_another_type_are_refused(word: str, problem: 
 def test_selection_without_validation_images_is_refused(words: list[str]) -> None:
     with pytest.raises(RecipeError, match="validation is 0"):
         recipes.load("classic", words)
+
+
+def test_a_schedule_that_watches_every_epoch_sees_every_epoch() -> None:
+    with pytest.raises(RecipeError, match="validate_every is 2"):
+        recipes.load("classic", ["schedule.name=plateau", "validate_every=2"])
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
@@ -394,3 +400,19 @@ def test_a_rate_that_still_rises_when_it_is_to_be_the_final_one_is_refused() -> 
 def test_what_is_wrong_for_a_gpu_is_told_on_any_device(override: str, said: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(said)):
         recipes.load("classic", [f'on_gpu=["{override}"]'])
+
+
+CLASSIC = recipes.load("classic")
+
+
+@given(epochs=st.integers(1, 60), every=st.integers(1, 70))
+def test_the_last_epoch_has_a_look_at_validation_images_and_others_are_as_far_apart_as_asked(
+    epochs: int, every: int
+) -> None:
+    recipe = CLASSIC.model_copy(update={"epochs": epochs, "validate_every": every})
+    looks = [epoch for epoch in range(epochs) if recipe.validates(epoch)]
+    assert looks[-1] == epochs - 1
+    assert looks[0] < every
+    assert all(later - earlier == every for earlier, later in itertools.pairwise(looks))
+    blind = recipe.model_copy(update={"validation": 0.0})
+    assert not any(map(blind.validates, range(epochs)))

@@ -180,6 +180,33 @@ def test_patience_zero_trains_to_the_end_and_keeps_the_last_weights(small_images
     assert same(weights(training), last)
 
 
+def test_looking_less_often_at_validation_images_changes_nothing_else(small_images: Images) -> None:
+    words = ("early_stopping.patience=0", "epochs=5")
+    often, seldom = (train(small(*words, f"validate_every={every}"), source(small_images)) for every in (1, 2))
+    often.finish()
+    seldom.finish()
+    assert same(weights(often), weights(seldom))
+    for one, other in zip(often.history, seldom.history, strict=True):
+        assert one.train_loss == other.train_loss
+        looked = one.epoch in (1, 3, 5)
+        assert other.validation_loss == (one.validation_loss if looked else None)
+        assert other.validation_accuracy == (one.validation_accuracy if looked else None)
+    assert often.classifier.temperature == seldom.classifier.temperature != 1
+
+
+def test_the_weights_of_a_look_are_kept_and_a_look_ends_the_training(small_images: Images) -> None:
+    words = ("optimizer.learning_rate=0.2", "schedule.name=constant", "epochs=40")
+    training = train(small(*words, "early_stopping.patience=4", "validate_every=3"), source(small_images))
+    seen: dict[int, tuple[float, dict[str, Tensor]]] = {}
+    for event in training:
+        if isinstance(event, Epoch) and event.validation_loss is not None:
+            seen[event.epoch] = (event.validation_loss, weights(training))
+    best = min(seen, key=lambda epoch: seen[epoch][0])
+    assert len(training.history) == best + 6 < 40  # at 3 epochs it was early to give up, and the next look is 3 later
+    assert training.run.result["kept_epoch"] == best
+    assert same(weights(training), seen[best][1])
+
+
 def test_iterating_again_after_an_interruption_goes_on(small_images: Images) -> None:
     whole, part = (train(small(), source(small_images)) for _ in range(2))
     whole.finish()

@@ -12,7 +12,7 @@ def improvements(losses: Sequence[float | None], settings: EarlyStopping) -> lis
     """Numbers, counted from 1, of the epochs that lowered the validation loss by enough.
 
     Args:
-        losses: one an epoch, in nats; None without validation images.
+        losses: one an epoch, in nats; None where nobody looked at the validation images.
         settings: a recipe's `early_stopping` section.
     """
     best, numbers = math.inf, []
@@ -35,7 +35,7 @@ def kept_epoch(losses: Sequence[float | None], settings: EarlyStopping) -> int:
 
 
 def is_over(losses: Sequence[float | None], settings: EarlyStopping) -> bool:
-    """Whether `patience` epochs have gone by without an improvement."""
-    if not settings.patience or all(loss is None for loss in losses):
+    """Whether `patience` epochs have gone by without an improvement; only a look at the validation images can tell."""
+    if not settings.patience or not losses or losses[-1] is None:
         return False
     return len(losses) - (best_epoch(losses, settings) or 0) >= settings.patience

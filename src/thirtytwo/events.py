@@ -44,9 +44,9 @@ class Epoch:
     """Over the epoch's steps, on augmented images."""
     validation_loss: float | None
     """In nats, before temperature scaling, which follows the last epoch: what a result says of the validation images is
-    after it. None without validation images."""
+    after it. None without validation images, and where a recipe does not look (`validate_every`)."""
     validation_accuracy: float | None
-    """None without validation images."""
+    """None where the loss is."""
     images_per_second: float
     """Training images, validation and checkpoints not counted. Like `seconds`, this differs from run to run."""
     seconds: float

@@ -91,6 +91,10 @@ class Recipe(Settings):
     since Ampere, convolutions of float32 numbers are computed in TF32, as is torch's default.)"""
     validation: Fraction = 0.1
     """Share of the training images that is held out for validation, stratified by class; 0 trains on all of them."""
+    validate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs from one look at the validation images to the next, counted back from the last epoch, which always has
+    one. Where many images are held out and few are trained on, looks take most of the time. Early stopping and pruning
+    see only epochs with a look."""
     on_gpu: tuple[str, ...] = ()
     """Settings that differ where a GPU trains, written as for `--set`, such as ``"batch_size=1000"``: a GPU wants
     larger batches than a CPU has memory for. If you set one of these keys yourself, your value holds on both; so does
@@ -155,11 +159,12 @@ class Recipe(Settings):
             if (
                 found is None
                 or isinstance(found, Settings | tuple | dict)
-                or key in ("name", "description", "validation")
+                or key in ("name", "description", "validation", "validate_every")
             ):
                 raise ValueError(
                     f"search: {key}: expected a key of this recipe that holds a number, a word, true or false, but for "
-                    "its name, its description and validation, since trials are judged by the same images"
+                    "its name, its description, validation and validate_every, since trials are judged by the same "
+                    "images after the same epochs"
                 )
             if isinstance(space, Range):
                 if isinstance(found, bool | str):
@@ -196,6 +201,11 @@ class Recipe(Settings):
         if self.validation == 0 and self.schedule.name == "plateau":
             raise ValueError(
                 "validation is 0, but schedule plateau watches the validation loss; choose another schedule"
+            )
+        if self.validate_every > 1 and self.schedule.name == "plateau":
+            raise ValueError(
+                f"validate_every is {self.validate_every}, but schedule plateau watches the validation loss of every "
+                "epoch; set validate_every to 1, or choose another schedule"
             )
         return self
 
@@ -268,6 +278,10 @@ class Recipe(Settings):
         left = (self.epochs - 1 - epoch) * len(self.image_scales) // self.epochs
         scale = self.image_scales[-1 - left]
         return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+    def validates(self, epoch: int) -> bool:
+        """Whether the network is asked about the validation images after an epoch, counted from 0."""
+        return self.validation > 0 and (self.epochs - 1 - epoch) % self.validate_every == 0
 
     def selects_images(self, epoch: int) -> bool:
         """Whether an epoch, counted from 0, leaves out the easiest training images; see `selection`."""

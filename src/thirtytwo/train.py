@@ -520,7 +520,7 @@ class Training:
             return
         started = time.perf_counter()
         state.average(1 / number)
-        is_looked_at = self._validation is not None or epoch == epochs
+        is_looked_at = self.recipe.validates(epoch - 1) or epoch == epochs
         if is_looked_at and models.has_batch_norm(self.network):
             # In an order, and with changes, of their own: those of an epoch that there is not.
             batches = enumerate(self._loader.plan(epochs))
@@ -536,7 +536,7 @@ class Training:
     def _judge(self, clock: _Clock) -> Epoch:
         progress = self._state.progress
         validation_loss = validation_accuracy = None
-        if self._validation is not None:
+        if self._validation is not None and self.recipe.validates(progress.epoch):
             labels = self._validation[1]
             probabilities = self._answers(self.classifier.probabilities)
             validation_loss = metrics.cross_entropy(probabilities, labels)

@@ -11,12 +11,13 @@ import pytest
 from docs import measurements
 
 import comparison
+import distilling
 import measured
 import series
 import tuning
 from comparison import DATA, PAIRS
 from measured import REPOSITORY
-from thirtytwo import environment, planner
+from thirtytwo import Run, environment, planner
 from thirtytwo import recipe as recipes
 
 Measure = Callable[..., dict[str, Any]]
@@ -85,10 +86,30 @@ def test_what_a_search_has_found_is_judged_on_other_images_and_with_other_seeds(
     assert len(rows) == 4 + len(entry["own"]["values"])
 
 
+def test_a_network_is_taught_by_others_and_compared_with_itself_untaught(measure: Measure) -> None:
+    """And once recorded, nothing of it is trained again."""
+    words = ["docs/improving/plain.toml", "--networks", "2", "--data", "shapes:training=60,test=20", "--runs", "1"]
+    words += ["--set", "epochs=1"]
+    entry = measure(distilling, *words)
+    assert (entry["kind"], entry["n"], entry["seeds"], entry["networks"]) == ("distillation", 1, [0], 2)
+    assert (entry["training_images"], entry["validation_images"]) == (30, 30)
+    assert len(entry["network_accuracies"]) == 2
+    recipes_trained = [Run(path.parent).recipe for path in series.WORK.rglob("study/*/*/result.json")]
+    assert sorted(bool(recipe.teacher.model) for recipe in recipes_trained) == [False, True]
+    trained = {path: path.stat().st_mtime_ns for path in series.WORK.rglob("result.json")}
+    assert measure(distilling, *words) == entry
+    assert {path: path.stat().st_mtime_ns for path in series.WORK.rglob("result.json")} == trained
+    told = measurements.distillation_sentence()
+    assert "taught by 2 of them" in told
+    assert measurements.percent(entry["teacher_accuracy"]) in told
+    assert "neither is shown to be better" in told
+
+
 def test_what_was_not_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "measured", lambda: ())
     assert "not yet measured" in measurements.difference_sentence()
     assert "not yet measured" in measurements.tuning_table()
+    assert "not yet measured" in measurements.distillation_sentence()
 
 
 def test_the_images_of_a_search_are_not_those_that_judge_it() -> None:

@@ -89,12 +89,13 @@ def make_run(
             "train_loss": 2.0 / epoch,
             "train_accuracy": 1 - 0.6 / epoch,
             # The last but one is the best.
-            "validation_loss": 1.5 / epoch + (0.9 if epoch == epochs > 1 else 0) if validation else None,
-            "validation_accuracy": 1 - 0.5 / epoch if validation else None,
+            "validation_loss": 1.5 / epoch + (0.9 if epoch == epochs > 1 else 0) if looked else None,
+            "validation_accuracy": 1 - 0.5 / epoch if looked else None,
             "images_per_second": 3000.0,
             "seconds": 16.0 * epoch,
         }
         for epoch in range(1, epochs + 1)
+        for looked in [recipe.validates(epoch - 1)]
     ]
     run.metrics = rows
     if not ended:
@@ -652,6 +653,22 @@ def test_one_epoch_without_validation_is_enough(tmp_path: Path) -> None:
     found = rendered(make_run(tmp_path / "run", images=30, epochs=1, validation=False))
     assert "1 epoch, of at most 16." in found.section("curves").text
     assert "Validation" not in found.section("curves").text
+
+
+def test_epochs_without_a_look_at_validation_images_leave_no_gap_in_its_curve(tmp_path: Path) -> None:
+    words = ["epochs=7", "validate_every=3", "early_stopping.patience=0"]
+    run = make_run(tmp_path / "run", epochs=7, evaluated=False, overrides=words)
+    run.result = {**run.result, "kept_epoch": 7}
+    found = rendered(run)
+    lines = [line["points"].split() for line in found.of("polyline") if line["class"] == "line validation"]
+    assert [len(points) for points in lines if len(points) > 2] == [3, 3]
+    assert "Validation is measured every 3 epochs" in found.text
+    rows = table(found, "Every epoch in numbers")
+    assert [bool(row[3]) for row in rows] == [True, False, False, True, False, False, True]
+    assert figures.draw(stored.read(run), None).keys() == CURVES
+    run.metrics = [{**row, "validation_loss": None, "validation_accuracy": None} for row in run.metrics]
+    with pytest.raises(RunError, match="epoch 1 has validation values"):
+        stored.read(run)
 
 
 def test_images_keep_their_proportions(tmp_path: Path) -> None:

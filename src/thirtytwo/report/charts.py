@@ -135,17 +135,22 @@ def _described(title: str, lines: Sequence[Line], share: bool) -> str:
     def value(number: float | None) -> str:
         return "unknown" if number is None else percent(number) if share else f"{number:.4g}"
 
-    ends = "; ".join(f"{line.name} from {value(line.values[0])} to {value(line.values[-1])}" for line in lines)
-    return f"{title} over {plural(len(lines[0].values), 'epoch')}: {ends}."
+    def ends(line: Line) -> str:
+        known = [number for number in line.values if number is not None]
+        first, last = (known[0], known[-1]) if known else (None, None)
+        return f"{line.name} from {value(first)} to {value(last)}"
+
+    return f"{title} over {plural(len(lines[0].values), 'epoch')}: {'; '.join(map(ends, lines))}."
 
 
 def _line(plot: _Plot, line: Line) -> Markup:
-    chosen = np.unique(np.linspace(0, len(line.values) - 1, MOST_POINTS).round().astype(int))
     points = [
-        (plot.x(epoch + 1), plot.y(value))
-        for epoch in chosen
-        if (value := line.values[epoch]) is not None and math.isfinite(value)
+        (plot.x(epoch), plot.y(value))
+        for epoch, value in enumerate(line.values, start=1)
+        if value is not None and math.isfinite(value)
     ]
+    if len(points) > MOST_POINTS:
+        points = [points[place] for place in np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int)]
     if len(points) == 1:
         return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(line.style, *points[0])
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

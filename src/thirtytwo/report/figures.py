@@ -253,8 +253,9 @@ def _plain(panel: Axes, title: str, epochs: Sequence[int]) -> None:
 
 
 def _series(panel: Axes, epochs: Sequence[int], stored: Stored, key: str, label: str, **style: Any) -> None:
-    values = [math.nan if (value := getattr(row, key)) is None else value for row in stored.history]
-    panel.plot(epochs, values, label=label, linewidth=1.6, marker="o" if len(epochs) == 1 else "", **style)
+    values = [getattr(row, key) for row in stored.history]
+    known = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if value is not None]
+    panel.plot(*zip(*known, strict=True), label=label, linewidth=1.6, marker="o" if len(known) == 1 else "", **style)
 
 
 def _answers(answers: Sequence[Answer], title: str) -> Figure:

@@ -267,7 +267,7 @@ class Stored:
     @property
     def has_validation(self) -> bool:
         """Whether there were images to select with."""
-        return self.history[0].validation_loss is not None
+        return self.recipe.validation > 0
 
     @property
     def selects(self) -> bool:
@@ -312,13 +312,15 @@ def read(run: Run) -> Stored:
     recipe = run.recipe
     environment = _checked(Environment, run.environment, run.path / "environment.json")
     needs_its_program = isinstance(recipe.model, CustomModel) or environment.data.spec == ARRAYS
-    history = _history(run, needs_its_program=needs_its_program)
+    history = _history(run, recipe, needs_its_program=needs_its_program)
     facts, path = run.result, run.path / "result.json"
     result = _checked(Result, facts, path) if facts else None
     judged = None
     if result is not None:
         if result.kept_epoch > len(history):
             raise _damaged(path, f"kept epoch {result.kept_epoch} of the {len(history)} in metrics.csv")
+        if recipe.early_stopping.patience and history[result.kept_epoch - 1].validation_loss is None:
+            raise _damaged(path, f"kept epoch {result.kept_epoch}, which has no validation loss in metrics.csv")
         if result.test is not None:
             run.check_unchanged()
             _check_facts(run, facts)
@@ -361,7 +363,7 @@ def _damaged(path: Path, found: str) -> RunError:
     )
 
 
-def _history(run: Run, *, needs_its_program: bool) -> list[Epoch]:
+def _history(run: Run, recipe: Recipe, *, needs_its_program: bool) -> list[Epoch]:
     path = run.path / "metrics.csv"
     history = _checked(list[Epoch], run.metrics, path)
     if not history:
@@ -372,9 +374,9 @@ def _history(run: Run, *, needs_its_program: bool) -> list[Epoch]:
         )
     if [row.epoch for row in history] != list(range(1, len(history) + 1)):
         raise _damaged(path, "epochs are not numbered 1, 2, 3, …")
-    empty = {cell is None for row in history for cell in (row.validation_loss, row.validation_accuracy)}
-    if len(empty) > 1:
-        raise _damaged(path, "some epochs have validation values and others lack them")
+    for row in history:
+        if {row.validation_loss is None, row.validation_accuracy is None} != {not recipe.validates(row.epoch - 1)}:
+            raise _damaged(path, f"epoch {row.epoch} has validation values that it should not have, or lacks some")
     # A loss may be infinite, and then has no place on a chart; nothing else may.
     for row in history:
         others = (row.learning_rate, row.train_accuracy, row.validation_accuracy, row.images_per_second, row.seconds)

@@ -14,9 +14,8 @@ from torch.nn.functional import cross_entropy, kl_div, linear
 
 from tests.test_step import FAST, TRAINING, VARIANTS, repeated, settings_of
 from tests.test_train import rows, same, small, source, weights
-from thirtytwo import models
+from thirtytwo import models, references
 from thirtytwo import recipe as recipes
-from thirtytwo import teacher as teachers
 from thirtytwo.classifier import Classifier, Ensemble
 from thirtytwo.data.images import Images
 from thirtytwo.data.loader import Standardise
@@ -206,7 +205,7 @@ def test_a_training_goes_on_with_its_own_teacher_only(small_images: Images, teac
 
 
 def test_a_teacher_that_has_moved_teaches_the_same(small_images: Images, teacher: Path, tmp_path: Path) -> None:
-    recipe = teachers.identified(taught(small("epochs=2"), teacher))
+    recipe = references.identified(taught(small("epochs=2"), teacher))
     here = train(recipe, source(small_images))
     here.finish()
     train(small("epochs=1"), source(small_images), seed=3, out=tmp_path / "other").finish()
@@ -241,15 +240,15 @@ def test_what_is_sent_of_a_teacher_is_the_whole_of_it(
     small_images: Images, teacher: Path, several: Path, tmp_path: Path
 ) -> None:
     for place in (teacher, teacher / "model.safetensors", several):
-        content = teachers.content(taught(small(), place))
-        assert content is not None
-        (tmp_path / "sent").write_bytes(content)
+        content = references.content(taught(small(), place))
+        assert content.keys() == {"teacher"}
+        (tmp_path / "sent").write_bytes(content["teacher"])
         assert Classifier.load(tmp_path / "sent").fingerprint == Classifier.load(place).fingerprint
-    assert teachers.content(small()) is None
-    assert teachers.content(taught(small(), Path("pretrained"))) is None  # is there already
+    assert references.content(small()) == {}
+    assert references.content(taught(small(), Path("pretrained"))) == {}  # is there already
     for place in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(ModelError, match=r"teacher\.model: "):
-            teachers.content(taught(small(), place))
+            references.content(taught(small(), place))
 
 
 def test_everything_says_who_taught(small_images: Images, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -655,14 +655,10 @@ def _rebuild(header: _Header, tensors: Mapping[str, Tensor], path: Path) -> nn.M
         )
     try:
         # First without memory: a damaged header can describe a network larger than any machine. timm's are known by
-        # their names and no larger than they are; while some are built, numbers are computed, which takes memory.
+        # their names and no larger than they are.
         if not isinstance(header.model, TimmModel):
-            with torch.device("meta"):
-                sketch = models.build(header.model, len(header.classes), header.size)
-            sketched, stored = (
-                {name: tuple(tensor.shape) for name, tensor in state.items()}
-                for state in (sketch.state_dict(), tensors)
-            )
+            sketched = models.shapes(header.model, len(header.classes), header.size)
+            stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
             if different := sorted({name for name, _ in sketched.items() ^ stored.items()}):
                 raise _mismatch(path, header, ", ".join(different[:3]))
         with torch.random.fork_rng():  # fresh weights are about to be replaced; the caller's draws are not

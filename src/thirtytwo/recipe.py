@@ -48,6 +48,7 @@ from thirtytwo.settings import (
     Selection,
     Settings,
     Sgd,
+    Start,
     Teacher,
     Views,
 )
@@ -121,6 +122,8 @@ class Recipe(Settings):
     """Which training images an epoch leaves out."""
     loss: Loss = Loss()
     """What is minimised."""
+    start: Start = Start()
+    """A model whose weights the network begins with."""
     teacher: Teacher = Teacher()
     """A model whose answers are imitated."""
     averaging: Averaging = Averaging()
@@ -188,8 +191,9 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _a_fingerprint_is_somebodys(self) -> Self:
-        if self.teacher.fingerprint and not self.teacher.model:
-            raise ValueError("teacher.fingerprint is given, but no teacher.model; set that too, or leave both out")
+        for role, named in (("teacher", self.teacher), ("start", self.start)):
+            if named.fingerprint and not named.model:
+                raise ValueError(f"{role}.fingerprint is given, but no {role}.model; set that too, or leave both out")
         return self
 
     @model_validator(mode="after")
@@ -312,13 +316,13 @@ class Recipe(Settings):
         Args:
             idle: values for settings that do not count, besides names, descriptions and `search`.
         """
-        # A teacher is what it answers, wherever it lies; one that is not there teaches nothing.
-        teacher = self.teacher if self.teacher.model else Teacher()
-        if teacher.fingerprint:
-            teacher = teacher.model_copy(update={"model": ""})
-        return _chosen(
-            self.model_copy(update={"name": "", "description": "", "search": {}, "teacher": teacher, **idle})
-        )
+        # A teacher is what it answers, wherever it lies; one that is not there teaches nothing. So are weights.
+        named = {"teacher": self.teacher if self.teacher.model else Teacher(), "start": self.start}
+        named = {
+            role: model.model_copy(update={"model": ""}) if model.fingerprint else model
+            for role, model in named.items()
+        }
+        return _chosen(self.model_copy(update={"name": "", "description": "", "search": {}, **named, **idle}))
 
     def is_calibrated_for(self, data: str) -> bool:
         """Whether the calibration that a resolved recipe carries was fitted on data of this name, with its settings."""
@@ -471,9 +475,9 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
         _set(values, "fewer_images.exponent=0")
     if key == "batch_size":
         _set(values, "fewer_images.minimum_steps=1")
-    # The fingerprint is that of the teacher that there was.
-    if key == "teacher.model" and before not in (None, _at(values, key)):
-        _set(values, "teacher.fingerprint=")
+    # The fingerprint is that of the model that there was.
+    if key in ("teacher.model", "start.model") and before not in (None, _at(values, key)):
+        _set(values, f"{key.removesuffix('model')}fingerprint=")
     # So is any other value: it is neither searched nor another one on a GPU; nor are those of a kind that is replaced.
     section = key.removesuffix("name") if key.endswith(".name") and _at(values, key) != before else None
 

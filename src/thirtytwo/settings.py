@@ -410,7 +410,27 @@ class Loss(Settings):
     on CIFAR-10."""
 
 
-class Teacher(Settings):
+class Reference(Settings):
+    """A trained model that a recipe names."""
+
+    model: str = ""
+    """A run folder, a model file, or ``pretrained``; empty means none."""
+    fingerprint: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """SHA-256 of the model, recorded when a training begins. If it is set, no other model is accepted."""
+
+
+class Start(Reference):
+    """A trained model whose weights the network begins with, in place of random ones (transfer learning, fine-tuning;
+    Yosinski et al. 2014, arXiv 1411.1792). It has to be the same network, on images of the same size, whose pixels are
+    prepared alike. Its last layer is taken over if it knows all of the classes by name; otherwise that begins at
+    random."""
+
+    model: str = ""
+    """A run folder, a model file, or ``pretrained``; empty begins with random weights. If the recipe holds out
+    validation images, the model must never have seen them."""
+
+
+class Teacher(Reference):
     """A trained model whose answers the network learns to imitate, beside the labels (distillation, Hinton et al. 2015,
     arXiv 1503.02531). In every step, the teacher sees the same augmented images as the network (Beyer et al. 2022,
     arXiv 2106.05237)."""
@@ -418,8 +438,6 @@ class Teacher(Settings):
     model: str = ""
     """A run folder, an ensemble's folder, a model file, or ``pretrained``; empty means no teacher. If the recipe holds
     out validation images, the teacher must have held out the same ones."""
-    fingerprint: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """SHA-256 of the model, recorded when a training begins. If it is set, no other model is accepted."""
     weight: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.9
     """Share of the loss that is the cross-entropy to the teacher's answers; the rest is the cross-entropy to the
     labels. The defaults of this and of the temperature are usual on CIFAR (Tian et al. 2020, arXiv 1910.10699)."""

@@ -23,9 +23,8 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from thirtytwo import early_stopping, environment, metrics, models, optim, preflight
+from thirtytwo import early_stopping, environment, metrics, models, optim, preflight, references
 from thirtytwo import recipe as recipes
-from thirtytwo import teacher as teachers
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import (
     Exclusion,
@@ -45,6 +44,7 @@ from thirtytwo.errors import DataError, DeviceError, Diverged, InputError, OutOf
 from thirtytwo.events import Epoch, Step
 from thirtytwo.ranks import ALONE, Meetings, Ranks
 from thirtytwo.recipe import Recipe
+from thirtytwo.references import ROLES, Role
 from thirtytwo.run import Run, remove_leftovers
 from thirtytwo.settings import CustomModel, Muon, SpeedModel
 from thirtytwo.state import State
@@ -72,11 +72,11 @@ class Training:
         source: Source,
         images: Images,
         network: nn.Module | None,
-        teacher: Classifier | None,
+        named: Mapping[Role, Classifier],
         facts: dict[str, Any],
         ranks: Ranks = ALONE,
     ) -> None:
-        """See `train`, which also makes the `run`; `teacher` is the recipe's, `facts` is the run's environment."""
+        """See `train`, which also makes the `run`; `named` are the recipe's, `facts` is the run's environment."""
         self.recipe, self.source = recipe, source
         self._ranks, self._meetings = ranks, Meetings(ranks)
         self.interrupted = False
@@ -90,11 +90,11 @@ class Training:
         kept, held_out = images.split(recipe.validation)
         preflight.check_parts(images, recipe, len(kept), len(held_out))
         preflight.check_augmentation(recipe, images.size)
-        if teacher is not None:
-            teachers.check(teacher, recipe, images)
-        self._teacher = teacher
+        references.check(named, recipe, images)
+        self._teacher, self._start = named.get("teacher"), named.get("start")
         self._classes, self._size = images.classes, images.size
-        self._seen = Sketch.of(images.digests) if ranks.is_first else None  # which alone saves the model
+        # Only the first rank saves the model.
+        self._seen = _seen(images, self._start) if ranks.is_first else None
         with torch.random.fork_rng():  # the caller's random numbers stay as they are
             torch.manual_seed(seeded(self.seed, INITIALISATION).initial_seed())
             self.network = (
@@ -112,7 +112,7 @@ class Training:
         preflight.check_sizes(self._sizes, self.network, len(self._classes), self._size)
         self._parameters = models.parameters(self.network)
         self._flops_per_image: dict[tuple[int, ...], float] = {}
-        self._teacher_flops = teacher.flops_per_image if teacher is not None else 0.0
+        self._teacher_flops = self._teacher.flops_per_image if self._teacher is not None else 0.0
         for size in set(self._sizes):
             self._flops(size)
         half = self.precision == "bfloat16"
@@ -292,9 +292,13 @@ class Training:
         self._state.progress.finished = True
 
     def _begin(self) -> None:
-        """Compute what weights are computed from images, and write the first checkpoint."""
+        """Take weights over, or compute what is computed from images, and write the first checkpoint."""
         started = time.perf_counter()
-        models.initialise(self.recipe.model, self.network, self._loader.sample)
+        if self._start is None:
+            models.initialise(self.recipe.model, self.network, self._loader.sample)
+        else:
+            weights = references.beginning(self._start, self.recipe, self._classes)
+            self.network.load_state_dict(weights, strict=False)
         # A network of the caller's own may have been drawn otherwise on every rank.
         self._ranks.take_from_first(list(self.network.state_dict().values()))
         seconds = time.perf_counter() - started
@@ -641,7 +645,7 @@ class Training:
             "data": self._facts["data"]["name"],
             "images": self._facts["data"]["images"],
             "excluded_images": len(self.source.exclusion.indices),
-            **({"teacher": self._facts["teacher"]} if "teacher" in self._facts else {}),
+            **{role: self._facts[role] for role in ROLES if role in self._facts},
             "epochs": progress.epoch,
             "kept_epoch": self.best_epoch or progress.epoch,
             "train_seconds": progress.train_seconds,
@@ -675,12 +679,10 @@ def precision(recipe: Recipe, device: torch.device) -> str:
     return "bfloat16"
 
 
-def _taught(recipe: Recipe, teacher: Classifier | None) -> dict[str, Any]:
-    """What facts say of a teacher: nothing where there is none."""
-    if teacher is None:
-        return {}
-    said = {"model": recipe.teacher.model, "fingerprint": recipe.teacher.fingerprint}
-    return {"teacher": {**said, "recipe": teacher.facts.get("recipe")}}
+def _seen(images: Images, start: Classifier | None) -> Sketch:
+    """The pictures that a network will have seen: its training images, and those that its first weights know."""
+    own, before = Sketch.of(images.digests), start.seen if start is not None else None
+    return own if before is None else Sketch.merged([own, before])
 
 
 def _ranks(facts: Mapping[str, Any]) -> int:
@@ -712,6 +714,7 @@ def train(
     device: str = "auto",
     exclude: exclusion.Tables | exclusion.Table | str | Path = (),
     teacher: str | Path | None = None,
+    start: str | Path | None = None,
     ranks: Ranks = ALONE,
 ) -> Training:
     """Prepare a training; iterate over what is returned, or call its `finish`, to run it.
@@ -728,6 +731,7 @@ def train(
         exclude: tables of training images that are left out, such as an audit's label_issues.csv, or their paths; see
             `data.exclusion`.
         teacher: where the recipe's teacher is now, if it has moved.
+        start: where the model is now whose weights the recipe begins with, if it has moved.
         ranks: what `ranks.joined` gives: the processes that train together with this one, all of which call this.
 
     Raises:
@@ -750,8 +754,9 @@ def train(
     else:
         images = source.read_training()
     settings = settings.for_device(chosen.type).for_images(len(images))
-    imitated = teachers.load(settings, chosen, teacher)
-    settings = teachers.named(settings, imitated)
+    places: dict[Role, str | Path | None] = {"teacher": teacher, "start": start}
+    named = references.load(settings, chosen, places)
+    settings = references.named(settings, named)
     if network is not None:
         module = CustomModel(module=f"{type(network).__module__}.{type(network).__qualname__}")
         settings = settings.model_copy(update={"model": module})
@@ -760,7 +765,7 @@ def train(
         **environment.describe(chosen, computes_with),
         "kernels": models.kernels(settings.model, chosen, computes_with),
         "seed": number,
-        **_taught(settings, imitated),
+        **references.told(settings, named),
         "ranks": ranks.size,
         "data": {
             "spec": source.spec,
@@ -776,7 +781,7 @@ def train(
         },
     }
     # Built before the folder is made: a mistake in the settings leaves no empty folder behind.
-    training = Training(settings, source, images, network, imitated, facts, ranks)
+    training = Training(settings, source, images, network, named, facts, ranks)
     _agree(ranks, settings, images, facts)
     facts["freed_memory"] = environment.keep_memory()  # not before: what held the data leaves holes that nothing fits
     if ranks.is_first:
@@ -793,6 +798,7 @@ def resume(
     *,
     network: nn.Module | None = None,
     teacher: str | Path | None = None,
+    start: str | Path | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> Training:
@@ -807,6 +813,7 @@ def resume(
         data: where the data is now, if it has moved; it must be the same images.
         network: the module, if the training began with one of your own.
         teacher: where the recipe's teacher is now, if it has moved; it must be the same model.
+        start: the same of the model whose weights it began with.
         progress: called while data are downloaded; see `find`.
         ranks: the processes that go on together; see `train`.
 
@@ -852,11 +859,15 @@ def resume(
             f"{images.fingerprint[:12]}, expected {fingerprint[:12]}); give the same ones with --data, or start anew"
         )
     # Once training has ended, nobody is asked any more.
-    imitated = None if run.model_path.exists() else teachers.load(recipe, environment.device(chosen), teacher)
+    places: dict[Role, str | Path | None] = {"teacher": teacher, "start": start}
+    has_ended = run.model_path.exists()
+    named = {} if has_ended else references.load(recipe, environment.device(chosen), places)
     if ranks.size == began_by:  # otherwise they would be too many, or too few, for the processor
         torch.set_num_threads(threads)
-    training = Training(recipe, source, images, network, imitated, facts, ranks)
+    training = Training(recipe, source, images, network, named, facts, ranks)
     _agree(ranks, recipe, images, facts)
     environment.keep_memory()
     training.run = run
+    if has_ended and recipe.start.model and ranks.is_first:
+        training._seen = Classifier.load(run).seen  # what its first weights knew, nobody else tells any more
     return training

@@ -259,14 +259,17 @@ def test_trainings_on_a_cluster_end_with_the_same_bits(ray_pool: OnRay, alone: P
 
 
 @pytest.mark.slow
-def test_a_teacher_travels_with_its_recipe(ray_pool: OnRay, alone: Path) -> None:
-    teacher = trials("teachers").trial(7).run.path.absolute()
-    study = trials("study", f"teacher.model={teacher}", where=ray_pool)
+def test_models_travel_with_the_recipe_that_names_them(ray_pool: OnRay, alone: Path) -> None:
+    teacher, start = (trials("models").trial(seed).run.path.absolute() for seed in (7, 8))
+    study = trials("study", f"teacher.model={teacher}", f"start.model={start}", where=ray_pool)
     list(repeat(study, [0], ray_pool))
-    shutil.move(teacher, "elsewhere")
-    list(repeat(study, [1], ray_pool))  # it has been sent, and nobody looks for it where it was
-    assert study.run(1).recipe.teacher == study.run(0).recipe.teacher == study.recipe.teacher
-    shutil.move("elsewhere", teacher)
+    for model in (teacher, start):
+        shutil.move(model, f"elsewhere-{model.name}")
+    list(repeat(study, [1], ray_pool))  # they have been sent, and nobody looks for them where they were
+    for run in (study.run(0), study.run(1)):
+        assert (run.recipe.teacher, run.recipe.start) == (study.recipe.teacher, study.recipe.start)
+    for model in (teacher, start):
+        shutil.move(f"elsewhere-{model.name}", model)
     assert_same_as_alone(study, range(2), alone)
 
 

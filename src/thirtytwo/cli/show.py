@@ -169,7 +169,7 @@ class Screen:
             self.say(f"left out: {len(left_out.indices):,} of {of_all}, named in {left_out.tables}")
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
-        self._teacher(recipe)
+        self._named(recipe)
         self._warm_up(recipe)
         if recipe.model.name not in ("custom", "timm"):  # others' networks need not be countable without weights
             images = facts["training_images"] + facts["validation_images"]
@@ -213,8 +213,10 @@ class Screen:
             state = f"its answers will be calibrated with values fitted on {carried.data or 'other images'}"
         self.say(f"{state}; --set validation=0.1 holds out images to calibrate them on")
 
-    def _teacher(self, recipe: Recipe) -> None:
-        """Who teaches, if somebody does."""
+    def _named(self, recipe: Recipe) -> None:
+        """Whose weights a network begins with, and who teaches it, if somebody does."""
+        if recipe.start.model:
+            self.say(f"begins with the weights of {recipe.start.model}")
         if (teacher := recipe.teacher).model:
             how = f"{teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}"
             self.say(f"taught by {teacher.model}: {how}")
@@ -340,7 +342,7 @@ class Screen:
             f"of its {plural(images, 'training image')} are held out for validation"
         )
         self.say(f"  runs are kept in {trials.path}")
-        self._teacher(recipe)
+        self._named(recipe)
         self._warm_up(recipe)
 
     def trial(self, trial: Trial) -> None:

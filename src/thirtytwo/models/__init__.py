@@ -20,6 +20,7 @@ from thirtytwo.settings import (
     CustomModel,
     Settings,
     SpeedModel,
+    TimmModel,
 )
 
 HALF_PRODUCTS = "bfloat16 products"
@@ -82,6 +83,19 @@ def build(settings: AnyModel, classes: int, size: tuple[int, int] = (32, 32)) ->
     network = MODELS[settings.name](settings, classes, size)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stubs lack this one
     return network
+
+
+def shapes(settings: AnyModel, classes: int, size: tuple[int, int] = (32, 32)) -> dict[str, tuple[int, ...]]:
+    """Shapes of the state of the network that `build` would make, by name; without its memory, but for timm's.
+
+    Raises:
+        RecipeError: see `build`.
+    """
+    # While some of timm's are built, numbers are computed, which takes memory.
+    place = torch.device("cpu" if isinstance(settings, TimmModel) else "meta")
+    with torch.random.fork_rng(), place:
+        network = build(settings, classes, size)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def kernels(settings: AnyModel, device: torch.device, precision: str) -> str:

@@ -304,6 +304,8 @@ def _provenance(stored: Stored) -> Iterator[tuple[str, str]]:
     yield "Read from", data.location
     yield "Fingerprint", data.fingerprint
     yield "Seed", str(facts.seed)
+    if (start := stored.recipe.start).model:
+        yield "Begun with", f"the weights of {start.model} (fingerprint {start.fingerprint[:12]})"
     if (teacher := stored.recipe.teacher).model:
         how = f"{wording.percent(teacher.weight, 0)} of the loss, at temperature {teacher.temperature:g}"
         yield "Teacher", f"{teacher.model} (fingerprint {teacher.fingerprint[:12]}), {how}"

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thirtytwo import environment, metrics
+from thirtytwo import environment, metrics, references
 from thirtytwo.classifier import Classifier
 from thirtytwo.data import Images, Source, image_sizes
 from thirtytwo.data.exclusion import file_of, picture_of
@@ -69,7 +69,7 @@ def audit(
 
     Raises:
         DataError: files are missing or damaged, or there are no test images; nothing has been trained then.
-        InputError: there are fewer than two networks, or fewer images than networks, or the recipe has a teacher.
+        InputError: there are fewer than two networks, or fewer images than networks, or the recipe names a model.
         MissingExtra: cleanlab is not installed.
         Interrupted: trainings were asked to stop.
     """
@@ -80,10 +80,10 @@ def audit(
             f"{folds} networks for {len(training):,} training images; expected at least 2 networks, and two images for "
             "each, since each leaves out its share of them; choose another --networks"
         )
-    if recipe.teacher.model:
+    for role, model in references.places(recipe).items():
         raise InputError(
-            f"teacher.model: found {recipe.teacher.model}; expected none in an audit, which asks networks about images "
-            "that they have not seen, and a teacher has seen most of them; leave it out"
+            f"{role}.model: found {model}; expected none in an audit, which asks networks about images that they have "
+            "not seen, and another model may have seen them; leave it out"
         )
     check_test(source)
     networks = Folds.of(recipe, source, out, folds, seed, device)

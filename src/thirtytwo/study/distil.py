@@ -1,7 +1,7 @@
 """One network in place of many: a recipe that is trained with an ensemble for its teacher, and judged beside it.
 
 It holds out the same validation images as the members have, so that all are judged by the same ones, which none has
-seen; see `thirtytwo.teacher`. The training is one of `trials`: stopped, and asked for again, it goes on.
+seen; see `thirtytwo.references`. The training is one of `trials`: stopped, and asked for again, it goes on.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def distil(trials: Trials, teacher: Classifier, seed: int = 0, pool: Pool | None
         pool: where it is trained; None is here. It is asked here.
 
     Raises:
-        ModelError: the ensemble may not teach the recipe; see `thirtytwo.teacher`.
+        ModelError: the ensemble may not teach the recipe; see `thirtytwo.references`.
         Interrupted: the training was asked to stop.
     """
     trial = trials.trial(seed, pool)

@@ -4,10 +4,10 @@ A study hands tasks to a pool and is told how each of them ended; it knows no mo
 module knows Ray (Moritz et al. 2018, arXiv 1712.05889).
 
 On a cluster every training has a process of its own, on a machine of the same kind, with as many threads as it would
-have here: so it ends with the same bits, and results of both are the same results. Training images, and teachers,
-travel to each machine once. A process or machine that dies costs what it was at: that is trained again elsewhere, from
-its checkpoint if the run folder lies on a disk that all machines see, and from the start if not; then, the finished
-folder is sent.
+have here: so it ends with the same bits, and results of both are the same results. Training images, and models that
+recipes name, travel to each machine once. A process or machine that dies costs what it was at: that is trained again
+elsewhere, from its checkpoint if the run folder lies on a disk that all machines see, and from the start if not; then,
+the finished folder is sent.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from typing import Any, Protocol, Self, TypeVar
 
 import torch
 
-from thirtytwo import environment, models
-from thirtytwo import teacher as teachers
+from thirtytwo import environment, models, references
 from thirtytwo.data import Exclusion, Source
 from thirtytwo.errors import ClusterError, MissingExtra, RunInUse, StorageError, ThirtytwoError, WorkerLost
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
+from thirtytwo.references import Role
 from thirtytwo.run import storing, write_atomic
 from thirtytwo.settings import SpeedModel
 from thirtytwo.study.task import Ended, Interrupted, Task
@@ -228,7 +228,7 @@ class OnRay:
         self._spared: dict[str, float] = {}  # machines where a worker could not begin, and until when none is begun
         self._machines: list[_Machine] = []
         self._looked = -LOOK_SECONDS
-        self._shipped: dict[tuple[Any, ...], Any] = {}  # data sets and teachers in the cluster's memory
+        self._shipped: dict[tuple[Any, ...], Any] = {}  # data sets and models in the cluster's memory
         self._jobs = 0
         self._heard: deque[tuple[_Worker, Step | Epoch | Ended | Exception]] = deque()  # while something else was asked
 
@@ -560,7 +560,7 @@ class OnRay:
             facts["path"] = task.path.absolute()
             patience = LET_GO_SECONDS if lost else math.inf if task.waits else 0.0
             stream = worker.actor.work.options(num_returns="streaming").remote(
-                self._jobs, facts, self._ship(task.source), self._ship_teacher(task.recipe), files, is_judged, patience
+                self._jobs, facts, self._ship(task.source), self._ship_models(task.recipe), files, is_judged, patience
             )
         except self._ray.exceptions.RayError:
             self._dismiss(worker)
@@ -588,12 +588,12 @@ class OnRay:
             self._shipped[key] = self._ray.put(source.with_training(images))
         return self._shipped[key]
 
-    def _ship_teacher(self, recipe: Recipe) -> Any:
-        """The same for the model file of a recipe's teacher; None where there is none to be sent."""
-        key = (recipe.teacher.model, recipe.teacher.fingerprint)
+    def _ship_models(self, recipe: Recipe) -> Any:
+        """The same for the files of models that a recipe names; None where there are none to be sent."""
+        key = tuple((each.model, each.fingerprint) for each in (recipe.teacher, recipe.start))
         if key not in self._shipped:
-            content = teachers.content(recipe)
-            self._shipped[key] = None if content is None else self._ray.put(content)
+            content = references.content(recipe)
+            self._shipped[key] = self._ray.put(content) if content else None
         return self._shipped[key]
 
     def _finish(self, worker: _Worker, ended: Ended) -> None:
@@ -703,7 +703,7 @@ class Remote:
         number: int,
         facts: dict[str, Any],
         source: Source,
-        teacher: bytes | None,
+        named: Mapping[Role, bytes] | None,
         files: Mapping[str, bytes] | None,
         is_judged: bool,
         patience: float,
@@ -714,7 +714,7 @@ class Remote:
             number: of this job.
             facts: the task without its data.
             source: the data.
-            teacher: the model file of the recipe's teacher; None if it has none, or one that lies in the package.
+            named: files of the models that the recipe names, but for what lies in the package; None if there are none.
             files: what the run folder holds, where this machine does not see it: it is then sent back at the end.
             is_judged: whether each epoch is answered by whether to go on.
             patience: seconds for which somebody else may still be training there.
@@ -729,11 +729,10 @@ class Remote:
                 if files is not None:
                     unpack(place, files)
                     facts = {**facts, "path": place}
-                model = None
-                if teacher is not None:
-                    model = Path(folder) / "teacher.safetensors"
-                    write_atomic(model, teacher)
-                ended = yield from self._done(Task(source=source, **facts), model, is_judged, until)
+                places = {role: Path(folder) / f"{role}.safetensors" for role in named or {}}
+                for role, content in (named or {}).items():
+                    write_atomic(places[role], content)
+                ended = yield from self._done(Task(source=source, **facts), places, is_judged, until)
                 if files is not None:
                     result = packed(place)
         except (OSError, StorageError) as error:  # of this machine's own disk
@@ -741,7 +740,7 @@ class Remote:
         yield ended, result  # last of all: whoever gets it may end this process
 
     def _done(
-        self, task: Task, teacher: Path | None, is_judged: bool, until: float
+        self, task: Task, places: Mapping[Role, Path], is_judged: bool, until: float
     ) -> Generator[tuple[Step | Epoch, None], None, Ended]:
         """Do a task, once nobody else is training there, or fail by that when it is too late; see `work`."""
         judge = self._wait_for_answer if is_judged else None
@@ -750,7 +749,7 @@ class Remote:
         def patient() -> bool:
             return time.monotonic() < until and number not in self._stopped
 
-        for event in task.work(self._hold, judge, teacher, patient):
+        for event in task.work(self._hold, judge, places, patient):
             if isinstance(event, Ended):
                 ended = event
             else:

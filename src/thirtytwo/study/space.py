@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from thirtytwo import environment, teacher
+from thirtytwo import environment, references
 from thirtytwo import recipe as recipes
 from thirtytwo.data import Source
 from thirtytwo.errors import RecipeError
@@ -50,12 +50,12 @@ class Space:
 
         Raises:
             RecipeError: there is nothing to search for, or the recipe's own values are not among those to be tried.
-            ModelError: the recipe's teacher cannot be read.
+            ModelError: a model that the recipe names cannot be read.
         """
         check_searched(recipe)
         pool, images = pool or Local(), source.read_training()
         kind = pool.ask(_kind_of_device, device)
-        base = teacher.identified(recipe.for_device(kind))
+        base = references.identified(recipe.for_device(kind))
         if recipe.search.keys() & {"epochs", "batch_size"}:
             # Whoever sets these means them as they stand, and a trial does; so its own are those for these images, too.
             fitted = (base if base.validation else base.replace(f"validation={HELD_OUT}")).for_images(len(images))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,11 +13,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from thirtytwo import references
 from thirtytwo.data import Exclusion, Source
 from thirtytwo.errors import RunError, RunInUse, ThirtytwoError
 from thirtytwo.evaluate import evaluate
 from thirtytwo.events import Epoch, Step
 from thirtytwo.recipe import Recipe
+from thirtytwo.references import Role
 from thirtytwo.run import Run
 from thirtytwo.train import Training, resume, train
 
@@ -98,7 +100,7 @@ class Task:
         self,
         hold: Callable[[Training], None],
         judge: Callable[[Epoch], bool] | None = None,
-        teacher: Path | None = None,
+        places: Mapping[Role, Path] | None = None,
         patient: Callable[[], bool] = lambda: False,
     ) -> Generator[Step | Epoch | Ended]:
         """Do it, from the start or from where it was, or not at all if it has been done.
@@ -106,7 +108,7 @@ class Task:
         Args:
             hold: is given the training before its first step, so that it can be asked to stop.
             judge: is asked after each epoch whether it is worth going on; None goes on to the end.
-            teacher: where the recipe's teacher is on this machine, if not where the recipe says.
+            places: where models that the recipe names are on this machine, if not where it says.
             patient: is asked, again and again, whether to wait on while another process is training it.
 
         Returns:
@@ -118,7 +120,7 @@ class Task:
                 time.sleep(LOOK_SECONDS)
                 continue
             try:
-                yield from self._train(hold, judge, teacher)
+                yield from self._train(hold, judge, places or {})
                 return
             except ThirtytwoError as error:
                 if not (isinstance(error, RunInUse) and patient()):
@@ -128,20 +130,30 @@ class Task:
         yield Ended("found")
 
     def _train(
-        self, hold: Callable[[Training], None], judge: Callable[[Epoch], bool] | None, teacher: Path | None
+        self, hold: Callable[[Training], None], judge: Callable[[Epoch], bool] | None, places: Mapping[Role, Path]
     ) -> Generator[Step | Epoch | Ended]:
         run, source = self.run, self._source()
+        # The folder may name the place of a copy: a model is what it answers, wherever it lies.
+        where = references.places(self.recipe, places)
+        teacher, start = where.get("teacher"), where.get("start")
         if self.is_begun:
-            # The folder may name the place of a copy: a teacher is what it answers, wherever it lies.
-            training = resume(run, source, teacher=teacher or self.recipe.teacher.model or None)
+            training = resume(run, source, teacher=teacher, start=start)
         else:
             try:
-                training = train(self.recipe, source, seed=self.seed, out=run.path, device=self.device, teacher=teacher)
+                training = train(
+                    self.recipe,
+                    source,
+                    seed=self.seed,
+                    out=run.path,
+                    device=self.device,
+                    teacher=teacher,
+                    start=start,
+                )
             except RunError:
                 if not self.is_begun:
                     raise
                 # Another process has begun it since: wait for that one, or go on where it has left off.
-                training = resume(run, source, teacher=teacher or self.recipe.teacher.model or None)
+                training = resume(run, source, teacher=teacher, start=start)
         hold(training)
         # Closed, so that a training that is given up lets go of its folder.
         with contextlib.closing(iter(training)) as events:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thirtytwo import environment, metrics, models, teacher
+from thirtytwo import environment, metrics, models, references
 from thirtytwo.data import Images, Source
 from thirtytwo.errors import Diverged
 from thirtytwo.recipe import Recipe
@@ -153,7 +153,7 @@ class Trials:
             words: what was asked for as the recipe, changes included, for people; empty is the recipe's name.
 
         Raises:
-            ModelError: its teacher cannot be read, or is another one than the recipe says.
+            ModelError: a model that it names cannot be read, or is another one than the recipe says.
         """
         source = source.in_memory()
         images = source.read_training()
@@ -265,13 +265,13 @@ def rounding(recipe: Recipe, device: str) -> list[Any]:
 def resolved(recipe: Recipe, images: Images, device: str, pool: Pool) -> tuple[Recipe, list[Any]]:
     """A recipe as it is trained on these training images in a pool, and what `rounding` says there.
 
-    The recipe holds the fingerprint of its teacher, if it has one.
+    The recipe holds the fingerprints of the models that it names.
 
     Raises:
-        ModelError: the teacher cannot be read, or is another one than the recipe says.
+        ModelError: one of them cannot be read, or is another one than the recipe says.
     """
     recipe, where = pool.ask(_resolved_there, recipe, len(images), device)
-    return teacher.identified(recipe), where  # here, where its file is
+    return references.identified(recipe), where  # here, where their files are
 
 
 def _resolved_there(recipe: Recipe, images: int, device: str) -> tuple[Recipe, list[Any]]:

@@ -192,7 +192,7 @@ def tune(
             of this search that were made in another folder.
         InputError: `storage` cannot be used.
         StorageError: the database of the search has failed.
-        ModelError: the recipe's teacher cannot be read.
+        ModelError: a model that the recipe names cannot be read.
         MissingExtra: Optuna is not installed.
         Diverged: no trial came to an end.
         Interrupted: trials were asked to stop.

@@ -1,0 +1,248 @@
+"""Weights to begin with: they are those of the model, class by class, and nothing that judges them is given away."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.test_step import FAST, settings_of
+from tests.test_train import rows, same, small, source, weights
+from thirtytwo import models
+from thirtytwo import recipe as recipes
+from thirtytwo.classifier import PRETRAINED, Classifier, Ensemble
+from thirtytwo.data.images import Images
+from thirtytwo.errors import InputError, ModelError, RecipeError
+from thirtytwo.events import Epoch
+from thirtytwo.recipe import Recipe
+from thirtytwo.run import read_tensors
+from thirtytwo.study import Trials, audit
+from thirtytwo.train import Training, resume, train
+
+UNJUDGED = ("validation=0", "early_stopping.patience=0")
+LAST = "dense2"
+"""Layer of the network of `small`."""
+
+
+@pytest.fixture
+def start(small_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that knows something, and has held out a fifth of the images."""
+    monkeypatch.chdir(tmp_path)
+    train(small("epochs=6"), source(small_images), seed=9, out=tmp_path / "start").finish()
+    return tmp_path / "start"
+
+
+def begun(recipe: Recipe, model: Path | str, *words: str) -> Recipe:
+    return recipe.replace(f"start.model={model}", *words)
+
+
+class _Begun(Exception):
+    """A training is about to take its first step."""
+
+
+def first(training: Training) -> dict[str, Tensor]:
+    """The state that a training begins with, which its first checkpoint holds."""
+
+    def stop(*_: object) -> None:
+        raise _Begun
+
+    training.network.register_forward_pre_hook(stop)
+    with pytest.raises(_Begun):
+        next(iter(training))
+    tensors, _ = read_tensors(training.run.checkpoint_path)
+    return {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
+
+
+def called(images: Images, *classes: str) -> Images:
+    """The same pictures, of other classes; those of the last ones are left out."""
+    kept = images.take(np.flatnonzero(images.labels < len(classes)))
+    return Images(kept.pixels, kept.labels, classes, "renamed")
+
+
+def test_a_training_begins_with_the_weights_of_a_model(small_images: Images, start: Path) -> None:
+    found = first(train(begun(small(), start), source(small_images), seed=1))
+    assert same(found, Classifier.load(start).network.state_dict())
+
+
+def test_it_learns_what_is_left_to_learn(small_images: Images, start: Path) -> None:
+    new, tuned = (
+        train(recipe, source(small_images), seed=1) for recipe in (small("epochs=1"), begun(small("epochs=1"), start))
+    )
+    for training in (new, tuned):
+        training.finish()
+    assert tuned.history[0].train_loss < new.history[0].train_loss
+
+
+def test_what_is_computed_from_images_is_taken_over_too(small_images: Images, tmp_path: Path) -> None:
+    recipe = recipes.load("fast94", [*FAST, *UNJUDGED])
+    train(recipe, source(small_images), out=tmp_path / "start").finish()
+    darker = Images(small_images.pixels // 2, small_images.labels, small_images.classes, "darker")
+    found = first(train(begun(recipe, tmp_path / "start"), source(darker)))
+    assert same(found, Classifier.load(tmp_path / "start").network.state_dict())
+
+
+def test_rows_of_the_last_layer_go_to_classes_of_the_same_names(small_images: Images, start: Path) -> None:
+    known = Classifier.load(start).network.state_dict()
+    last = {name for name in known if LAST in name}
+    fewer = first(train(begun(small(*UNJUDGED), start), source(called(small_images, "c", "a"))))
+    assert fewer.keys() == known.keys()
+    assert len(last) == 2
+    for name, tensor in fewer.items():
+        assert torch.equal(tensor, known[name][[2, 0]] if name in last else known[name])
+
+
+@pytest.mark.parametrize("classes", [("a", "b", "c", "e"), ("a", "b", "e"), ("a", "e")])
+def test_for_new_classes_the_last_layer_begins_at_random(
+    classes: tuple[str, ...], small_images: Images, start: Path
+) -> None:
+    images = called(small_images, *classes)
+    new, taken = (
+        first(train(recipe, source(images), seed=5)) for recipe in (small(*UNJUDGED), begun(small(*UNJUDGED), start))
+    )
+    known = Classifier.load(start).network.state_dict()
+    for name, tensor in taken.items():
+        assert torch.equal(tensor, new[name] if LAST in name else known[name])
+
+
+@pytest.mark.parametrize("variant", ["fast", "lookahead", "ends of epochs"])
+def test_it_resumes_to_the_same_bits(variant: str, small_images: Images, tmp_path: Path) -> None:
+    settings = settings_of(variant)
+    train(settings.replace("epochs=1"), source(small_images), seed=3, out=tmp_path / "start").finish()
+    recipe = begun(settings, tmp_path / "start")
+    whole, part = (train(recipe, source(small_images)) for _ in range(2))
+    whole.finish()
+    for event in part:
+        if isinstance(event, Epoch) and event.epoch == 2:
+            part.interrupt()
+    assert part.interrupted
+    again = resume(part.run, source(small_images))
+    again.finish()
+    assert same(weights(whole), weights(again))
+    assert rows(whole) == rows(again)
+
+
+def test_a_training_goes_on_with_its_own_start_only(small_images: Images, start: Path, tmp_path: Path) -> None:
+    part = train(begun(small(), start), source(small_images))
+    for _ in part:
+        part.interrupt()
+    shutil.move(start, tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match=r"start\.model: .*no such file or folder"):
+        resume(part.run, source(small_images))
+    again = resume(part.run, source(small_images), start=tmp_path / "elsewhere")
+    finished = again.finish()
+    shutil.rmtree(tmp_path / "elsewhere")
+    told = resume(part.run, source(small_images)).finish()  # there is nothing left to learn
+    assert told.facts["seen"] == finished.facts["seen"]
+    with pytest.raises(RecipeError, match=r"names no start; .* set start\.model"):
+        train(small(), source(small_images), start=start)
+
+
+def test_everything_says_what_a_training_began_with(small_images: Images, start: Path) -> None:
+    training = train(begun(small(), Path("start")), source(small_images))
+    classifier = training.finish()
+    expected = {"model": str(start.resolve()), "fingerprint": Classifier.load(start).fingerprint}
+    stored = training.run.recipe.start
+    assert (stored.model, stored.fingerprint) == tuple(expected.values())
+    for facts in (training.run.environment, training.run.result, classifier.facts):
+        assert facts["start"] == {**expected, "recipe": "classic"}
+    assert training.run.recipe.replace("start.model=elsewhere").start.fingerprint == ""
+
+
+def test_a_model_has_seen_what_its_first_weights_have_seen(small_images: Images, tmp_path: Path) -> None:
+    one, other = (small_images.take(np.arange(parity, 200, 2)) for parity in (0, 1))
+    train(small("epochs=1"), source(one), out=tmp_path / "start").finish()
+    found = train(begun(small("epochs=1"), tmp_path / "start"), source(other), out=tmp_path / "tuned").finish()
+    assert found.seen is not None
+    for images in (one, other):
+        assert found.seen.look_up(images.digests) == (100, 100)
+
+
+# What is refused -----------------------------------------------------------------------------------------------------
+
+
+def test_weights_that_know_validation_images_are_refused(small_images: Images, start: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"held out 20% .* expected 40%.*; set validation=0\.2, or train without"):
+        train(begun(small("validation=0.4"), start), source(small_images))
+    train(small("epochs=1", *UNJUDGED), source(small_images), out=tmp_path / "all").finish()
+    with pytest.raises(ModelError, match=r"held out 0% .*; train without validation images: --set validation=0"):
+        train(begun(small(), tmp_path / "all"), source(small_images))
+    train(begun(small(*UNJUDGED, "epochs=1"), tmp_path / "all"), source(small_images), out=tmp_path / "tuned").finish()
+    fewer = small_images.take(np.arange(120))
+    with pytest.raises(ModelError, match=r"trained with 24 of 24 of these that were looked up.*never seen them"):
+        train(begun(small(), start), source(fewer))
+    new = Images(small_images.pixels[::-1] // 2, small_images.labels[::-1], small_images.classes, "new")
+    train(begun(small("epochs=1"), start), source(new), out=tmp_path / "new").finish()
+    with pytest.raises(ModelError, match="of these that were looked up"):  # through the weights that it began with
+        train(begun(small(), tmp_path / "new"), source(fewer))
+
+
+def test_weights_whose_file_does_not_tell_are_refused_on_their_own_data_set(start: Path, small_images: Images) -> None:
+    model = Classifier.load(start)
+    model.facts = {key: fact for key, fact in model.facts.items() if key != "seen"} | {"data": "made-500"}
+    model.save("untold.safetensors")
+    for name, is_refused in (("made-100", True), ("made", True), ("other", False)):
+        images = Images(small_images.pixels[:100], small_images.labels[:100], small_images.classes, name)
+        if is_refused:
+            with pytest.raises(ModelError, match="since it was trained on made, too"):
+                train(begun(small(), "untold.safetensors"), source(images))
+        else:
+            train(begun(small(), "untold.safetensors"), source(images))
+    shipped = Classifier.load(PRETRAINED)
+    assert shipped.seen is None
+    assert shipped.facts["spec"] == "cifar10"
+
+
+def test_another_network_is_refused(small_images: Images, start: Path, tmp_path: Path) -> None:
+    for words, problem in (
+        (["model.stages=[[4], [4]]"], "they differ in .*; expected the same one"),
+        (["pixels.mean=[0.5, 0.5, 0.5]"], "takes pixels with the mean"),
+    ):
+        with pytest.raises(ModelError, match=rf"start\.model: .*{problem}"):
+            train(begun(small(*words), start), source(small_images))
+    fast = recipes.load("fast94", [*FAST, "validation=0.2", "pixels.mean=[0, 0, 0]"])
+    with pytest.raises(ModelError, match=r"another network \(classic\) than recipe fast94 trains \(speed\)"):
+        train(begun(fast, start, "pixels.standard_deviation=[1, 1, 1]"), source(small_images))
+    larger = Images(small_images.pixels.repeat(2, 1), small_images.labels, small_images.classes, "larger")
+    with pytest.raises(ModelError, match="takes images of 8 × 8 pixels; expected 16 × 8, as larger has"):
+        train(begun(small(), start), source(larger))
+    one = Classifier.load(start)
+    Ensemble.of([one]).save(tmp_path / "several")
+    with pytest.raises(ModelError, match="is an ensemble; expected a single network"):
+        train(begun(small(), tmp_path / "several"), source(small_images))
+    own = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    with pytest.raises(ModelError, match="but the network is your own"):
+        train(begun(small(), start), source(small_images), network=own)
+    with pytest.raises(ModelError, match=r"start\.model: nowhere: no such file or folder"):
+        train(begun(small(), "nowhere"), source(small_images))
+    with pytest.raises(RecipeError, match=r"no start\.model"):
+        small(f"start.fingerprint={'0' * 64}")
+    assert not Path("runs").exists()
+
+
+def test_an_audit_begins_with_nothing(small_images: Images, start: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cleanlab")
+    with pytest.raises(InputError, match=r"start\.model: .*expected none in an audit"):
+        audit(source(small_images), begun(small(), start), tmp_path / "audit")
+
+
+def test_a_digest_stands_for_weights_and_not_for_where_they_lie(
+    small_images: Images, start: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(start, tmp_path / "copy")
+    here = source(small_images)
+    one, copy = (Trials.of(begun(small(), place), here) for place in (start, tmp_path / "copy"))
+    assert one.path.name == copy.path.name != Trials.of(small(), here).path.name
+    assert one.recipe.digest == copy.recipe.digest != small().digest
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.names() if name != "best"])
+def test_what_belongs_to_classes_is_found_in_every_network(name: str) -> None:
+    model = recipes.load(name).model
+    ten, eleven = (models.shapes(model, classes) for classes in (10, 11))
+    differ = [key for key in ten if ten[key] != eleven[key]]
+    assert 1 <= len(differ) <= 2
+    assert all(ten[key][0] == 10 for key in differ)

@@ -1,7 +1,7 @@
 """Is a network that an ensemble has taught better than the same network untaught? `thirtytwo compare` says.
 
-    python benchmarks/distilling.py [RECIPE] [--teacher RECIPE] [--networks N] [--data SPEC] [--set KEY=VALUE]
-        [--runs N]
+    python benchmarks/distilling.py [RECIPE] [--teacher RECIPE] [--networks N] [--data SPEC] [--hold-out SHARE]
+        [--set KEY=VALUE] [--runs N]
 
 Some networks are trained, and answer as one (`thirtytwo ensemble`). Then the recipe is trained in pairs, with the
 ensemble for its teacher and without, with other seeds than those of the networks, until the answer is clear, or there
@@ -32,6 +32,7 @@ from comparison import TOLD, Bench, parser, within
 
 RECIPE = "fast94"
 DATA = "cifar10:training=10000"
+HOLD_OUT = 0.7
 NETWORKS = 3
 PAIRS = 12
 APART = 1000
@@ -65,6 +66,7 @@ def ensemble(bench: Bench, recipe: str, networks: int) -> dict[str, Any]:
 def measure(arguments: Namespace, lock: int) -> int:
     """Train, compare and record; returns the exit status."""
     recipe, teacher = arguments.recipe, arguments.teacher or arguments.recipe
+    arguments.overrides.append(f"validation={arguments.hold_out}")
     bench = Bench.begin("distilling.py", [recipe, teacher], arguments, lock)
     said = ensemble(bench, teacher, arguments.networks)
     taught = shlex.join([*shlex.split(recipe), f"teacher.model={json.dumps(str(said['folder']))}"])
@@ -91,6 +93,13 @@ def main() -> int:
     words = parser(str(__doc__), DATA, PAIRS, 0)
     words.add_argument("recipe", nargs="?", default=RECIPE, metavar="RECIPE", help=f"default: {RECIPE}")
     words.add_argument("--teacher", metavar="RECIPE", help="of the ensemble's networks; default: the same")
+    words.add_argument(
+        "--hold-out",
+        type=float,
+        default=HOLD_OUT,
+        metavar="SHARE",
+        help=f"of the images, to judge by; default: {HOLD_OUT}",
+    )
     words.add_argument("--networks", type=int, default=NETWORKS, metavar="N", help=f"default: {NETWORKS}")
     arguments = words.parse_args()
     return series.command(lambda lock: measure(arguments, lock))

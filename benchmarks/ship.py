@@ -46,6 +46,11 @@ def ship(run: Run, source: Source, name: str, path: Path) -> Classifier:
             f"{run.path}: was trained on images with fingerprint {trained_on}; expected those of {source.location}, "
             f"{training.fingerprint}; choose a run that was trained on them"
         )
+    if "start" in classifier.facts:
+        raise measured.Refused(
+            f"{run.path}: began with the weights of {classifier.facts['start']['model']}; expected a training from "
+            "scratch, so that these are all the pictures that the weights know; choose another run"
+        )
     facts = {key: classifier.facts[key] for key in KEPT if key in classifier.facts}
     seen = Sketch.of(training.digests).to_json()
     classifier.facts = {**facts, "spec": name, "commit": run.environment["commit"], "seen": seen}

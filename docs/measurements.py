@@ -348,11 +348,17 @@ def tuning_table() -> str:
     if entry is None:
         return "What such a search gains: not yet measured."
     states = ", ".join(f"{number} {state}" for state, number in sorted(entry["states"].items()))
+    trials = f"{entry['trials']} trials of `{entry['recipe']}` on `{entry['search_data']}` ({states})"
+    if entry["best"]["number"] == entry["own"]["number"]:
+        varied = ", ".join(f"`{key}`" for key in entry["best"]["values"])
+        return (
+            f"What such a search gains: {trials} found nothing better than the recipe's own settings, with a "
+            f"validation accuracy of {percent(entry['own']['accuracy'])}; varied were {varied} ({provenance(entry)})."
+        )
     lines = [
-        f"What such a search gains: {entry['trials']} trials of `{entry['recipe']}` on `{entry['search_data']}` "
-        f"({states}) found settings with a validation accuracy of {percent(entry['best']['accuracy'])}, where the "
-        f"recipe's own have {percent(entry['own']['accuracy'])}. On other images, `{entry['data']}`, and with other "
-        f"seeds: "
+        f"What such a search gains: {trials} found settings with a validation accuracy of "
+        f"{percent(entry['best']['accuracy'])}, where the recipe's own have {percent(entry['own']['accuracy'])}. On "
+        f"other images, `{entry['data']}`, and with other seeds: "
         f"{judged(entry, 'own', 'found')} ({provenance(entry)}).",
         "",
         "| setting | own | found | share of the differences in accuracy that it explains |",

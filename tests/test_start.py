@@ -14,7 +14,8 @@ from tests.test_step import FAST, settings_of
 from tests.test_train import rows, same, small, source, weights
 from thirtytwo import models
 from thirtytwo import recipe as recipes
-from thirtytwo.classifier import PRETRAINED, Classifier, Ensemble
+from thirtytwo.classifier import Classifier, Ensemble
+from thirtytwo.data import sketch
 from thirtytwo.data.images import Images
 from thirtytwo.errors import InputError, ModelError, RecipeError
 from thirtytwo.events import Epoch
@@ -125,20 +126,33 @@ def test_it_resumes_to_the_same_bits(variant: str, small_images: Images, tmp_pat
     assert rows(whole) == rows(again)
 
 
-def test_a_training_goes_on_with_its_own_start_only(small_images: Images, start: Path, tmp_path: Path) -> None:
-    part = train(begun(small(), start), source(small_images))
-    for _ in part:
-        part.interrupt()
+def test_a_training_that_was_killed_before_its_first_checkpoint_begins_with_the_same_weights(
+    small_images: Images, start: Path, tmp_path: Path
+) -> None:
+    images = called(small_images, "a", "b", "new")
+    recipe = begun(small(*UNJUDGED), start)
+    whole, killed = (train(recipe, source(images)) for _ in range(2))
     shutil.move(start, tmp_path / "elsewhere")
     with pytest.raises(ModelError, match=r"start\.model: .*no such file or folder"):
-        resume(part.run, source(small_images))
-    again = resume(part.run, source(small_images), start=tmp_path / "elsewhere")
-    finished = again.finish()
-    shutil.rmtree(tmp_path / "elsewhere")
-    told = resume(part.run, source(small_images)).finish()  # there is nothing left to learn
-    assert told.facts["seen"] == finished.facts["seen"]
+        resume(killed.run, source(images))
+    again = resume(killed.run, source(images), start=tmp_path / "elsewhere")
+    for training in (whole, again):
+        training.finish()
+    assert same(weights(whole), weights(again))
     with pytest.raises(RecipeError, match=r"names no start; .* set start\.model"):
-        train(small(), source(small_images), start=start)
+        train(small(), source(small_images), start=tmp_path / "elsewhere")
+
+
+def test_a_training_that_has_begun_needs_nobodys_weights_any_more(small_images: Images, start: Path) -> None:
+    whole, part = (train(begun(small(), start), source(small_images)) for _ in range(2))
+    told = whole.finish().facts["seen"]
+    for _ in part:
+        part.interrupt()
+    shutil.rmtree(start)
+    again = resume(part.run, source(small_images))
+    assert again.finish().facts["seen"] == told
+    assert same(weights(whole), weights(again))
+    assert resume(part.run, source(small_images)).finish().facts["seen"] == told  # there is nothing left to learn
 
 
 def test_everything_says_what_a_training_began_with(small_images: Images, start: Path) -> None:
@@ -165,47 +179,74 @@ def test_a_model_has_seen_what_its_first_weights_have_seen(small_images: Images,
 
 
 def test_weights_that_know_validation_images_are_refused(small_images: Images, start: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"held out 20% .* expected 40%.*; set validation=0\.2, or train without"):
+    with pytest.raises(ModelError, match=r"held out 20% of them, expected at least 40%.* --set validation=0"):
         train(begun(small("validation=0.4"), start), source(small_images))
+    train(begun(small("validation=0.1"), start), source(small_images))  # these are some of those that it held out
     train(small("epochs=1", *UNJUDGED), source(small_images), out=tmp_path / "all").finish()
-    with pytest.raises(ModelError, match=r"held out 0% .*; train without validation images: --set validation=0"):
+    with pytest.raises(ModelError, match="held out 0% of them"):
         train(begun(small(), tmp_path / "all"), source(small_images))
-    train(begun(small(*UNJUDGED, "epochs=1"), tmp_path / "all"), source(small_images), out=tmp_path / "tuned").finish()
+    tuned = begun(small(*UNJUDGED, "epochs=1"), tmp_path / "all")
+    train(tuned, source(small_images), out=tmp_path / "tuned").finish()
     fewer = small_images.take(np.arange(120))
-    with pytest.raises(ModelError, match=r"trained with 24 of 24 of these that were looked up.*never seen them"):
-        train(begun(small(), start), source(fewer))
+    for place in (start, tmp_path / "tuned"):
+        with pytest.raises(ModelError, match="was trained or selected with 24 of 24 validation images"):
+            train(begun(small(), place), source(fewer))
     new = Images(small_images.pixels[::-1] // 2, small_images.labels[::-1], small_images.classes, "new")
     train(begun(small("epochs=1"), start), source(new), out=tmp_path / "new").finish()
-    with pytest.raises(ModelError, match="of these that were looked up"):  # through the weights that it began with
+    with pytest.raises(ModelError, match="with 24 of 24 validation images"):  # through the weights that it began with
         train(begun(small(), tmp_path / "new"), source(fewer))
 
 
-def test_weights_whose_file_does_not_tell_are_refused_on_their_own_data_set(start: Path, small_images: Images) -> None:
+def test_of_a_sample_one_known_picture_is_enough(
+    small_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sketch, "SIZE", 20)
+    train(small("epochs=1", *UNJUDGED), source(small_images), out="sampled").finish()
+    seen = Classifier.load("sampled").seen
+    assert seen is not None
+    assert not seen.is_whole
+    known = np.isin(small_images.digests, seen.digests)
+    images = small_images.take(np.concatenate([np.flatnonzero(known), np.flatnonzero(~known)])[:40])
+    with pytest.raises(ModelError, match=r"with 20 of \d+ training and validation images looked up"):
+        train(begun(small(), "sampled"), source(images))
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+def test_weights_whose_file_does_not_tell_are_refused_on_their_own_data_set(
+    hops: int, start: Path, small_images: Images
+) -> None:
     model = Classifier.load(start)
     model.facts = {key: fact for key, fact in model.facts.items() if key != "seen"} | {"data": "made-500"}
     model.save("untold.safetensors")
-    for name, is_refused in (("made-100", True), ("made", True), ("other", False)):
+    other = Images(small_images.pixels // 2, small_images.labels, small_images.classes, "other-3-skip-4")
+    train(begun(small("epochs=1"), "untold.safetensors"), source(other), out="tuned").finish()
+    place = ("untold.safetensors", "tuned")[hops - 1]
+    for name in ("made-100", "made", "made-100-skip-50"):
         images = Images(small_images.pixels[:100], small_images.labels[:100], small_images.classes, name)
-        if is_refused:
-            with pytest.raises(ModelError, match="since it was trained on made, too"):
-                train(begun(small(), "untold.safetensors"), source(images))
-        else:
-            train(begun(small(), "untold.safetensors"), source(images))
-    shipped = Classifier.load(PRETRAINED)
-    assert shipped.seen is None
-    assert shipped.facts["spec"] == "cifar10"
+        with pytest.raises(ModelError, match="learned from made, nobody has noted from which"):
+            train(begun(small(), place), source(images))
+    train(begun(small(*UNJUDGED), place), source(images))  # there is nothing to be known
+
+
+def test_a_study_refuses_before_it_trains(small_images: Images, start: Path) -> None:
+    for words in (["validation=0.4"], ["model.stages=[[4], [4]]"]):
+        with pytest.raises(InputError, match=r"start\.model"):
+            Trials.of(begun(small(*words), start), source(small_images))
 
 
 def test_another_network_is_refused(small_images: Images, start: Path, tmp_path: Path) -> None:
     for words, problem in (
-        (["model.stages=[[4], [4]]"], "they differ in .*; expected the same one"),
-        (["pixels.mean=[0.5, 0.5, 0.5]"], "takes pixels with the mean"),
+        (["model.stages=[[4], [4]]"], r"model\.stages differ"),
+        (["model.hidden_units=8", "model.stages=[[4]]"], r"model\.stages, model\.hidden_units differ"),
+        (["pixels.mean=[0.5, 0.5, 0.5]"], r"pixels\.mean differ"),
     ):
-        with pytest.raises(ModelError, match=rf"start\.model: .*{problem}"):
+        with pytest.raises(RecipeError, match=rf"another network than recipe classic trains: {problem}"):
             train(begun(small(*words), start), source(small_images))
-    fast = recipes.load("fast94", [*FAST, "validation=0.2", "pixels.mean=[0, 0, 0]"])
-    with pytest.raises(ModelError, match=r"another network \(classic\) than recipe fast94 trains \(speed\)"):
-        train(begun(fast, start, "pixels.standard_deviation=[1, 1, 1]"), source(small_images))
+    train(begun(small("model.dropout=0.5"), start), source(small_images), out="freer")
+    fast = recipes.load("fast94", [*FAST, "validation=0.2"])
+    with pytest.raises(RecipeError, match=r"model\.name, .* differ, model\.name is 'classic' there and 'speed' here"):
+        train(begun(fast, start), source(small_images))
     larger = Images(small_images.pixels.repeat(2, 1), small_images.labels, small_images.classes, "larger")
     with pytest.raises(ModelError, match="takes images of 8 × 8 pixels; expected 16 × 8, as larger has"):
         train(begun(small(), start), source(larger))
@@ -214,7 +255,7 @@ def test_another_network_is_refused(small_images: Images, start: Path, tmp_path:
     with pytest.raises(ModelError, match="is an ensemble; expected a single network"):
         train(begun(small(), tmp_path / "several"), source(small_images))
     own = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    with pytest.raises(ModelError, match="but the network is your own"):
+    with pytest.raises(RecipeError, match="but the network is your own"):
         train(begun(small(), start), source(small_images), network=own)
     with pytest.raises(ModelError, match=r"start\.model: nowhere: no such file or folder"):
         train(begun(small(), "nowhere"), source(small_images))

@@ -180,8 +180,11 @@ def test_patience_zero_trains_to_the_end_and_keeps_the_last_weights(small_images
     assert same(weights(training), last)
 
 
-def test_looking_less_often_at_validation_images_changes_nothing_else(small_images: Images) -> None:
-    words = ("early_stopping.patience=0", "epochs=5")
+@pytest.mark.parametrize("averaging", [[], ["averaging.weighting=equal", "averaging.epochs=3"]])
+def test_looking_less_often_at_validation_images_changes_nothing_else(
+    averaging: list[str], small_images: Images
+) -> None:
+    words = ("early_stopping.patience=0", "epochs=5", *averaging)
     often, seldom = (train(small(*words, f"validate_every={every}"), source(small_images)) for every in (1, 2))
     often.finish()
     seldom.finish()

@@ -11,19 +11,22 @@ Here these models are read, and whether they may be used is asked before the fir
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from thirtytwo import models
 from thirtytwo.classifier import PRETRAINED, Classifier, Ensemble, class_difference, file_of, unseen_share
-from thirtytwo.data import Images
+from thirtytwo.data import Images, Sketch
 from thirtytwo.errors import InputError, ModelError, RecipeError
 from thirtytwo.recipe import Recipe
-from thirtytwo.settings import CustomModel, Reference
+from thirtytwo.settings import CustomModel, Reference, Settings
 
 Role = Literal["teacher", "start"]
 """What a model is named for: the section of the recipe."""
@@ -37,8 +40,9 @@ def _settings(recipe: Recipe, role: Role) -> Reference:
 
 def load(
     recipe: Recipe,
-    device: torch.device,
+    device: str | torch.device = "cpu",
     places: Mapping[Role, str | Path | None] | None = None,
+    roles: Collection[Role] = ROLES,
 ) -> dict[Role, Classifier]:
     """The models that a recipe names.
 
@@ -46,6 +50,7 @@ def load(
         recipe: any.
         device: where they shall answer.
         places: where they are now, if they have moved.
+        roles: those that are wanted.
 
     Raises:
         ModelError: one cannot be read, or is another one than the recipe says.
@@ -59,12 +64,12 @@ def load(
                 f"{role} {place}: recipe {recipe.name} names no {role}; expected one that does, since this says only "
                 f"where it is; set {role}.model in the recipe"
             )
-        if settings.model:
+        if settings.model and role in roles:
             found[role] = _read(settings, role, device, place or settings.model)
     return found
 
 
-def _read(settings: Reference, role: Role, device: torch.device, place: str | Path) -> Classifier:
+def _read(settings: Reference, role: Role, device: str | torch.device, place: str | Path) -> Classifier:
     try:
         found = Classifier.load(place, device=device)
     except InputError as error:
@@ -122,18 +127,29 @@ def named(recipe: Recipe, loaded: Mapping[Role, Classifier]) -> Recipe:
     return recipe.model_copy(update=known) if known else recipe
 
 
-def identified(recipe: Recipe) -> Recipe:
-    """See `named`; the models are read for it.
+def identified(recipe: Recipe, images: Images) -> Recipe:
+    """See `named`; the models are read for it, and `check` is asked before hours are spent on what is trained first.
+
+    Args:
+        recipe: as resolved for the device.
+        images: the training images, validation part included.
 
     Raises:
-        ModelError: one cannot be read, or is another one than the recipe says.
+        ModelError: one cannot be read, is another one than the recipe says, or may not be used.
+        RecipeError: one does not fit the recipe.
     """
-    return named(recipe, load(recipe, torch.device("cpu")))
+    loaded = load(recipe)
+    check(loaded, recipe, images)
+    return named(recipe, loaded)
 
 
-def told(recipe: Recipe, loaded: Mapping[Role, Classifier]) -> dict[str, dict[str, str | None]]:
-    """What facts of a training say of the models that its recipe, see `named`, names: nothing where there are none."""
-    return {
+def told(recipe: Recipe, loaded: Mapping[Role, Classifier]) -> dict[str, Any]:
+    """What facts of a training say of the models that its recipe, see `named`, names: nothing where there are none.
+
+    Of a start also what its weights know, and with them the network: in ``start`` as ``untold`` names of data sets
+    whose pictures nobody has noted, and beside it as ``seen_by_start`` a sketch of those that somebody has.
+    """
+    facts: dict[str, Any] = {
         role: {
             "model": _settings(recipe, role).model,
             "fingerprint": _settings(recipe, role).fingerprint,
@@ -141,38 +157,92 @@ def told(recipe: Recipe, loaded: Mapping[Role, Classifier]) -> dict[str, dict[st
         }
         for role, found in loaded.items()
     }
+    if (start := loaded.get("start")) is not None:
+        if names := _untold(start):
+            facts["start"]["untold"] = names
+        if (seen := start.seen) is not None:
+            facts["seen_by_start"] = seen.to_json()
+    return facts
+
+
+def seen(images: Images, facts: Mapping[str, Any]) -> Sketch:
+    """The pictures that a network will have seen: its training images, and those that its first weights know.
+
+    Args:
+        images: the training images, validation part included.
+        facts: what `told` says.
+    """
+    own = Sketch.of(images.digests)
+    return Sketch.merged([own, Sketch.recalled(facts["seen_by_start"])]) if "seen_by_start" in facts else own
+
+
+def check_told(facts: Mapping[str, Any]) -> None:
+    """Whether facts that were stored hold what `told` said.
+
+    Raises:
+        KeyError, TypeError, ValueError: they do not.
+    """
+    if "seen_by_start" in facts:
+        Sketch.recalled(facts["seen_by_start"])
+
+
+def _untold(model: Classifier) -> list[str]:
+    """Names of data sets that a model's weights, or those that it began with, have learned from without a note."""
+    own = [] if model.seen is not None else [str(model.facts.get("data", model.facts.get("spec")))]
+    begun = model.facts.get("start")
+    earlier = begun.get("untold") if isinstance(begun, dict) else None
+    return sorted({*own, *(map(str, earlier) if isinstance(earlier, list) else [])})
 
 
 # Whether they may be used --------------------------------------------------------------------------------------------
 
 
-def check(loaded: Mapping[Role, Classifier], recipe: Recipe, images: Images) -> None:
+def check(loaded: Mapping[Role, Classifier], recipe: Recipe, images: Images) -> dict[str, Tensor]:
     """That models fit, and give away nothing that the network is judged by.
 
     A model that has seen validation images knows their labels by heart, and a network that it teaches, or that begins
-    with its weights, would be judged too well. So it must have held out the same images, or have been trained on
-    others; how it was made has been chosen by them at most, as by everybody else. Without validation images there is
-    nothing to give away.
+    with its weights, would be judged too well. So it must have held them out as well, or have been trained on others;
+    how it was made has been chosen by them at most, as by everybody else. Without validation images there is nothing
+    to give away.
 
     Args:
         loaded: the models that the recipe names.
         recipe: as resolved for the images.
         images: the training images, validation part included.
 
+    Returns:
+        What the network's state begins with, by name; empty where nothing is taken over. Rows of the last layer, or
+        whatever belongs to single classes, go to the classes of the same names if all of them are known; otherwise they
+        are left out, and begin at random.
+
     Raises:
-        ModelError: one tells apart other classes and teaches, takes images of another size, is another network than
-            the one that begins with it, or may have seen validation images.
+        ModelError: one tells apart other classes and teaches, takes images of another size, or may have seen validation
+            images.
+        RecipeError: the network is another one than that whose weights it is to begin with.
     """
     if (teacher := loaded.get("teacher")) is not None:
         _check_teacher(teacher, recipe, images)
-    if (start := loaded.get("start")) is not None:
-        _check_start(start, recipe, images)
+    if (start := loaded.get("start")) is None:
+        return {}
+    weights = _beginning(start, recipe, images)
+    if recipe.validation:
+        _check_unseen(start, recipe, images)
+    return weights
 
 
 def _remedy(recipe: Recipe) -> str:
     return "train without validation images: --set validation=0" + (
         " --set early_stopping.patience=0" if recipe.early_stopping.patience else ""
     )
+
+
+def _check_size(role: Role, name: str, model: Classifier, images: Images) -> None:
+    if model.size != images.size:
+        found, expected = (f"{height} × {width}" for height, width in (model.size, images.size))
+        raise ModelError(
+            f"{role}.model: {name} takes images of {found} pixels; expected {expected}, as {images.name} has; choose "
+            f"a {role} that was trained on such"
+        )
 
 
 def _check_teacher(teacher: Classifier, recipe: Recipe, images: Images) -> None:
@@ -193,13 +263,63 @@ def _check_teacher(teacher: Classifier, recipe: Recipe, images: Images) -> None:
             f"{_remedy(recipe)}"
         ) from None
     if share != recipe.validation:
-        raise _other_share("teacher", name, share, recipe)
+        raise ModelError(
+            f"teacher.model: {name} held out {share:.0%} of the training images, expected {recipe.validation:.0%}, as "
+            "this training does; otherwise the network would know, through its teacher, images that it is judged by; "
+            f"set validation={share:g}, or {_remedy(recipe)}"
+        )
 
 
-def _check_start(start: Classifier, recipe: Recipe, images: Images) -> None:
+def _check_unseen(start: Classifier, recipe: Recipe, images: Images) -> None:
+    """That weights know none of the validation images, as far as can be told."""
+    if start.facts.get("fingerprint") == images.fingerprint:
+        share = float(start.facts.get("validation_fraction", 0.0))
+        # Of two shares of the same images, the smaller one is a part of the larger one.
+        known = f"held out {share:.0%} of them, expected at least {recipe.validation:.0%}"
+        found = known if share < recipe.validation else ""
+    else:
+        found = _acquaintance(start, images, images.split(recipe.validation)[1])
+    # A part of a data set is called after the whole.
+    whole = re.sub(r"(-\d+)?(-skip-\d+)?$", "", images.name)
+    if whole in {re.sub(r"(-\d+)?(-skip-\d+)?$", "", name) for name in _untold(start)}:
+        found = found or f"learned from {whole}, nobody has noted from which of its images"
+    if found:
+        raise ModelError(
+            f"start.model: with its weights, the network would know images that it is judged by: {recipe.start.model} "
+            f"{found}; expected weights that have not seen them; choose a model that was trained on other pictures, or "
+            f"{_remedy(recipe)}"
+        )
+
+
+def _acquaintance(start: Classifier, images: Images, held_out: NDArray[np.int64]) -> str:
+    """How many of some images a model has seen that learned from others, in words; empty if none is known of."""
+    if (seen := start.seen) is None:
+        return ""
+    # A sample may hold none of a few validation images, so it is asked about all; then some may be known, if any are.
+    digests = images.digests[held_out] if seen.is_whole else images.digests
+    found, asked = seen.look_up(digests)
+    which = f"{asked:,} validation images" if seen.is_whole else f"{asked:,} training and validation images looked up"
+    return f"was trained or selected with {found:,} of {which}" if found else ""
+
+
+# What is taken over --------------------------------------------------------------------------------------------------
+
+IN_TRAINING_ONLY = {
+    "dropout",
+    "attention_dropout",
+    "stochastic_depth",
+    "batch_norm_momentum",
+    "kernels",
+    "whitening_images",
+}
+"""Settings of networks that do not change what a trained one answers."""
+
+
+def _beginning(start: Classifier, recipe: Recipe, images: Images) -> dict[str, Tensor]:
+    """See `check`."""
     name = recipe.start.model
     if isinstance(recipe.model, CustomModel):
-        raise ModelError(
+        raise RecipeError(
             f"start.model: {name}, but the network is your own ({recipe.model.module}); expected a recipe's network; "
             "leave start.model out, and load weights into your network before you pass it"
         )
@@ -209,86 +329,32 @@ def _check_start(start: Classifier, recipe: Recipe, images: Images) -> None:
             "one of its members, or let it teach: teacher.model"
         )
     _check_size("start", name, start, images)
-    if start.pixels != recipe.pixels:
-        raise ModelError(
-            f"start.model: {name} takes pixels with the mean {list(start.pixels.mean)} and the standard deviation "
-            f"{list(start.pixels.standard_deviation)}, recipe {recipe.name} has {list(recipe.pixels.mean)} and "
-            f"{list(recipe.pixels.standard_deviation)}; expected the same, which its weights were made for; set "
-            "pixels.mean and pixels.standard_deviation to its values"
-        )
-    beginning(start, recipe, images.classes)  # whether its weights fit
-    if not recipe.validation:
-        return
-    _, held_out = images.split(recipe.validation)
-    if start.facts.get("fingerprint") == images.fingerprint:
-        share = float(start.facts.get("validation_fraction", 0.0))
-        if share != recipe.validation:
-            raise _other_share("start", name, share, recipe)
-        return
-    if (seen := start.seen) is not None:
-        found, asked = seen.look_up(images.take(held_out).digests)
-        known = f"{found:,} of {asked:,} of these that were looked up" if found else ""
-    else:
-        # Its file does not tell; a part of a data set is called after the whole.
-        whole = str(start.facts.get("data", start.facts.get("spec"))).partition("-")[0]
-        known = f"many of these, since it was trained on {whole}, too" if whole == images.name.partition("-")[0] else ""
-    if known:
-        raise ModelError(
-            f"start.model: with its weights, the network would know validation images: {name} has been trained with "
-            f"{known}; expected weights that have never seen them; choose a model that was trained on other pictures, "
-            f"or {_remedy(recipe)}"
-        )
-
-
-def _check_size(role: Role, name: str, model: Classifier, images: Images) -> None:
-    if model.size != images.size:
-        found, expected = (f"{height} × {width}" for height, width in (model.size, images.size))
-        raise ModelError(
-            f"{role}.model: {name} takes images of {found} pixels; expected {expected}, as {images.name} has; choose "
-            f"a {role} that was trained on such"
-        )
-
-
-def _other_share(role: Role, name: str, share: float, recipe: Recipe) -> ModelError:
-    same = f"set validation={share:g}, or " if share else ""
-    return ModelError(
-        f"{role}.model: {name} held out {share:.0%} of the training images, expected {recipe.validation:.0%}, as "
-        f"this training does; otherwise the network would know, through its {role}, images that it is judged by; "
-        f"{same}{_remedy(recipe)}"
-    )
-
-
-# What is taken over --------------------------------------------------------------------------------------------------
-
-
-def beginning(start: Classifier, recipe: Recipe, classes: tuple[str, ...]) -> dict[str, Tensor]:
-    """The weights, and whatever else a network's state is, that a training begins with, by name.
-
-    What belongs to single classes, such as rows of the last layer, goes to the classes of the same names if all of them
-    are known; otherwise it is left out, and begins at random.
-
-    Raises:
-        ModelError: it is another network.
-    """
-    state, known = start.network.state_dict(), len(start.classes)
-    expected, wider = (models.shapes(recipe.model, number, start.size) for number in (known, known + 1))
-    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    if different := sorted({key for key, _ in expected.items() ^ found.items()}):
-        raise ModelError(
-            f"start.model: {recipe.start.model} is another network ({start.model.name}) than recipe {recipe.name} "
-            f"trains ({recipe.model.name}): they differ in {', '.join(different[:3])}; expected the same one; choose a "
-            "recipe with that network, or give its settings to this one"
-        )
+    for section in ("model", "pixels"):
+        theirs, own = (_answering(getattr(whose, section)) for whose in (start, recipe))
+        if different := [f"{section}.{key}" for key in {**theirs, **own} if theirs.get(key) != own.get(key)]:
+            key = different[0].partition(".")[2]
+            raise RecipeError(
+                f"start.model: {name} is another network than recipe {recipe.name} trains: {', '.join(different)} "
+                f"differ, {different[0]} is {theirs.get(key)!r} there and {own.get(key)!r} here; expected the same; "
+                "choose a recipe with that network, or give its settings to this one"
+            )
+    number, state = len(start.classes), start.network.state_dict()
+    shapes, wider = (models.shapes(recipe.model, classes, start.size) for classes in (number, number + 1))
     # Along this dimension, what belongs to a class is one row.
     of_classes = {
-        key: next(number for number, sides in enumerate(zip(shape, wider[key], strict=True)) if len({*sides}) > 1)
-        for key, shape in expected.items()
+        key: next(place for place, sides in enumerate(zip(shape, wider[key], strict=True)) if len({*sides}) > 1)
+        for key, shape in shapes.items()
         if shape != wider[key]
     }
-    if not set(classes) <= set(start.classes):
+    if not set(images.classes) <= set(start.classes):
         return {key: tensor for key, tensor in state.items() if key not in of_classes}
-    rows = torch.tensor([start.classes.index(name) for name in classes], device=start.device)
+    rows = torch.tensor([start.classes.index(label) for label in images.classes], device=start.device)
     return {
         key: tensor.index_select(of_classes[key], rows) if key in of_classes else tensor
         for key, tensor in state.items()
     }
+
+
+def _answering(settings: Settings) -> dict[str, Any]:
+    """Those settings that answers depend on."""
+    return settings.model_dump(exclude=IN_TRAINING_ONLY)

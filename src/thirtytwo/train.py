@@ -29,7 +29,6 @@ from thirtytwo.classifier import Classifier
 from thirtytwo.data import (
     Exclusion,
     Images,
-    Sketch,
     Source,
     augmenter,
     exclusion,
@@ -90,11 +89,10 @@ class Training:
         kept, held_out = images.split(recipe.validation)
         preflight.check_parts(images, recipe, len(kept), len(held_out))
         preflight.check_augmentation(recipe, images.size)
-        references.check(named, recipe, images)
-        self._teacher, self._start = named.get("teacher"), named.get("start")
+        self._beginning = references.check(named, recipe, images)
+        self._teacher = named.get("teacher")
         self._classes, self._size = images.classes, images.size
-        # Only the first rank saves the model.
-        self._seen = _seen(images, self._start) if ranks.is_first else None
+        self._seen = references.seen(images, facts) if ranks.is_first else None  # which alone saves the model
         with torch.random.fork_rng():  # the caller's random numbers stay as they are
             torch.manual_seed(seeded(self.seed, INITIALISATION).initial_seed())
             self.network = (
@@ -294,11 +292,11 @@ class Training:
     def _begin(self) -> None:
         """Take weights over, or compute what is computed from images, and write the first checkpoint."""
         started = time.perf_counter()
-        if self._start is None:
-            models.initialise(self.recipe.model, self.network, self._loader.sample)
+        if self._beginning:
+            self.network.load_state_dict(self._beginning, strict=False)
+            self._beginning = {}
         else:
-            weights = references.beginning(self._start, self.recipe, self._classes)
-            self.network.load_state_dict(weights, strict=False)
+            models.initialise(self.recipe.model, self.network, self._loader.sample)
         # A network of the caller's own may have been drawn otherwise on every rank.
         self._ranks.take_from_first(list(self.network.state_dict().values()))
         seconds = time.perf_counter() - started
@@ -679,12 +677,6 @@ def precision(recipe: Recipe, device: torch.device) -> str:
     return "bfloat16"
 
 
-def _seen(images: Images, start: Classifier | None) -> Sketch:
-    """The pictures that a network will have seen: its training images, and those that its first weights know."""
-    own, before = Sketch.of(images.digests), start.seen if start is not None else None
-    return own if before is None else Sketch.merged([own, before])
-
-
 def _ranks(facts: Mapping[str, Any]) -> int:
     """How many processes a run was begun by; those of earlier versions say nothing of it."""
     return int(facts.get("ranks", 1))
@@ -813,7 +805,7 @@ def resume(
         data: where the data is now, if it has moved; it must be the same images.
         network: the module, if the training began with one of your own.
         teacher: where the recipe's teacher is now, if it has moved; it must be the same model.
-        start: the same of the model whose weights it began with.
+        start: the same of the model whose weights it begins with; not needed once there is a checkpoint.
         progress: called while data are downloaded; see `find`.
         ranks: the processes that go on together; see `train`.
 
@@ -828,6 +820,7 @@ def resume(
         spec, fingerprint, chosen = began_with["spec"], began_with["fingerprint"], str(facts["device"])
         left_out = exclusion.recalled(began_with)
         int(facts["seed"]), str(facts["precision"]), str(facts["kernels"])
+        references.check_told(facts)
         began_by = _ranks(facts)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.path / 'environment.json'}: {error!r} is missing or damaged; start a new run") from None
@@ -858,16 +851,15 @@ def resume(
             f"{source.location}: not the images that {run.path} was started with (fingerprint "
             f"{images.fingerprint[:12]}, expected {fingerprint[:12]}); give the same ones with --data, or start anew"
         )
-    # Once training has ended, nobody is asked any more.
+    # Once training has ended, nobody is asked any more; weights to begin with are not needed once it has begun.
     places: dict[Role, str | Path | None] = {"teacher": teacher, "start": start}
-    has_ended = run.model_path.exists()
-    named = {} if has_ended else references.load(recipe, environment.device(chosen), places)
+    roles: list[Role] = [] if run.model_path.exists() else ["teacher"]
+    roles += [] if run.model_path.exists() or run.checkpoint_path.exists() else ["start"]
+    named = references.load(recipe, environment.device(chosen), places, roles)
     if ranks.size == began_by:  # otherwise they would be too many, or too few, for the processor
         torch.set_num_threads(threads)
     training = Training(recipe, source, images, network, named, facts, ranks)
     _agree(ranks, recipe, images, facts)
     environment.keep_memory()
     training.run = run
-    if has_ended and recipe.start.model and ranks.is_first:
-        training._seen = Classifier.load(run).seen  # what its first weights knew, nobody else tells any more
     return training

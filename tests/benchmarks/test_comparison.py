@@ -67,7 +67,9 @@ def test_a_comparison_is_recorded_with_all_that_it_stands_on(measure: Measure) -
     assert entry["commit"][:12] in told
 
 
-def test_what_a_search_has_found_is_judged_on_other_images_and_with_other_seeds(measure: Measure) -> None:
+def test_what_a_search_has_found_is_judged_on_other_images_and_with_other_seeds(
+    measure: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["classic", "--trials", "3", "--set", "epochs=1", "--set", "validation=0.5", "--runs", "1"]
     words += ["--search-data", "shapes:training=60,test=20", "--data", "shapes:training=80,test=20,seed=7"]
     words += ["--hold-out", "0.75"]
@@ -80,10 +82,14 @@ def test_what_a_search_has_found_is_judged_on_other_images_and_with_other_seeds(
     assert entry["own"]["values"].keys() == entry["best"]["values"].keys() == recipes.load("classic").search.keys()
     assert entry["best"]["accuracy"] >= entry["own"]["accuracy"]
     assert len(entry["first"]["values"]) == len(entry["second"]["values"]) == entry["n"] == 1
+    entry["best"] = {**entry["best"], "number": 1}
+    monkeypatch.setattr(planner, "measured", lambda: (entry,))
     rows = measurements.tuning_table().splitlines()
     assert "3 trials of `classic`" in rows[0]
     assert "neither is shown to be better" in rows[0]
     assert len(rows) == 4 + len(entry["own"]["values"])
+    entry["best"] = entry["own"]
+    assert "found nothing better than the recipe's own settings" in measurements.tuning_table()
 
 
 def test_a_network_is_taught_by_others_and_compared_with_itself_untaught(measure: Measure) -> None:
@@ -92,7 +98,7 @@ def test_a_network_is_taught_by_others_and_compared_with_itself_untaught(measure
     words += ["--set", "epochs=1"]
     entry = measure(distilling, *words)
     assert (entry["kind"], entry["n"], entry["seeds"], entry["networks"]) == ("distillation", 1, [0], 2)
-    assert (entry["training_images"], entry["validation_images"]) == (30, 30)
+    assert (entry["training_images"], entry["validation_images"]) == (20, 40)
     assert len(entry["network_accuracies"]) == 2
     recipes_trained = [Run(path.parent).recipe for path in series.WORK.rglob("study/*/*/result.json")]
     assert sorted(bool(recipe.teacher.model) for recipe in recipes_trained) == [False, True]

@@ -671,6 +671,16 @@ def test_epochs_without_a_look_at_validation_images_leave_no_gap_in_its_curve(tm
         stored.read(run)
 
 
+def test_before_the_first_look_no_epoch_is_called_the_best(tmp_path: Path) -> None:
+    words = ["epochs=18", "validate_every=5"]
+    found = rendered(make_run(tmp_path / "run", epochs=2, ended=False, overrides=words))
+    assert "no epoch has been validated yet" in found.text
+    assert "best so far" not in found.text
+    assert "(kept)" not in found.text
+    looked = rendered(make_run(tmp_path / "looked", epochs=4, ended=False, overrides=words))
+    assert "epoch 3 best so far" in looked.text
+
+
 def test_images_keep_their_proportions(tmp_path: Path) -> None:
     found = rendered(make_run(tmp_path / "run", images=30, size=(12, 20)))
     assert all((image["width"], image["height"]) == ("96", "58") for image in found.of("img"))

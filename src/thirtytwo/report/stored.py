@@ -279,15 +279,25 @@ class Stored:
         """Number of the epoch whose weights are kept, or would be if the training ended now."""
         if self.result is not None:
             return self.result.kept_epoch
+        return self._selected or len(self.history)
+
+    @property
+    def _selected(self) -> int | None:
+        """Number of the epoch with the lowest validation loss so far, where weights are selected by it."""
         losses = [epoch.validation_loss for epoch in self.history]
-        return early_stopping.kept_epoch(losses, self.recipe.early_stopping)
+        return early_stopping.best_epoch(losses, self.recipe.early_stopping)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether weights are going to be selected, and no epoch has been validated yet."""
+        return self.result is None and self.selects and self._selected is None
 
     @property
     def mark(self) -> str:
         """What to write at the kept epoch; empty while it is open which one that will be."""
         if self.result is not None:
             return f"epoch {self.kept_epoch:,} kept"
-        return f"epoch {self.kept_epoch:,} best so far" if self.selects else ""
+        return f"epoch {self.kept_epoch:,} best so far" if self.selects and not self.is_undecided else ""
 
     @property
     def loss_note(self) -> str:

@@ -268,10 +268,11 @@ def resolved(recipe: Recipe, images: Images, device: str, pool: Pool) -> tuple[R
     The recipe holds the fingerprints of the models that it names.
 
     Raises:
-        ModelError: one of them cannot be read, or is another one than the recipe says.
+        ModelError: one of them cannot be read, is another one than the recipe says, or may not be used.
+        RecipeError: one of them does not fit the recipe.
     """
     recipe, where = pool.ask(_resolved_there, recipe, len(images), device)
-    return references.identified(recipe), where  # here, where their files are
+    return references.identified(recipe, images), where  # here, where their files are
 
 
 def _resolved_there(recipe: Recipe, images: int, device: str) -> tuple[Recipe, list[Any]]:

@@ -182,10 +182,10 @@ def test_killed_at_any_step_a_run_ends_with_the_same_bits(
     assert_same(Run.open(tmp_path / "run"), undisturbed)
 
 
-def test_killed_at_any_step_a_taught_run_ends_with_the_same_bits(
+def test_killed_at_any_step_a_run_with_a_teacher_and_weights_to_begin_with_ends_with_the_same_bits(
     start: Start, undisturbed: Run, tmp_path: Path
 ) -> None:
-    words = [f"teacher.model={undisturbed.path}", "augmentation.mixup_alpha=0.3"]
+    words = [f"teacher.model={undisturbed.path}", f"start.model={undisturbed.path}", "augmentation.mixup_alpha=0.3"]
     for place in ("whole", "killed"):
         (tmp_path / place).mkdir()
     assert start(tmp_path / "whole", words=words) == 0
@@ -194,7 +194,7 @@ def test_killed_at_any_step_a_taught_run_ends_with_the_same_bits(
     assert start(tmp_path / "killed", words=words) == 0
     whole = Run.open(tmp_path / "whole" / "run")
     assert_same(Run.open(tmp_path / "killed" / "run"), whole)
-    assert whole.result["teacher"]["model"] == str(undisturbed.path.resolve())
+    assert whole.result["teacher"]["model"] == whole.result["start"]["model"] == str(undisturbed.path.resolve())
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,6 @@ MOST_MISTAKES_SHOWN = 5_000
 CORRUPTED = 1_000
 """Test images that are scored corrupted in every way there is, after a training."""
 
-SEEN_WORTH_TELLING = 0.01
-"""Share of the test images from which on it is told that a model was trained on them."""
-
 EXAMPLES, SAMPLE = 5, 6  # purposes of random streams, beside those of training
 
 
@@ -299,11 +296,9 @@ def _open_and_score(
 
 def _trained_on(classifier: Classifier, images: Images) -> tuple[str, ...]:
     """That images are pictures which the model was trained on, if it is so: then a score says little."""
-    if (seen := classifier.seen) is None:
+    if (seen := classifier.seen) is None or not seen.knows(images.digests):
         return ()
     found, asked = seen.look_up(images.digests)
-    if not found or found < SEEN_WORTH_TELLING * asked:
-        return ()
     among = f"{asked:,} of these {len(images):,} images were looked up, and {found:,} of them"
     which = f"{found:,} of these {len(images):,} images" if asked == len(images) else among
     return (

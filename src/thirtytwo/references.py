@@ -297,9 +297,11 @@ def _acquaintance(start: Classifier, images: Images, held_out: NDArray[np.int64]
         return ""
     # A sample may hold none of a few validation images, so it is asked about all; then some may be known, if any are.
     digests = images.digests[held_out] if seen.is_whole else images.digests
+    if not seen.knows(digests):
+        return ""
     found, asked = seen.look_up(digests)
     which = f"{asked:,} validation images" if seen.is_whole else f"{asked:,} training and validation images looked up"
-    return f"was trained or selected with {found:,} of {which}" if found else ""
+    return f"was trained or selected with {found:,} of {which}"
 
 
 # What is taken over --------------------------------------------------------------------------------------------------

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 SIZE = 4_096
 """Pictures that a sketch holds, 8 bytes each; smaller sets are held as a whole."""
 
+WORTH_TELLING = 0.01
+"""Share of some pictures from which on a model that has seen them cannot be judged by them: fewer may be duplicates."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sketch:
@@ -47,6 +50,11 @@ class Sketch:
         """How many pictures of another set are in this one, and among how many: all of them, or a random sample."""
         asked = digests if self.is_whole else digests[digests <= self.digests[-1]]
         return int(np.isin(asked, self.digests).sum()), len(asked)
+
+    def knows(self, digests: NDArray[np.uint64]) -> bool:
+        """Whether so many pictures of another set are in this one that it is worth telling."""
+        found, asked = self.look_up(digests)
+        return found > 0 and found >= WORTH_TELLING * asked
 
     def to_json(self) -> dict[str, Any]:
         """As model files hold it; `recalled` reads it back."""

@@ -276,7 +276,8 @@ def _key_facts(stored: Stored) -> Iterator[Fact]:
     epochs, most = len(stored.history), stored.recipe.epochs
     stopped = "; it stopped early" if result is not None and epochs < most else ""
     yield "Epochs", f"{epochs:,} of {most:,}", "passes over the training images" + stopped
-    held_out = "some of them held out for validation" if stored.recipe.validation else "all of them trained on"
+    share = stored.recipe.validation
+    held_out = f"{100 * share:.3g}% of them held out for validation" if share else "all of them trained on"
     excluded = stored.environment.data.excluded
     without = f"; {len(excluded.indices):,} others were left out" if excluded else ""
     yield "Training images", wording.count(stored.environment.data.images), held_out + without

@@ -377,15 +377,11 @@ def distillation_sentence() -> str:
     if entry is None:
         return "With larger networks: not yet measured."
     alone = entry["network_accuracies"]
-    teacher = (
-        f"{entry['networks']} of `{entry['teacher']}`"
-        if entry["teacher"] != entry["recipe"]
-        else (f"{entry['networks']} of them")
-    )
+    kind = "them" if entry["teacher"] == entry["recipe"] else f"`{entry['teacher']}`"
     return (
-        f"`{entry['recipe']}`, taught by {teacher}, on `{entry['data']}`: alone, these have a validation accuracy of "
-        f"{percent(min(alone))} to {percent(max(alone))}, together {percent(entry['teacher_accuracy'])}; "
-        f"{judged(entry, 'untaught', 'taught')} ({provenance(entry)})."
+        f"`{entry['recipe']}`, taught by {entry['networks']} of {kind}, on `{entry['data']}`: alone, these have a "
+        f"validation accuracy of {percent(min(alone))} to {percent(max(alone))}, together "
+        f"{percent(entry['teacher_accuracy'])}; {judged(entry, 'untaught', 'taught')} ({provenance(entry)})."
     )
 
 

@@ -20,6 +20,7 @@ from thirtytwo.classifier import Classifier, class_difference, where
 from thirtytwo.data import Exclusion, Images, Source, exclusion, find, ledger, sealed
 from thirtytwo.data.corrupt import STRENGTHS, corrupted
 from thirtytwo.data.loader import seeded
+from thirtytwo.data.sketch import is_worth_telling
 from thirtytwo.errors import DataError, InputError, ModelError, RunError
 from thirtytwo.run import Run, write_tensors
 from thirtytwo.settings import CustomModel
@@ -296,9 +297,11 @@ def _open_and_score(
 
 def _trained_on(classifier: Classifier, images: Images) -> tuple[str, ...]:
     """That images are pictures which the model was trained on, if it is so: then a score says little."""
-    if (seen := classifier.seen) is None or not seen.knows(images.digests):
+    if (seen := classifier.seen) is None:
         return ()
     found, asked = seen.look_up(images.digests)
+    if not is_worth_telling(found, asked):
+        return ()
     among = f"{asked:,} of these {len(images):,} images were looked up, and {found:,} of them"
     which = f"{found:,} of these {len(images):,} images" if asked == len(images) else among
     return (

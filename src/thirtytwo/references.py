@@ -24,6 +24,7 @@ from torch import Tensor
 from thirtytwo import models
 from thirtytwo.classifier import PRETRAINED, Classifier, Ensemble, class_difference, file_of, unseen_share
 from thirtytwo.data import Images, Sketch
+from thirtytwo.data.sketch import is_worth_telling
 from thirtytwo.errors import InputError, ModelError, RecipeError
 from thirtytwo.recipe import Recipe
 from thirtytwo.settings import CustomModel, Reference, Settings
@@ -273,16 +274,13 @@ def _check_teacher(teacher: Classifier, recipe: Recipe, images: Images) -> None:
 def _check_unseen(start: Classifier, recipe: Recipe, images: Images) -> None:
     """That weights know none of the validation images, as far as can be told."""
     if start.facts.get("fingerprint") == images.fingerprint:
-        share = float(start.facts.get("validation_fraction", 0.0))
-        # Of two shares of the same images, the smaller one is a part of the larger one.
-        known = f"held out {share:.0%} of them, expected at least {recipe.validation:.0%}"
-        found = known if share < recipe.validation else ""
+        share, found = float(start.facts.get("validation_fraction", 0.0)), ""
+        if share < recipe.validation:  # of two shares of the same images, the smaller one is a part of the larger one
+            found = f"held out {share:.0%} of them, expected at least {recipe.validation:.0%}"
     else:
         found = _acquaintance(start, images, images.split(recipe.validation)[1])
-    # A part of a data set is called after the whole.
-    whole = re.sub(r"(-\d+)?(-skip-\d+)?$", "", images.name)
-    if whole in {re.sub(r"(-\d+)?(-skip-\d+)?$", "", name) for name in _untold(start)}:
-        found = found or f"learned from {whole}, nobody has noted from which of its images"
+    if not found and (whole := _whole(images.name)) in map(_whole, _untold(start)):
+        found = f"learned from {whole}, nobody has noted from which of its images"
     if found:
         raise ModelError(
             f"start.model: with its weights, the network would know images that it is judged by: {recipe.start.model} "
@@ -291,15 +289,20 @@ def _check_unseen(start: Classifier, recipe: Recipe, images: Images) -> None:
         )
 
 
+def _whole(name: str) -> str:
+    """Name of the data set that a data set is a part of, after which it is called."""
+    return re.sub(r"(-\d+)?(-skip-\d+)?$", "", name)
+
+
 def _acquaintance(start: Classifier, images: Images, held_out: NDArray[np.int64]) -> str:
     """How many of some images a model has seen that learned from others, in words; empty if none is known of."""
     if (seen := start.seen) is None:
         return ""
     # A sample may hold none of a few validation images, so it is asked about all; then some may be known, if any are.
     digests = images.digests[held_out] if seen.is_whole else images.digests
-    if not seen.knows(digests):
-        return ""
     found, asked = seen.look_up(digests)
+    if not is_worth_telling(found, asked):
+        return ""
     which = f"{asked:,} validation images" if seen.is_whole else f"{asked:,} training and validation images looked up"
     return f"was trained or selected with {found:,} of {which}"
 

@@ -673,7 +673,9 @@ def test_epochs_without_a_look_at_validation_images_leave_no_gap_in_its_curve(tm
 
 def test_before_the_first_look_no_epoch_is_called_the_best(tmp_path: Path) -> None:
     words = ["epochs=18", "validate_every=5"]
-    found = rendered(make_run(tmp_path / "run", epochs=2, ended=False, overrides=words))
+    run = make_run(tmp_path / "run", epochs=2, ended=False, overrides=words)
+    assert figures.draw(stored.read(run), None).keys() == CURVES
+    found = rendered(run)
     assert "no epoch has been validated yet" in found.text
     assert "best so far" not in found.text
     assert "(kept)" not in found.text

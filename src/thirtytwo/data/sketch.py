@@ -17,6 +17,11 @@ WORTH_TELLING = 0.01
 """Share of some pictures from which on a model that has seen them cannot be judged by them: fewer may be duplicates."""
 
 
+def is_worth_telling(found: int, asked: int) -> bool:
+    """Whether a model that has seen so many of the pictures that were looked up, see `Sketch.look_up`, is biased."""
+    return found > 0 and found >= WORTH_TELLING * asked
+
+
 @dataclass(frozen=True, eq=False)
 class Sketch:
     """The pictures of a set whose digests are smallest.
@@ -50,11 +55,6 @@ class Sketch:
         """How many pictures of another set are in this one, and among how many: all of them, or a random sample."""
         asked = digests if self.is_whole else digests[digests <= self.digests[-1]]
         return int(np.isin(asked, self.digests).sum()), len(asked)
-
-    def knows(self, digests: NDArray[np.uint64]) -> bool:
-        """Whether so many pictures of another set are in this one that it is worth telling."""
-        found, asked = self.look_up(digests)
-        return found > 0 and found >= WORTH_TELLING * asked
 
     def to_json(self) -> dict[str, Any]:
         """As model files hold it; `recalled` reads it back."""

@@ -279,18 +279,13 @@ class Stored:
         """Number of the epoch whose weights are kept, or would be if the training ended now."""
         if self.result is not None:
             return self.result.kept_epoch
-        return self._selected or len(self.history)
-
-    @property
-    def _selected(self) -> int | None:
-        """Number of the epoch with the lowest validation loss so far, where weights are selected by it."""
         losses = [epoch.validation_loss for epoch in self.history]
-        return early_stopping.best_epoch(losses, self.recipe.early_stopping)
+        return early_stopping.kept_epoch(losses, self.recipe.early_stopping)
 
     @property
     def is_undecided(self) -> bool:
         """Whether weights are going to be selected, and no epoch has been validated yet."""
-        return self.result is None and self.selects and self._selected is None
+        return self.result is None and self.selects and all(epoch.validation_loss is None for epoch in self.history)
 
     @property
     def mark(self) -> str:

@@ -217,6 +217,7 @@ DOCUMENTS = {
         "compare": measurements.simulation_table,
         "difference": measurements.difference_sentence,
     },
+    "docs/scaling.md": {"one_gpu": measurements.one_gpu_table},
     "docs/speed.md": {"ruler": measurements.ruler_sentence, "inference": measurements.inference_table},
     "docs/improving.md": {
         "improving": measurements.improving_table,

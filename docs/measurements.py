@@ -131,6 +131,26 @@ def trainings_table() -> str:
     return "\n".join(lines)
 
 
+def one_gpu_table() -> str:
+    """What a step costs on one GPU, for the network that each recipe trains there."""
+    lines = [
+        "| recipe | parameters | gradients, float32 | step of 1,000 images (training time by steps) | training "
+        "| start of the program to end of training |",
+        "|---|---|---|---|---|---|",
+    ]
+    found = [entry for name in by_work() for entry in planner.every("training", name) if entry["device"] == "cuda"]
+    for entry in found:
+        recipe = recipes.load(entry["recipe"]).for_device("cuda").for_images(planner.IMAGES)
+        seconds, cold = entry["train_seconds"], entry["cold_seconds"]
+        step = seconds["mean"] / (recipe.epochs * planner.IMAGES / 1000)
+        lines.append(
+            f"| `{entry['recipe']}` | {entry['parameters']:,} | {4 * entry['parameters'] / 1e6:.0f} MB "
+            f"| {1000 * step:.1f} ms | {spread(seconds, in_seconds)} (n = {seconds['n']}) "
+            f"| {spread(cold, in_seconds)} (n = {cold['n']}) |"
+        )
+    return "\n".join([*lines, "", f"({'; '.join(dict.fromkeys(map(provenance, found)))}.)"])
+
+
 def numbers(values: Sequence[int]) -> str:
     """Some seeds."""
     return ", ".join(map(str, values))
@@ -359,9 +379,10 @@ def tuning_table() -> str:
         f"What such a search gains: {trials} found settings with a validation accuracy of "
         f"{percent(entry['best']['accuracy'])}, where the recipe's own have {percent(entry['own']['accuracy'])}. On "
         f"other images, `{entry['data']}`, and with other seeds: "
-        f"{judged(entry, 'own', 'found')} ({provenance(entry)}).",
+        f"{judged(entry, 'own', 'found')} ({provenance(entry)}). Which settings mattered "
+        f"(PED-ANOVA, Watanabe et al. 2023), {entry['states'].get('complete', 0)} trials can only hint at:",
         "",
-        "| setting | own | found | share of the differences in accuracy that it explains |",
+        "| setting | own | found | weight in telling the best trials from the others |",
         "|---|---|---|---|",
     ]
     own, found, shares = entry["own"]["values"], entry["best"]["values"], entry["importances"]
@@ -375,7 +396,7 @@ def distillation_sentence() -> str:
     """Whether a network that an ensemble taught is better than the same one untaught."""
     entry = latest("distillation")
     if entry is None:
-        return "With larger networks: not yet measured."
+        return "Whether teaching helps larger networks, too, has not been measured yet."
     alone = entry["network_accuracies"]
     kind = "them" if entry["teacher"] == entry["recipe"] else f"`{entry['teacher']}`"
     return (
@@ -487,7 +508,7 @@ def improving_table() -> str:
             f"Measured on the {entry['validation_images']:,} validation images of `{entry['data']}`, after training on "
             f"the other {entry['training_images']:,} ({provenance(entry)}). "
             f"An ensemble is chosen from {entry['members']} networks; its training time is that "
-            "of all of them.",
+            "of all of them; that of `taught` is the student's alone, after them.",
         ]
     )
 

@@ -21,8 +21,8 @@ PINNED = [
     [0.1565, 0.0158, 0.1485, 0.5718, 0.0091, 0.0567, 0.0196, 0.0046, 0.0067, 0.0106],
 ]
 """Probabilities for four drawn shapes."""
-SCORED = 2_000
-"""Test images; their accuracy has a standard deviation of half a point."""
+SCORED = 1_000
+"""Test images; their accuracy has a standard deviation of 0.7 points."""
 
 
 @pytest.fixture(scope="module")
@@ -67,4 +67,4 @@ def test_it_scores_what_its_header_says(shipped: Classifier, cifar10: Path) -> N
     assert source.read_training().fingerprint == shipped.facts["fingerprint"]
     test = sealed.read_unscored(source).take(range(SCORED))
     accuracy = float((shipped(test.pixels).argmax(1) == test.labels).mean())
-    assert accuracy == pytest.approx(shipped.facts["test"]["accuracy"], abs=0.015)
+    assert accuracy == pytest.approx(shipped.facts["test"]["accuracy"], abs=0.02)

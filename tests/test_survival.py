@@ -24,6 +24,7 @@ SERVER = r"""
 import json, os, signal, sys
 from pathlib import Path
 import safetensors.torch
+import torch._dynamo  # each child would import it for itself
 from thirtytwo import recipe as recipes
 from thirtytwo.train import resume, train
 

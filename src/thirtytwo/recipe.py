@@ -98,8 +98,9 @@ class Recipe(Settings):
     see only epochs with a look."""
     on_gpu: tuple[str, ...] = ()
     """Settings that differ where a GPU trains, written as for `--set`, such as ``"batch_size=1000"``: a GPU wants
-    larger batches than a CPU has memory for. If you set one of these keys yourself, your value holds on both; so does
-    that of any other key of a section that is of another kind there, where both kinds have it."""
+    larger batches than a CPU has memory for. If you set one of these keys yourself, your value holds on both. Where a
+    GPU has another kind of a section (in `best`, another model and optimiser), a key that you set there holds for both
+    kinds if both have it, and otherwise for the one that has it."""
     search: dict[
         str, Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("choice")], Discriminator(_kind_of_space)]
     ] = Field(default_factory=dict)

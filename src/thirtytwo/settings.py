@@ -372,8 +372,8 @@ class Augmentation(Settings):
     policy: Literal["none", "rand", "trivial", "augmix"] = "none"
     """Apply operations drawn from a list for each image: RandAugment (`rand`; Cubuk et al. 2020, arXiv 1909.13719),
     TrivialAugment (`trivial`; Müller & Hutter 2021, arXiv 2103.10158) or AugMix (`augmix`; Hendrycks et al. 2020, arXiv
-    1912.02781). AugMix's list lacks brightness, colour, contrast and sharpness, since robustness is measured with
-    images made worse in such ways."""
+    1912.02781). Of AugMix, these are the images, without the paper's consistency loss; its list lacks brightness,
+    colour, contrast and sharpness, since robustness is measured with images made worse in such ways."""
     policy_operations: Annotated[int, Field(ge=1, le=20)] = 2
     """Operations per image in RandAugment."""
     policy_strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.3
@@ -460,8 +460,9 @@ class Selection(Settings):
 
 
 class Averaging(Settings):
-    """Weight averaging: the mean of the weights at the end of a training is better than the last ones (Polyak &
-    Juditsky 1992). The mean is validated and kept; the training itself goes on from its own weights."""
+    """Weight averaging: the mean of the weights at the end of a training can be better than the last ones (Polyak &
+    Juditsky 1992), the less so the further the learning rate has fallen. The mean is validated and kept; the training
+    itself goes on from its own weights."""
 
     epochs: NotNegative = 0.0
     """How many epochs back the mean reaches; 0 takes the weights as they are."""

@@ -29,7 +29,7 @@ from thirtytwo.study.folds import Folds
 from thirtytwo.study.piecewise import Progress
 from thirtytwo.study.task import Task
 
-SPEC = "shapes:training=1500,test=300,label_errors=0.05,duplicates=0.05"
+SPEC = "shapes:training=1000,test=300,label_errors=0.05,duplicates=0.05"
 
 
 def small(*words: str) -> Recipe:
@@ -43,14 +43,14 @@ def tiny() -> Source:
 
 def planted(split: Split) -> Drawn:
     """What `SPEC` draws, with the truth about it."""
-    number = 1500 if split == "training" else 300
-    return draw(number, split=split, training_number=1500, label_errors=0.05, duplicates=0.05)
+    number = 1000 if split == "training" else 300
+    return draw(number, split=split, training_number=1000, label_errors=0.05, duplicates=0.05)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Audit:
     """An audit of drawn shapes, with labels and copies planted of which the truth is known."""
-    recipe = recipes.load("fast94", ["epochs=20", "model.widths=[24, 64, 64]", "batch_size=50"])
+    recipe = recipes.load("fast94", ["epochs=16", "model.widths=[24, 64, 64]", "batch_size=50"])
     return audit(find(SPEC), recipe, tmp_path_factory.mktemp("audit"))
 
 
@@ -86,7 +86,7 @@ def test_what_is_named_can_be_shown(found: Audit) -> None:
     for issue in found.issues:
         assert found.labels[issue.split, issue.index] == issue.given != issue.suggested
         assert found.pixels[issue.split, issue.index].shape == (32, 32, 3)
-    assert found.splits["training"].images == 1500
+    assert found.splits["training"].images == 1000
     assert found.splits["test"].sizes == {(32, 32): 300}
     assert list(found.issues) == sorted(found.issues, key=lambda issue: -issue.score)
 

@@ -278,7 +278,9 @@ def ensemble_command(
     ] = None,
     train: Annotated[
         int,
-        typer.Option("--train", metavar="N", help="Train RECIPE with N seeds first, to choose among them, too.", min=0),
+        typer.Option(
+            "--train", metavar="N", help="First train RECIPE with N seeds, and choose among these networks, too.", min=0
+        ),
     ] = 0,
     recipe: Annotated[
         str | None,

@@ -91,7 +91,8 @@ class Tuned:
     trials: tuple[TuningTrial, ...]
     """In the order in which they began; number 0 has the recipe's own values."""
     importances: dict[str, float]
-    """How much of the differences in accuracy each value explains (PED-ANOVA, Watanabe et al. 2023); may be empty."""
+    """How much each setting tells the best of the complete trials from all of them, as shares of 1 (PED-ANOVA, Watanabe
+    et al. 2023); may be empty."""
     spec: str
     """Of the data that it was searched with."""
     others: str
@@ -506,7 +507,8 @@ def _found(search: _Search) -> Tuned:
     if len(complete) >= 4 and len({trial.accuracy for trial in complete}) > 1 and len(space.own) > 1:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is new there
-            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            best_share = min(0.5, max(0.1, 5 / len(complete)))  # five of them at least, as Optuna advises
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=best_share)
             importances = dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
     kept = (Run(path.parent) for path in sorted((out / "trials").glob("*/*/environment.json")))
     return Tuned(

@@ -66,21 +66,23 @@ def ensemble(bench: Bench, recipe: str, networks: int) -> dict[str, Any]:
 def measure(arguments: Namespace, lock: int) -> int:
     """Train, compare and record; returns the exit status."""
     recipe, teacher = arguments.recipe, arguments.teacher or arguments.recipe
+    if any(word.partition("=")[0].strip() == "validation" for word in arguments.overrides):
+        raise measured.Refused("--set validation: expected --hold-out, which says how many images judge")
     arguments.overrides.append(f"validation={arguments.hold_out}")
     bench = Bench.begin("distilling.py", [recipe, teacher], arguments, lock)
     said = ensemble(bench, teacher, arguments.networks)
     taught = shlex.join([*shlex.split(recipe), f"teacher.model={json.dumps(str(said['folder']))}"])
     found = bench.compare(recipe, taught, arguments.runs, arguments.first_seed)
-    shared = bench.shared(recipe)
+    shared, members = bench.shared(recipe), [member for member in said["members"] if member["weight"]]
     entry = {
         "kind": "distillation",
         **shared,
         "series": f"{shared['series']} {said['folder'].parent.name}",  # other teachers are another result
         **found,
         "teacher": teacher,
-        "networks": arguments.networks,
+        "networks": len(members),
         "teacher_accuracy": said["validation"]["accuracy"],
-        "network_accuracies": [member["accuracy"] for member in said["members"]],
+        "network_accuracies": [member["accuracy"] for member in members],
         "gain": said["gain"],
     }
     measured.add(entry)

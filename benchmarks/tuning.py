@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -46,7 +47,7 @@ def search(bench: Bench, recipe: str, trials: int, data: str) -> dict[str, Any]:
     Returns:
         Also `folder`, in which the search is kept.
     """
-    folder = bench.folder / f"tune-{measured.digest(f'{data} {trials}')}"
+    folder = bench.folder / f"tune-{measured.digest(f'{data} {trials} {recipe} {shlex.join(bench.overrides)}')}"
     answer = folder / "answer.json"
     if not answer.exists():
         words = ["tune", within(bench.sources, recipe), "--trials", str(trials), "--out", str(folder)]

@@ -367,19 +367,14 @@ def tuning_table() -> str:
     entry = latest("tuning")
     if entry is None:
         return "What such a search gains: not yet measured."
-    states = ", ".join(f"{number} {state}" for state, number in sorted(entry["states"].items()))
-    trials = f"{entry['trials']} trials of `{entry['recipe']}` on `{entry['search_data']}` ({states})"
+    earlier = [other for other in planner.measured() if other["kind"] == "tuning" and other is not entry]
+    others = [f"Of another search, {search_sentence(other)}" for other in earlier]
     if entry["best"]["number"] == entry["own"]["number"]:
-        varied = ", ".join(f"`{key}`" for key in entry["best"]["values"])
-        return (
-            f"What such a search gains: {trials} found nothing better than the recipe's own settings, with a "
-            f"validation accuracy of {percent(entry['own']['accuracy'])}; varied were {varied} ({provenance(entry)})."
-        )
+        return "\n\n".join([f"What such a search gains: {search_sentence(entry)}", *others])
     lines = [
-        f"What such a search gains: {trials} found settings with a validation accuracy of "
-        f"{percent(entry['best']['accuracy'])}, where the recipe's own have {percent(entry['own']['accuracy'])}. On "
-        f"other images, `{entry['data']}`, and with other seeds: "
-        f"{judged(entry, 'own', 'found')} ({provenance(entry)}). Which settings mattered "
+        f"What such a search gains: {search_sentence(entry)}",
+        "",
+        "Which settings mattered "
         f"(PED-ANOVA, Watanabe et al. 2023), {entry['states'].get('complete', 0)} trials can only hint at:",
         "",
         "| setting | own | found | weight in telling the best trials from the others |",
@@ -389,7 +384,24 @@ def tuning_table() -> str:
     for key in sorted(found, key=lambda key: -shares.get(key, 0)):
         share = f"{shares[key]:.0%}" if key in shares else ""
         lines.append(f"| `{key}` | {shown(own[key])} | {shown(found[key])} | {share} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(line for other in others for line in ("", other))])
+
+
+def search_sentence(entry: Entry) -> str:
+    """What one search found."""
+    states = ", ".join(f"{number} {state}" for state, number in sorted(entry["states"].items()))
+    trials = f"{entry['trials']} trials of `{entry['recipe']}` on `{entry['search_data']}` ({states})"
+    if entry["best"]["number"] == entry["own"]["number"]:
+        varied = ", ".join(f"`{key}`" for key in entry["best"]["values"])
+        return (
+            f"{trials} found nothing better than the recipe's own settings, with a validation accuracy of "
+            f"{percent(entry['own']['accuracy'])}; varied were {varied} ({provenance(entry)})."
+        )
+    return (
+        f"{trials} found settings with a validation accuracy of {percent(entry['best']['accuracy'])}, where the "
+        f"recipe's own have {percent(entry['own']['accuracy'])}. On other images, `{entry['data']}`, and with other "
+        f"seeds: {judged(entry, 'own', 'found')} ({provenance(entry)})."
+    )
 
 
 def distillation_sentence() -> str:
@@ -402,7 +414,8 @@ def distillation_sentence() -> str:
     return (
         f"`{entry['recipe']}`, taught by {entry['networks']} of {kind}, on `{entry['data']}`: alone, these have a "
         f"validation accuracy of {percent(min(alone))} to {percent(max(alone))}, together "
-        f"{percent(entry['teacher_accuracy'])}; {judged(entry, 'untaught', 'taught')} ({provenance(entry)})."
+        f"{percent(entry['teacher_accuracy'])} (on the images that have chosen how much each of them counts); "
+        f"{judged(entry, 'untaught', 'taught')} ({provenance(entry)})."
     )
 
 

@@ -489,6 +489,7 @@ def test_an_ensemble_whose_members_cannot_fit_is_refused_before_anything_is_trai
     for other, said in (
         ([f"{recipe} validation=0.4"], "expected the same share; add validation=0.1 to --recipe"),
         ([recipe, "--distil", f"{recipe} validation=0.4"], "its teachers held out 10%; expected the same images"),
+        ([recipe, "--distil", f"{recipe} start.model=nowhere"], "start.model: nowhere: no such file or folder"),
     ):
         answer = program(*words, *other)
         assert answer.code == 2

@@ -49,6 +49,15 @@ def test_without_a_look_nothing_improves_and_nothing_is_over(losses: list[float 
     assert not is_over([*losses, None], settings)
 
 
+def test_one_bad_look_ends_nothing_where_looks_are_rarer_than_patience() -> None:
+    settings = EarlyStopping(patience=3)
+    looks: list[float | None] = [1.0, None, None, None, 1.1]
+    assert not is_over(looks, settings)
+    assert not is_over([*looks, None, None, None], settings)
+    assert is_over([*looks, None, None, None, 1.2], settings)
+    assert not is_over([*looks, None, None, None, 0.9], settings)
+
+
 @given(epochs=st.integers(0, 30), patience=st.integers(0, 3))
 def test_without_validation_the_last_weights_are_kept_and_it_is_never_over(epochs: int, patience: int) -> None:
     settings = EarlyStopping(patience=patience)

@@ -17,11 +17,11 @@ from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier, Ensemble
 from thirtytwo.data import sketch
 from thirtytwo.data.images import Images
-from thirtytwo.errors import InputError, ModelError, RecipeError
+from thirtytwo.errors import InputError, ModelError, RecipeError, StorageError
 from thirtytwo.events import Epoch
 from thirtytwo.recipe import Recipe
 from thirtytwo.run import read_tensors
-from thirtytwo.study import Trials, audit
+from thirtytwo.study import Trials, audit, tune
 from thirtytwo.train import Training, resume, train
 
 UNJUDGED = ("validation=0", "early_stopping.patience=0")
@@ -212,6 +212,25 @@ def test_of_a_sample_one_known_picture_is_enough(
         train(begun(small(), "sampled"), source(images))
 
 
+def test_what_a_teacher_has_seen_is_known_through_whoever_it_taught(
+    small_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    darker, darkest = (
+        Images(small_images.pixels // part, small_images.labels, small_images.classes, "dark") for part in (2, 3)
+    )
+    once = small("epochs=1", *UNJUDGED)
+    train(once, source(small_images), out="teacher").finish()
+    train(once.replace("teacher.model=teacher"), source(darker), out="taught").finish()
+    train(begun(once, "taught"), source(darkest), out="heir").finish()
+    known = small_images.take(np.arange(120))
+    for place in ("taught", "heir"):
+        with pytest.raises(ModelError, match="was taught by a model that was trained or selected with 24 of 24"):
+            train(begun(small(), place), source(known))
+        brighter = Images(small_images.pixels // 4, small_images.labels, small_images.classes, "bright")
+        train(begun(small(), place), source(brighter))  # which nobody has seen
+
+
 @pytest.mark.parametrize("hops", [1, 2])
 def test_weights_whose_file_does_not_tell_are_refused_on_their_own_data_set(
     hops: int, start: Path, small_images: Images
@@ -222,17 +241,66 @@ def test_weights_whose_file_does_not_tell_are_refused_on_their_own_data_set(
     other = Images(small_images.pixels // 2, small_images.labels, small_images.classes, "other-3-skip-4")
     train(begun(small("epochs=1"), "untold.safetensors"), source(other), out="tuned").finish()
     place = ("untold.safetensors", "tuned")[hops - 1]
-    for name in ("made-100", "made", "made-100-skip-50"):
+    for name in ("made-100", "made", "made-100-skip-50", "made-coarse", "made-coarse-100"):
         images = Images(small_images.pixels[:100], small_images.labels[:100], small_images.classes, name)
         with pytest.raises(ModelError, match="learned from made, nobody has noted from which"):
             train(begun(small(), place), source(images))
     train(begun(small(*UNJUDGED), place), source(images))  # there is nothing to be known
+    if hops == 1:  # of the images that it was trained on it says which it has held out
+        train(begun(small(), place), source(small_images))
+
+
+def test_weights_of_unknown_origin_are_refused_where_images_judge(small_images: Images, start: Path) -> None:
+    model = Classifier.load(start)
+    model.facts = {}
+    model.save("unknown.safetensors")
+    with pytest.raises(ModelError, match="does not say what it has learned from"):
+        train(begun(small(), "unknown.safetensors"), source(small_images))
+    train(begun(small(*UNJUDGED), "unknown.safetensors"), source(small_images))
+
+
+def test_a_disk_that_is_full_changes_nothing_about_the_beginning(
+    small_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipes.load("fast94", [*FAST, *UNJUDGED])
+    train(recipe, source(small_images), out=tmp_path / "start").finish()
+    darker = Images(small_images.pixels // 2, small_images.labels, small_images.classes, "darker")
+    training = train(begun(recipe, tmp_path / "start"), source(darker))
+
+    def full(_: Training) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_checkpoint", full)
+        with pytest.raises(StorageError):
+            next(iter(training))
+    assert same(first(training), Classifier.load(tmp_path / "start").network.state_dict())
+
+
+def test_a_fingerprint_that_is_given_with_a_model_is_asked_for_in_any_order() -> None:
+    words = [f"start.fingerprint={'0' * 64}", "start.model=nowhere"]
+    for order in (words, words[::-1]):
+        assert begun(small(), "", *order).start.fingerprint == "0" * 64
+    assert begun(begun(small(), "", *words), "elsewhere").start.fingerprint == ""
 
 
 def test_a_study_refuses_before_it_trains(small_images: Images, start: Path) -> None:
     for words in (["validation=0.4"], ["model.stages=[[4], [4]]"]):
-        with pytest.raises(InputError, match=r"start\.model"):
+        with pytest.raises(InputError, match=r"start\.model") as refused:
             Trials.of(begun(small(*words), start), source(small_images))
+        assert "validation=0" not in str(refused.value)  # a study cannot do without
+
+
+def test_a_search_refuses_before_it_leaves_anything(
+    small_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    once = small("epochs=1", *UNJUDGED, 'search={"optimizer.learning_rate" = {low = 1e-4, high = 1e-2}}')
+    train(once, source(small_images), out="all").finish()
+    with pytest.raises(ModelError, match=r"start\.model: .*held out 0% of them, expected at least 10%"):
+        tune(begun(once, "all"), source(small_images), Path("search"), trials=1)
+    assert not Path("search").exists()
 
 
 def test_another_network_is_refused(small_images: Images, start: Path, tmp_path: Path) -> None:

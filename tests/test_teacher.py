@@ -205,7 +205,7 @@ def test_a_training_goes_on_with_its_own_teacher_only(small_images: Images, teac
 
 
 def test_a_teacher_that_has_moved_teaches_the_same(small_images: Images, teacher: Path, tmp_path: Path) -> None:
-    recipe = references.identified(taught(small("epochs=2"), teacher), small_images)
+    recipe = references.identified(taught(small("epochs=2"), teacher), small_images, 0.1)
     here = train(recipe, source(small_images))
     here.finish()
     train(small("epochs=1"), source(small_images), seed=3, out=tmp_path / "other").finish()

@@ -201,7 +201,19 @@ class Classifier:
         Raises:
             ModelError: what it says of them is damaged.
         """
-        if (said := self.facts.get("seen")) is None:
+        return self._sketch("seen")
+
+    @property
+    def seen_by_teachers(self) -> Sketch | None:
+        """The pictures that whoever taught it, or the weights it began with, had seen; None where there are none.
+
+        Raises:
+            ModelError: what it says of them is damaged.
+        """
+        return self._sketch("seen_by_teachers")
+
+    def _sketch(self, key: str) -> Sketch | None:
+        if (said := self.facts.get(key)) is None:
             return None
         try:
             return Sketch.recalled(said)
@@ -403,8 +415,12 @@ class Ensemble(Classifier):
     @property
     def seen(self) -> Sketch | None:
         """See `Classifier.seen`; of all members that tell."""
-        sketches = [sketch for member in self.members if (sketch := member.seen) is not None]
-        return Sketch.merged(sketches) if sketches else None
+        return together(member.seen for member in self.members)
+
+    @property
+    def seen_by_teachers(self) -> Sketch | None:
+        """See `Classifier.seen_by_teachers`; of all members that tell."""
+        return together(member.seen_by_teachers for member in self.members)
 
     @property
     def fingerprint(self) -> str:
@@ -493,6 +509,12 @@ def class_difference(found: Sequence[str], known: Sequence[str]) -> str:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def together(sketches: Iterable[Sketch | None]) -> Sketch | None:
+    """All pictures of some sets; None where there are no sets."""
+    known = [sketch for sketch in sketches if sketch is not None]
+    return Sketch.merged(known) if known else None
 
 
 def unseen_share(models: Sequence[Classifier], names: Sequence[str], fingerprint: str) -> float:

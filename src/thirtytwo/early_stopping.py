@@ -35,7 +35,12 @@ def kept_epoch(losses: Sequence[float | None], settings: EarlyStopping) -> int:
 
 
 def is_over(losses: Sequence[float | None], settings: EarlyStopping) -> bool:
-    """Whether `patience` epochs have gone by without an improvement; only a look at the validation images can tell."""
+    """Whether `patience` epochs have gone by without an improvement; only a look at the validation images can tell.
+
+    Where looks are rarer than that, one that improves nothing is not enough: a single one may be bad luck.
+    """
     if not settings.patience or not losses or losses[-1] is None:
         return False
-    return len(losses) - (best_epoch(losses, settings) or 0) >= settings.patience
+    since = losses[best_epoch(losses, settings) or 0 :]
+    looks = sum(loss is not None for loss in since)
+    return len(since) >= settings.patience and looks >= min(2, settings.patience)

@@ -476,8 +476,8 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
         _set(values, "fewer_images.exponent=0")
     if key == "batch_size":
         _set(values, "fewer_images.minimum_steps=1")
-    # The fingerprint is that of the model that there was.
-    if key in ("teacher.model", "start.model") and before not in (None, _at(values, key)):
+    # The fingerprint is that of the model that there was; where there was none, of the one that is named now.
+    if key in ("teacher.model", "start.model") and before not in (None, "", _at(values, key)):
         _set(values, f"{key.removesuffix('model')}fingerprint=")
     # So is any other value: it is neither searched nor another one on a GPU; nor are those of a kind that is replaced.
     section = key.removesuffix("name") if key.endswith(".name") and _at(values, key) != before else None

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thirtytwo import models
-from thirtytwo.classifier import PRETRAINED, Classifier, Ensemble, class_difference, file_of, unseen_share
+from thirtytwo.classifier import PRETRAINED, Classifier, Ensemble, class_difference, file_of, together, unseen_share
 from thirtytwo.data import Images, Sketch
 from thirtytwo.data.sketch import is_worth_telling
 from thirtytwo.errors import InputError, ModelError, RecipeError
@@ -33,6 +33,9 @@ Role = Literal["teacher", "start"]
 """What a model is named for: the section of the recipe."""
 
 ROLES: tuple[Role, ...] = ("teacher", "start")
+
+SEEN_BY_TEACHERS = "seen_by_teachers"
+"""Fact of a training, and of the model that it makes; see `told` and `Classifier.seen_by_teachers`."""
 
 
 def _settings(recipe: Recipe, role: Role) -> Reference:
@@ -128,27 +131,30 @@ def named(recipe: Recipe, loaded: Mapping[Role, Classifier]) -> Recipe:
     return recipe.model_copy(update=known) if known else recipe
 
 
-def identified(recipe: Recipe, images: Images) -> Recipe:
-    """See `named`; the models are read for it, and `check` is asked before hours are spent on what is trained first.
+def identified(recipe: Recipe, images: Images, held_out: float) -> Recipe:
+    """See `named`, for a study: models are read, and `check` is asked before hours are spent on what is trained first.
 
     Args:
         recipe: as resolved for the device.
         images: the training images, validation part included.
+        held_out: share of them by which the study judges a recipe that holds out none itself.
 
     Raises:
         ModelError: one cannot be read, is another one than the recipe says, or may not be used.
         RecipeError: one does not fit the recipe.
     """
     loaded = load(recipe)
-    check(loaded, recipe, images)
+    judged = recipe if recipe.validation else recipe.replace(f"validation={held_out}")
+    check(loaded, judged, images, is_study=True)
     return named(recipe, loaded)
 
 
 def told(recipe: Recipe, loaded: Mapping[Role, Classifier]) -> dict[str, Any]:
     """What facts of a training say of the models that its recipe, see `named`, names: nothing where there are none.
 
-    Of a start also what its weights know, and with them the network: in ``start`` as ``untold`` names of data sets
-    whose pictures nobody has noted, and beside it as ``seen_by_start`` a sketch of those that somebody has.
+    Also what they know, and the network through them: sketches of the pictures that the start has seen
+    (``seen_by_start``) and that teachers had, the teacher's own and the start's included (``seen_by_teachers``); and in
+    ``start`` and ``teacher``, as ``untold``, names of data sets whose pictures nobody has noted.
     """
     facts: dict[str, Any] = {
         role: {
@@ -158,11 +164,16 @@ def told(recipe: Recipe, loaded: Mapping[Role, Classifier]) -> dict[str, Any]:
         }
         for role, found in loaded.items()
     }
-    if (start := loaded.get("start")) is not None:
-        if names := _untold(start):
-            facts["start"]["untold"] = names
-        if (seen := start.seen) is not None:
-            facts["seen_by_start"] = seen.to_json()
+    for role, found in loaded.items():
+        if names := _untold(found):
+            facts[role]["untold"] = names
+    if "start" in loaded and (seen := loaded["start"].seen) is not None:
+        facts["seen_by_start"] = seen.to_json()
+    taught = [model.seen_by_teachers for model in loaded.values()]
+    if "teacher" in loaded:
+        taught.append(loaded["teacher"].seen)
+    if (heard_of := together(taught)) is not None:
+        facts[SEEN_BY_TEACHERS] = heard_of.to_json()
     return facts
 
 
@@ -183,22 +194,30 @@ def check_told(facts: Mapping[str, Any]) -> None:
     Raises:
         KeyError, TypeError, ValueError: they do not.
     """
-    if "seen_by_start" in facts:
-        Sketch.recalled(facts["seen_by_start"])
+    for key in ("seen_by_start", SEEN_BY_TEACHERS):
+        if key in facts:
+            Sketch.recalled(facts[key])
 
 
 def _untold(model: Classifier) -> list[str]:
-    """Names of data sets that a model's weights, or those that it began with, have learned from without a note."""
-    own = [] if model.seen is not None else [str(model.facts.get("data", model.facts.get("spec")))]
-    begun = model.facts.get("start")
-    earlier = begun.get("untold") if isinstance(begun, dict) else None
-    return sorted({*own, *(map(str, earlier) if isinstance(earlier, list) else [])})
+    """Names of data sets that a model, its teachers or the weights that it began with have learned from without a note.
+
+    "?" stands for one that has no name either.
+    """
+    names = set() if model.seen is not None else {str(model.facts.get("data") or model.facts.get("spec") or "?")}
+    for role in ROLES:
+        named = model.facts.get(role)
+        earlier = named.get("untold") if isinstance(named, dict) else None
+        names |= {str(name) for name in earlier} if isinstance(earlier, list) else set()
+    return sorted(names)
 
 
 # Whether they may be used --------------------------------------------------------------------------------------------
 
 
-def check(loaded: Mapping[Role, Classifier], recipe: Recipe, images: Images) -> dict[str, Tensor]:
+def check(
+    loaded: Mapping[Role, Classifier], recipe: Recipe, images: Images, *, is_study: bool = False
+) -> dict[str, Tensor]:
     """That models fit, and give away nothing that the network is judged by.
 
     A model that has seen validation images knows their labels by heart, and a network that it teaches, or that begins
@@ -210,6 +229,7 @@ def check(loaded: Mapping[Role, Classifier], recipe: Recipe, images: Images) -> 
         loaded: the models that the recipe names.
         recipe: as resolved for the images.
         images: the training images, validation part included.
+        is_study: whether it needs validation images, so that nobody is told to do without.
 
     Returns:
         What the network's state begins with, by name; empty where nothing is taken over. Rows of the last layer, or
@@ -222,19 +242,21 @@ def check(loaded: Mapping[Role, Classifier], recipe: Recipe, images: Images) -> 
         RecipeError: the network is another one than that whose weights it is to begin with.
     """
     if (teacher := loaded.get("teacher")) is not None:
-        _check_teacher(teacher, recipe, images)
+        _check_teacher(teacher, recipe, images, is_study)
     if (start := loaded.get("start")) is None:
         return {}
     weights = _beginning(start, recipe, images)
     if recipe.validation:
-        _check_unseen(start, recipe, images)
+        _check_unseen(start, recipe, images, is_study)
     return weights
 
 
-def _remedy(recipe: Recipe) -> str:
-    return "train without validation images: --set validation=0" + (
-        " --set early_stopping.patience=0" if recipe.early_stopping.patience else ""
-    )
+def _or_without(recipe: Recipe, is_study: bool) -> str:
+    """The other remedy of a training, after the first one."""
+    if is_study:
+        return ""
+    patience = " --set early_stopping.patience=0" if recipe.early_stopping.patience else ""
+    return f", or train without validation images: --set validation=0{patience}"
 
 
 def _check_size(role: Role, name: str, model: Classifier, images: Images) -> None:
@@ -246,7 +268,7 @@ def _check_size(role: Role, name: str, model: Classifier, images: Images) -> Non
         )
 
 
-def _check_teacher(teacher: Classifier, recipe: Recipe, images: Images) -> None:
+def _check_teacher(teacher: Classifier, recipe: Recipe, images: Images, is_study: bool) -> None:
     name = recipe.teacher.model
     if difference := class_difference(images.classes, teacher.classes):
         raise ModelError(
@@ -260,51 +282,60 @@ def _check_teacher(teacher: Classifier, recipe: Recipe, images: Images) -> None:
         share = unseen_share([teacher], [name], images.fingerprint)
     except ModelError as error:
         raise ModelError(
-            f"teacher.model: through it, the network would know the images that it is judged by. {error}; or "
-            f"{_remedy(recipe)}"
+            "teacher.model: through it, the network would know the images that it is judged by. "
+            f"{error}{_or_without(recipe, is_study)}"
         ) from None
     if share != recipe.validation:
         raise ModelError(
             f"teacher.model: {name} held out {share:.0%} of the training images, expected {recipe.validation:.0%}, as "
             "this training does; otherwise the network would know, through its teacher, images that it is judged by; "
-            f"set validation={share:g}, or {_remedy(recipe)}"
+            f"set validation={share:g}{_or_without(recipe, is_study)}"
         )
 
 
-def _check_unseen(start: Classifier, recipe: Recipe, images: Images) -> None:
+def _check_unseen(start: Classifier, recipe: Recipe, images: Images, is_study: bool) -> None:
     """That weights know none of the validation images, as far as can be told."""
     if start.facts.get("fingerprint") == images.fingerprint:
+        # Of two shares of the same images, the smaller one is a part of the larger one; what its own teacher and first
+        # weights may have seen was asked when it was trained.
         share, found = float(start.facts.get("validation_fraction", 0.0)), ""
-        if share < recipe.validation:  # of two shares of the same images, the smaller one is a part of the larger one
+        if share < recipe.validation:
             found = f"held out {share:.0%} of them, expected at least {recipe.validation:.0%}"
     else:
         found = _acquaintance(start, images, images.split(recipe.validation)[1])
-    if not found and (whole := _whole(images.name)) in map(_whole, _untold(start)):
-        found = f"learned from {whole}, nobody has noted from which of its images"
+        untold = {_whole(name) for name in _untold(start)}
+        if not found and (whole := _whole(images.name)) in untold:
+            found = f"learned from {whole}, nobody has noted from which of its images"
+        if not found and "?" in untold:
+            found = "does not say what it has learned from"
     if found:
         raise ModelError(
             f"start.model: with its weights, the network would know images that it is judged by: {recipe.start.model} "
-            f"{found}; expected weights that have not seen them; choose a model that was trained on other pictures, or "
-            f"{_remedy(recipe)}"
+            f"{found}; expected weights that have not seen them; choose a model that was trained on other "
+            f"pictures{_or_without(recipe, is_study)}"
         )
 
 
 def _whole(name: str) -> str:
-    """Name of the data set that a data set is a part of, after which it is called."""
-    return re.sub(r"(-\d+)?(-skip-\d+)?$", "", name)
+    """Name of the data set that a data set is a part of, after which it is called, or has the pictures of."""
+    return re.sub(r"(-coarse)?(-\d+)?(-skip-\d+)?$", "", name)
 
 
 def _acquaintance(start: Classifier, images: Images, held_out: NDArray[np.int64]) -> str:
-    """How many of some images a model has seen that learned from others, in words; empty if none is known of."""
-    if (seen := start.seen) is None:
-        return ""
-    # A sample may hold none of a few validation images, so it is asked about all; then some may be known, if any are.
-    digests = images.digests[held_out] if seen.is_whole else images.digests
-    found, asked = seen.look_up(digests)
-    if not is_worth_telling(found, asked):
-        return ""
-    which = f"{asked:,} validation images" if seen.is_whole else f"{asked:,} training and validation images looked up"
-    return f"was trained or selected with {found:,} of {which}"
+    """How many of some images a model knows that learned from others, in words; empty if none is known of."""
+    for seen, how in (
+        (start.seen, "was trained or selected with"),
+        (start.seen_by_teachers, "was taught by a model that was trained or selected with"),
+    ):
+        if seen is None:
+            continue
+        # A sample may hold none of a few validation images, so it is asked about all; some may be known if any are.
+        digests = images.digests[held_out] if seen.is_whole else images.digests
+        found, asked = seen.look_up(digests)
+        if is_worth_telling(found, asked):
+            which = "validation images" if seen.is_whole else "training and validation images looked up"
+            return f"{how} {found:,} of {asked:,} {which}"
+    return ""
 
 
 # What is taken over --------------------------------------------------------------------------------------------------
@@ -313,6 +344,8 @@ IN_TRAINING_ONLY = {
     "dropout",
     "attention_dropout",
     "stochastic_depth",
+    "shakedrop_chance",
+    "shakedrop_level",
     "batch_norm_momentum",
     "kernels",
     "whitening_images",

@@ -498,8 +498,8 @@ class EarlyStopping(Settings):
     """When to stop early, and which weights to keep: those of the epoch with the lowest validation loss."""
 
     patience: Annotated[int, Field(ge=0, le=1_000_000)] = 10
-    """Epochs without a new lowest validation loss after which training stops; 0 never stops and keeps the last
-    weights."""
+    """Epochs without a new lowest validation loss after which training stops, at the second look at the validation
+    images in that time or later if this is above 1; 0 never stops and keeps the last weights."""
     minimum_improvement: NotNegative = 0.0
     """A loss counts as lower only if it is lower by more than this, in nats."""
 

@@ -217,6 +217,7 @@ class Training:
                 "fingerprint": self._facts["data"]["fingerprint"],
                 "validation_fraction": self.recipe.validation,
                 **({"seen": self._seen.to_json()} if self._seen is not None else {}),
+                **{key: self._facts[key] for key in (references.SEEN_BY_TEACHERS,) if key in self._facts},
                 **_excluded(self.source.exclusion),
             },
         )
@@ -294,7 +295,11 @@ class Training:
         started = time.perf_counter()
         if self._beginning:
             self.network.load_state_dict(self._beginning, strict=False)
-            self._beginning = {}
+        elif self.recipe.start.model:
+            raise RunError(
+                f"{self.run.path}: its checkpoint has gone since this training was prepared to go on from it; expected "
+                "it to stay; begin anew with `thirtytwo train --resume`, which reads the weights to begin with again"
+            )
         else:
             models.initialise(self.recipe.model, self.network, self._loader.sample)
         # A network of the caller's own may have been drawn otherwise on every rank.
@@ -303,6 +308,7 @@ class Training:
         self._state.progress.elapsed_seconds += seconds
         self._state.progress.train_seconds += seconds
         self._checkpoint()
+        self._beginning = {}  # not before: a disk that is full is asked again
 
     def _epochs(self) -> Iterator[Step | Epoch]:
         progress = self._state.progress

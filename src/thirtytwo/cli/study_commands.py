@@ -371,6 +371,8 @@ def ensemble_command(
                     f"would hold out {share:.0%}; expected the same share; add validation={theirs:g} to --recipe"
                 )
             _check_pupil(pupil, share)
+            if pupil is not None:  # whether it may begin as it says is asked before others are trained for hours
+                Trials.of(pupil.replace(f"validation={share}"), source, device=device, pool=pool)
             done, _ = _repeated(screen, trials, seeds, pool)
         trained = [trial.run.path for trial in done]  # ties between models are decided by the order of the seeds
         members += [Classifier.load(path, device=here) for path in trained]

@@ -55,7 +55,7 @@ class Space:
         check_searched(recipe)
         pool, images = pool or Local(), source.read_training()
         kind = pool.ask(_kind_of_device, device)
-        base = references.identified(recipe.for_device(kind), images)
+        base = references.identified(recipe.for_device(kind), images, HELD_OUT)
         if recipe.search.keys() & {"epochs", "batch_size"}:
             # Whoever sets these means them as they stand, and a trial does; so its own are those for these images, too.
             fitted = (base if base.validation else base.replace(f"validation={HELD_OUT}")).for_images(len(images))

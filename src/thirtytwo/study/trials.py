@@ -272,7 +272,7 @@ def resolved(recipe: Recipe, images: Images, device: str, pool: Pool) -> tuple[R
         RecipeError: one of them does not fit the recipe.
     """
     recipe, where = pool.ask(_resolved_there, recipe, len(images), device)
-    return references.identified(recipe, images), where  # here, where their files are
+    return references.identified(recipe, images, HELD_OUT), where  # here, where their files are
 
 
 def _resolved_there(recipe: Recipe, images: int, device: str) -> tuple[Recipe, list[Any]]:

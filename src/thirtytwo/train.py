@@ -103,8 +103,13 @@ class Training:
         self._torch_compiles = compiled and self._device.type == "cuda"
         if not compiled or self._torch_compiles:
             models.use_torch(self.network)
+        asked = [self.network]
+        if self._teacher is not None and compiled and not self._torch_compiles:
+            models.answer_compiled(self._teacher.network)
+            asked.append(self._teacher.network)
         if self.precision == models.HALF_PRODUCTS:
-            models.use_half_products(self.network)
+            for each in asked:
+                models.use_half_products(each)
         models.check(self.network, len(self._classes), self._size)
         self._sizes = [recipe.image_size(epoch, self._size) for epoch in range(recipe.epochs)]
         preflight.check_sizes(self._sizes, self.network, len(self._classes), self._size)

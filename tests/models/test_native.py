@@ -17,6 +17,8 @@ from torch.nn.functional import conv2d
 
 from thirtytwo import environment, models, resume, train
 from thirtytwo import recipe as recipes
+from thirtytwo.classifier import Classifier
+from thirtytwo.data import standardiser
 from thirtytwo.data.loader import seeded
 from thirtytwo.errors import RunError
 from thirtytwo.models import pointwise, winograd
@@ -205,3 +207,35 @@ def test_a_network_learns_the_same(depth: int, size: tuple[int, int]) -> None:
     for torchs, other in zip(*gradients, strict=True):
         # Rounded otherwise, pooling takes another pixel where two are nearly equal.
         assert (torchs - other).norm() <= 2e-2 * torchs.norm()
+
+
+@compiled
+def test_a_teacher_is_asked_with_the_kernels_of_the_training(tmp_path: Path) -> None:
+    spec = "shapes:training=80,test=20"
+    recipe = recipes.load("fast94", ["precision=float32", "epochs=2", "model.widths=[8, 16]", "batch_size=20"])
+    train(recipe, spec, out=tmp_path / "teacher").finish()
+    taught = recipe.replace(f"teacher.model={tmp_path / 'teacher'}")
+    images, prepared = torch.rand((16, 3, 32, 32)), standardiser(recipe.pixels)
+
+    def said(model: Classifier | None) -> torch.Tensor:
+        assert model is not None
+        with torch.no_grad():
+            return model.calibrated_scores(images, prepared)
+
+    answers = said(Classifier.load(tmp_path / "teacher"))
+    whole = train(taught, spec, out=tmp_path / "whole")
+    assert not torch.equal(said(whole._teacher), answers)
+    assert torch.allclose(said(whole._teacher), answers, atol=1e-3)
+    assert torch.equal(
+        said(train(taught.replace("model.kernels=torch"), spec, out=tmp_path / "torch")._teacher), answers
+    )
+    whole.finish()
+    assert torch.equal(said(Classifier.load(tmp_path / "teacher")), answers)
+    stopped = train(taught, spec, out=tmp_path / "stopped")
+    next(iter(stopped))
+    stopped.interrupt()
+    stopped.finish()
+    resumed = resume(tmp_path / "stopped")
+    resumed.finish()
+    one, other = (training.network.state_dict() for training in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)

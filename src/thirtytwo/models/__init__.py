@@ -121,6 +121,16 @@ def use_torch(network: nn.Module) -> list[nn.Module]:
     return parts
 
 
+def answer_compiled(network: nn.Module) -> None:
+    """Let a network's own kernels compute what it answers, too, which torch does otherwise; they differ by rounding.
+
+    For a teacher: it is asked in every step of a training that has these kernels, and only resumes where they are.
+    """
+    for part in network.modules():
+        if getattr(part, "compiled", False) is True:
+            part.answers_compiled = True  # type: ignore[assignment]
+
+
 def use_half_products(network: nn.Module) -> None:
     """Let our own kernels, where a network has them, multiply in bfloat16."""
     for part in network.modules():

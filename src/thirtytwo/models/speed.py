@@ -74,7 +74,7 @@ class SpeedNet(nn.Module):
         self.whitening = nn.Conv2d(3, channels, whitening_kernel)
         self.whitening.weight.requires_grad = False
         self.activation = nn.GELU()
-        self.compiled = compiled
+        self.compiled, self.answers_compiled = compiled, False
         groups = []
         for width in widths:
             groups.append(_Group(channels, width, depth, compiled, momentum, epsilon))
@@ -105,8 +105,7 @@ class SpeedNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        x = self.whitening(images)
-        x = pointwise.gelu(x) if _is_for_kernels(self, x) else self.activation(x)
+        x = _activated(self, self.whitening(images))
         x = self.groups(x)  # (batch, channels, h, w)
         x = max_pool2d(x, x.shape[2:]).flatten(1)  # (batch, channels)
         scores: Tensor = self.head(x) / x.shape[1]
@@ -125,7 +124,7 @@ class _Group(nn.Module):
         self.convolutions = nn.ModuleList(_convolution(*side, compiled) for side in sides)
         self.normalisations = nn.ModuleList(_batch_norm(width, momentum, epsilon) for _ in sides)
         self.pool = nn.MaxPool2d(2)
-        self.compiled = compiled
+        self.compiled, self.answers_compiled = compiled, False
         self.activation = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,7 +147,7 @@ class _Group(nn.Module):
                 x = pointwise.normalised(x, normalise, added)
             else:
                 x = normalise(x)
-                x = self.activation(x if added is None else x + added)
+                x = _activated(self, x if added is None else x + added)
             if number == 0 and depth > 2:
                 trunk = x
         return x
@@ -156,7 +155,13 @@ class _Group(nn.Module):
 
 def _is_for_kernels(part: SpeedNet | _Group, x: Tensor) -> bool:
     # Trained models answer with torch's operations, the same on every machine.
-    return part.compiled and part.training and fits(x) and pointwise.KERNELS.problem() is None
+    is_asked = part.compiled and (part.training or part.answers_compiled)
+    return is_asked and fits(x) and pointwise.KERNELS.problem() is None
+
+
+def _activated(part: SpeedNet | _Group, x: Tensor) -> Tensor:
+    result: Tensor = pointwise.gelu(x) if _is_for_kernels(part, x) else part.activation(x)
+    return result
 
 
 def _convolution(inputs: int, outputs: int, compiled: bool) -> Convolution:

@@ -101,14 +101,17 @@ def test_a_network_is_taught_by_others_and_compared_with_itself_untaught(measure
     assert (entry["training_images"], entry["validation_images"]) == (20, 40)
     assert entry["networks"] == len(entry["network_accuracies"]) in (1, 2)  # those that count in the ensemble
     recipes_trained = [Run(path.parent).recipe for path in series.WORK.rglob("study/*/*/result.json")]
-    assert sorted(bool(recipe.teacher.model) for recipe in recipes_trained) == [False, True]
+    kinds = [(bool(recipe.teacher.model), recipe.augmentation.mixup_alpha) for recipe in recipes_trained]
+    assert sorted(kinds) == [(False, 0.0), (False, 1.0), (True, 1.0)]
+    assert entry["untaught_but_changed"]["n"] == 1
+    assert entry["untaught_but_changed"]["second"] == entry["second"]  # the taught one is not trained again
     trained = {path: path.stat().st_mtime_ns for path in series.WORK.rglob("result.json")}
     assert measure(distilling, *words) == entry
     assert {path: path.stat().st_mtime_ns for path in series.WORK.rglob("result.json")} == trained
     told = measurements.distillation_sentence()
-    assert f"taught by {entry['networks']} of them" in told
+    assert f"taught with `augmentation.mixup_alpha=1` by {entry['networks']} of them" in told
     assert measurements.percent(entry["teacher_accuracy"]) in told
-    assert "neither is shown to be better" in told
+    assert told.count("neither is shown to be better") == 2
 
 
 def test_what_was_not_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -998,3 +998,25 @@ def test_a_table_of_other_images_leaves_no_folder_behind(small_images: Images) -
     with pytest.raises(DataError, match="expected at least 2"):
         train(small(), source(small_images), exclude=named(*range(199)))
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["early_stopping.patience=0"], ["averaging.epochs=2", "validate_every=2"]])
+def test_the_kept_weights_are_asked_once_about_an_image(
+    words: list[str], small_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, asked, scores = small("epochs=4", *words), [], Classifier.scores
+
+    def counted(classifier: Classifier, *arguments: Any) -> Tensor:
+        asked.append(classifier)
+        return scores(classifier, *arguments)
+
+    monkeypatch.setattr(Classifier, "scores", counted)
+    whole = train(recipe, source(small_images), out=tmp_path / "whole")
+    whole.finish()
+    assert len(asked) == sum(recipe.validates(epoch) for epoch in range(4))
+    part = train(recipe, source(small_images), out=tmp_path / "part")
+    for event in part:
+        if isinstance(event, Epoch) and event.epoch == 4:
+            break  # what was said then is gone with the process
+    again = resume(part.run, source(small_images))
+    assert again.finish().temperature == whole.classifier.temperature

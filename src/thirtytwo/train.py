@@ -142,6 +142,7 @@ class Training:
         calibration = recipe.calibration  # with validation images, it is fitted when training ends
         self._temperature = 1.0 if len(held_out) else calibration.temperature
         self._unknown_below = 0.0 if len(held_out) else calibration.unknown_below
+        self._said: tuple[int, Tensor] | None = None  # of the epoch kept so far: its number, and what was said then
         self._batches: tuple[Tensor, ...] = ()  # of the epoch under way: which images each step takes
         self._final: dict[str, Any] = {}
 
@@ -548,10 +549,11 @@ class Training:
 
     def _judge(self, clock: _Clock) -> Epoch:
         progress = self._state.progress
-        validation_loss = validation_accuracy = None
+        scores = validation_loss = validation_accuracy = None
         if self._validation is not None and self.recipe.validates(progress.epoch):
             labels = self._validation[1]
-            probabilities = self._answers(self.classifier.probabilities)
+            scores = self._answers(self.classifier.scores)
+            probabilities = (scores / self._temperature).softmax(1)
             validation_loss = metrics.cross_entropy(probabilities, labels)
             validation_accuracy = metrics.accuracy(probabilities, labels)
             if math.isnan(validation_loss):
@@ -566,9 +568,11 @@ class Training:
             images_per_second=progress.seen / progress.epoch_seconds,
             seconds=clock.seconds,
         )
-        losses = [*self._state.validation_losses, validation_loss]
-        if early_stopping.best_epoch(losses, self.recipe.early_stopping) == len(losses):
+        losses, settings = [*self._state.validation_losses, validation_loss], self.recipe.early_stopping
+        if early_stopping.best_epoch(losses, settings) == len(losses):
             self._state.keep_weights()
+        if scores is not None and early_stopping.kept_epoch(losses, settings) == len(losses):
+            self._said = len(losses), scores
         progress.begin_next_epoch()
         progress.elapsed_seconds = epoch.seconds
         return epoch
@@ -577,7 +581,12 @@ class Training:
         """Fit to the validation images, if there are any, how sure the classifier is to be."""
         if self._validation is None:
             return
-        scores, labels = self._answers(self.classifier.scores), self._validation[1]
+        kept = early_stopping.kept_epoch(self._state.validation_losses, self.recipe.early_stopping)
+        # The kept weights are asked again only where another process has asked them before.
+        number, scores = self._said or (0, None)
+        if scores is None or number != kept:
+            scores = self._answers(self.classifier.scores)
+        labels = self._validation[1]
         self._temperature = metrics.best_temperature(scores, labels)
         probabilities = (scores / self._temperature).softmax(1)
         self._unknown_below = metrics.confidence_of_share(probabilities, self.recipe.calibration.coverage)

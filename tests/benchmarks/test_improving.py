@@ -288,7 +288,7 @@ def test_the_ensemble_of_the_page_finds_the_networks_of_the_step_before(
 
     def call(*words: str) -> Any:
         less = [word.replace(improving.DATA, "shapes:training=60,test=20") for word in words]
-        less = [f"{word} {small}" if word == recipe else word for word in less]
+        less = [f"{word} {small}" if word.startswith(recipe) else word for word in less]
         monkeypatch.setattr("sys.argv", [*less, "--json"])
         try:
             program()
@@ -301,9 +301,13 @@ def test_the_ensemble_of_the_page_finds_the_networks_of_the_step_before(
     found = call(*words)
     assert [member["name"] for member in found["members"]] == [f"{study['runs']}/{seed}" for seed in study["seeds"]]
     assert len(list(Path("runs/study").iterdir())) == 1
-    (taught,) = commands(section(TAUGHT))
+    taught, compared = commands(section(TAUGHT))
     assert taught == [*words, "--distil", recipe]
     assert call(*taught)["distilled"]["recipe"] == LAST
+    compared[compared.index("--runs") + 1] = "1"
+    judged = call(*compared)
+    assert judged["seeds"] == [improving.MEMBERS]  # none that the ensemble's networks have
+    assert Run.open(Path(judged["b"]["runs"]) / str(improving.MEMBERS)).recipe.teacher.model.endswith("runs/three")
 
 
 def test_a_gain_comes_with_its_interval_machine_and_commit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

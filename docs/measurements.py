@@ -139,6 +139,8 @@ def one_gpu_table() -> str:
         "|---|---|---|---|---|---|",
     ]
     found = [entry for name in by_work() for entry in planner.every("training", name) if entry["device"] == "cuda"]
+    if not found:
+        return "Not yet measured."
     for entry in found:
         recipe = recipes.load(entry["recipe"]).for_device("cuda").for_images(planner.IMAGES)
         seconds, cold = entry["train_seconds"], entry["cold_seconds"]
@@ -369,7 +371,7 @@ def tuning_table() -> str:
         return "What such a search gains: not yet measured."
     earlier = [other for other in planner.measured() if other["kind"] == "tuning" and other is not entry]
     others = [f"Of another search, {search_sentence(other)}" for other in earlier]
-    if entry["best"]["number"] == entry["own"]["number"]:
+    if found_nothing(entry):
         return "\n\n".join([f"What such a search gains: {search_sentence(entry)}", *others])
     lines = [
         f"What such a search gains: {search_sentence(entry)}",
@@ -387,11 +389,16 @@ def tuning_table() -> str:
     return "\n".join([*lines, *(line for other in others for line in ("", other))])
 
 
+def found_nothing(entry: Entry) -> bool:
+    """Whether none of a search's trials was better than the recipe's own settings."""
+    return bool(entry["best"]["number"] == entry["own"]["number"])
+
+
 def search_sentence(entry: Entry) -> str:
     """What one search found."""
     states = ", ".join(f"{number} {state}" for state, number in sorted(entry["states"].items()))
     trials = f"{entry['trials']} trials of `{entry['recipe']}` on `{entry['search_data']}` ({states})"
-    if entry["best"]["number"] == entry["own"]["number"]:
+    if found_nothing(entry):
         varied = ", ".join(f"`{key}`" for key in entry["best"]["values"])
         return (
             f"{trials} found nothing better than the recipe's own settings, with a validation accuracy of "

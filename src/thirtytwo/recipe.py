@@ -266,6 +266,10 @@ class Recipe(Settings):
         done = settings.model_copy(update={"exponent": 0.0, "minimum_steps": 1})
         return self.model_copy(update={"epochs": epochs, "batch_size": batch_size, "fewer_images": done})
 
+    def holding_out(self, share: float) -> Recipe:
+        """The recipe where images have to judge: if it holds out no training images, this share of them is held out."""
+        return self if self.validation else self.replace(f"validation={share}")
+
     @property
     def warmup_epochs(self) -> float:
         """Epochs over which the learning rate rises; as many as `epochs`, and training ends while it still does."""

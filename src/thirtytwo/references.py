@@ -144,8 +144,7 @@ def identified(recipe: Recipe, images: Images, held_out: float) -> Recipe:
         RecipeError: one does not fit the recipe.
     """
     loaded = load(recipe)
-    judged = recipe if recipe.validation else recipe.replace(f"validation={held_out}")
-    check(loaded, judged, images, is_study=True)
+    check(loaded, recipe.holding_out(held_out), images, is_study=True)
     return named(recipe, loaded)
 
 

@@ -372,7 +372,7 @@ def ensemble_command(
                 )
             _check_pupil(pupil, share)
             if pupil is not None:  # whether it may begin as it says is asked before others are trained for hours
-                Trials.of(pupil.replace(f"validation={share}"), source, device=device, pool=pool)
+                Trials.of(pupil.holding_out(share), source, device=device, pool=pool)
             done, _ = _repeated(screen, trials, seeds, pool)
         trained = [trial.run.path for trial in done]  # ties between models are decided by the order of the seeds
         members += [Classifier.load(path, device=here) for path in trained]

@@ -58,7 +58,7 @@ class Space:
         base = references.identified(recipe.for_device(kind), images, HELD_OUT)
         if recipe.search.keys() & {"epochs", "batch_size"}:
             # Whoever sets these means them as they stand, and a trial does; so its own are those for these images, too.
-            fitted = (base if base.validation else base.replace(f"validation={HELD_OUT}")).for_images(len(images))
+            fitted = base.holding_out(HELD_OUT).for_images(len(images))
             base = base.model_copy(
                 update={key: getattr(fitted, key) for key in ("epochs", "batch_size", "fewer_images")}
             )

@@ -157,9 +157,7 @@ class Trials:
         """
         source = source.in_memory()
         images = source.read_training()
-        if not recipe.validation:
-            recipe = recipe.replace(f"validation={HELD_OUT}")
-        recipe, where = resolved(recipe, images, device, pool or Local())
+        recipe, where = resolved(recipe.holding_out(HELD_OUT), images, device, pool or Local())
         folder = root / f"{recipe.name}-{digest(recipe, images, where)}"
         return cls(recipe, source, folder, device, images.fingerprint, words or recipe.name)
 

@@ -17,6 +17,9 @@ from measured import Refused
 from thirtytwo import Run
 from thirtytwo.errors import RunError
 
+CURVE = ("seconds", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+"""Columns of a run's metrics.csv that its entry has as well; seconds are those since its training began."""
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -58,9 +61,15 @@ class Runs:
             "parameters": results[0]["parameters"],
             "peak_memory_bytes": max(result["peak_memory_bytes"] for result in results),
             "epochs": [result["epochs"] for result in results],
+            "curve": self.curve(),
             "seeds": list(self.scored),
             "unfinished_seeds": self.unfinished,
         }
+
+    def curve(self) -> dict[str, Any]:
+        """How the first of them learned: a number for each epoch, of validation None where nothing was validated."""
+        seed, run = next(iter(self.scored.items()))
+        return {"seed": seed, **{key: [row[key] for row in run.metrics] for key in CURVE}}
 
     def shared(self, facts: dict[str, Any]) -> dict[str, Any]:
         """What all entries say that are made of these runs; see `entry`."""

@@ -131,6 +131,26 @@ def trainings_table() -> str:
     return "\n".join(lines)
 
 
+def curves_table() -> str:
+    """Validation accuracy after parts of a training, of the newest series of each recipe that validates."""
+    parts = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+    lines = [
+        f"| recipe | device | seed | after 1 epoch | {' | '.join(f'{part:.0%}' for part in parts[:-1])} | after all |",
+        f"|---|---|---|---|{'---|' * len(parts)}",
+    ]
+    for name in by_work():
+        for device, title in DEVICES.items():
+            entry = newest("training", name, device)
+            curve = {} if entry is None or entry["device"] != device else entry.get("curve", {})
+            accuracies = curve.get("validation_accuracy", [])
+            if not accuracies or None in accuracies:
+                continue
+            at = [1, *(max(round(part * len(accuracies)), 1) for part in parts)]
+            cells = [f"{percent(accuracies[epoch - 1])} ({in_seconds(curve['seconds'][epoch - 1])})" for epoch in at]
+            lines.append(f"| `{name}`, {len(accuracies)} epochs | {title} | {curve['seed']} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else "Not yet measured."
+
+
 def one_gpu_table() -> str:
     """What a step costs on one GPU, for the network that each recipe trains there."""
     lines = [

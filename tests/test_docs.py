@@ -258,6 +258,20 @@ def test_series_of_the_same_recipe_and_kind_of_device_are_one_row(monkeypatch: p
     assert "| 0.500 |" in measurements.trainings_table()
 
 
+def test_a_learning_curve_is_that_of_what_validates(monkeypatch: pytest.MonkeyPatch) -> None:
+    curve = {"seed": 4, "seconds": [5.0, 10.0, 15.0, 20.0], "validation_accuracy": [0.1, 0.2, 0.3, 0.4]}
+    entries = [
+        measured("training", **TRAINED, curve=curve),
+        measured("training", **TRAINED, curve=curve | {"validation_accuracy": [None] * 4}, device="cuda"),
+    ]
+    monkeypatch.setattr(planner, "measured", lambda: entries)
+    (row,) = measurements.curves_table().splitlines()[2:]
+    assert row == (
+        "| `classic`, 4 epochs | CPU | 4 | 10.00% (5.0 s) | 10.00% (5.0 s) | 10.00% (5.0 s) | 20.00% (10.0 s) "
+        "| 30.00% (15.0 s) | 40.00% (20.0 s) | 40.00% (20.0 s) |"
+    )
+
+
 def test_what_happened_beside_a_measurement_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     more = {"remark": "tests ran beside", "unfinished_seeds": [7, 8]}
     monkeypatch.setattr(planner, "measured", lambda: (measured("training", **TRAINED | more),))

@@ -14,6 +14,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Kernels = Literal["torch", "compiled"]
 Rgb = tuple[
     Annotated[float, Field(allow_inf_nan=False)],
     Annotated[float, Field(allow_inf_nan=False)],
@@ -63,7 +64,7 @@ class SpeedModel(Settings):
     depth: Annotated[int, Field(ge=1, le=8)] = 2
     """Convolutions in each group. From three on, a residual connection adds what comes out of the first convolution to
     what the others make of it."""
-    kernels: Literal["torch", "compiled"] = "torch"
+    kernels: Kernels = "torch"
     """What computes training steps: torch's operations or compiled kernels, which round differently. On a CPU, these
     are our own, in C: Winograd's convolution, which needs a fifth of the multiplications (Lavin & Gray 2016, arXiv
     1509.09308), and everything between two convolutions in one go. They need Linux, a C compiler and channels in
@@ -104,6 +105,10 @@ class ResNetModel(Settings):
     stochastic_depth: Fraction = 0.0
     """Probability with which the last block is skipped for an image in training; earlier blocks are skipped less often
     (Huang et al. 2016, arXiv 1603.09382)."""
+    kernels: Kernels = "torch"
+    """What computes training steps, as in the network of the fast recipes. Compiled kernels on a CPU are for 3 × 3
+    convolutions that do not halve the image, and for batch normalisation with what follows it; with a `cardinality`
+    above 1, torch's operations are used."""
 
 
 class PyramidNetModel(Settings):

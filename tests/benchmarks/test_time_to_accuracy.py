@@ -61,9 +61,12 @@ def test_every_run_of_both_is_recorded_and_pairs_give_the_ratio(tmp_path: Path) 
     folders = {name: begin(tmp_path, name) for name in ("classic", "airbench94")}
     path = tmp_path / "measured.json"
     assert time_to_accuracy.record(folders, "classic", path) == {}
-    ended(folders["classic"], "classic", 0, 52.0)
+    learned = {"seconds": 52.0, "train_loss": 1.0, "train_accuracy": 0.7, "validation_loss": None}
+    ended(folders["classic"], "classic", 0, 52.0).metrics = [{"epoch": 1, **learned, "validation_accuracy": 0.8}]
     time_to_accuracy.record(folders, "classic", path)
     assert recorded(path).keys() == {("training", "classic")}
+    curve = {"seed": 0, **{key: [value] for key, value in learned.items()}, "validation_accuracy": [0.8]}
+    assert recorded(path)["training", "classic"]["curve"] == curve
     ended(folders["classic"], "classic", 1, 26.0, accuracy=0.8)
     ended(folders["airbench94"], "airbench94", 0, 100.0)
     ended(folders["airbench94"], "airbench94", 1, 100.0)

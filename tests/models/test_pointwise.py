@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import gelu
 
 from thirtytwo.models import pointwise
+from thirtytwo.models.pointwise import Activation, BatchNormAct2d
 
 pytestmark = pytest.mark.skipif(
     pointwise.KERNELS.problem() is not None, reason=f"no kernels here: {pointwise.KERNELS.problem()}"
@@ -33,17 +34,14 @@ def test_gelu_of_every_number(number: float) -> None:
     assert (x.grad.double() - exact.grad).abs().max() <= 2e-6
 
 
-def layer_of(channels: int, generator: torch.Generator) -> nn.BatchNorm2d:
-    layer = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
-    layer.weight.requires_grad = False
+def layer_of(
+    channels: int, generator: torch.Generator, activation: Activation = "gelu", *, compiled: bool = True
+) -> BatchNormAct2d:
+    layer = BatchNormAct2d(channels, activation, compiled=compiled, momentum=0.4, epsilon=1e-12)
     with torch.no_grad():
         layer.bias.copy_(torch.randn(channels, generator=generator))
+        layer.weight.copy_(torch.randn(channels, generator=generator))
     return layer
-
-
-def one_by_one(x: Tensor, layer: nn.BatchNorm2d, added: Tensor | None) -> Tensor:
-    x = layer(x)
-    return gelu(x if added is None else x + added)
 
 
 @given(
@@ -54,10 +52,18 @@ def one_by_one(x: Tensor, layer: nn.BatchNorm2d, added: Tensor | None) -> Tensor
     adds=st.booleans(),
     offset=st.sampled_from([0.0, 1.0, -30.0]),
     channels_last=st.booleans(),
+    activation=st.sampled_from(["gelu", "relu", "none"]),
 )
 @settings(deadline=None)
 def test_it_is_normalisation_and_activation(
-    batch: int, channels: int, height: int, width: int, adds: bool, offset: float, channels_last: bool
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    adds: bool,
+    offset: float,
+    channels_last: bool,
+    activation: Activation,
 ) -> None:
     generator = torch.Generator().manual_seed(height * 10 + width)
     x = torch.randn((batch, channels, height, width), generator=generator) + offset
@@ -67,12 +73,12 @@ def test_it_is_normalisation_and_activation(
     gradient = torch.randn(x.shape, generator=generator)
     results = []
     for dtype in (torch.float32, torch.float64):
-        layer = layer_of(channels, torch.Generator().manual_seed(1)).to(dtype)
+        # In float64 the layer is torch's, whether it is compiled or not.
+        layer = layer_of(channels, torch.Generator().manual_seed(1), activation).to(dtype)
         image = x.detach().to(dtype).requires_grad_()
         added = None if other is None else other.to(dtype).requires_grad_()
-        compute = pointwise.normalised if dtype == torch.float32 else one_by_one
-        y = compute(image, layer, added)
-        wanted = [image, layer.bias, *([] if added is None else [added])]
+        y = layer(image, added)
+        wanted = [image, layer.weight, layer.bias, *([] if added is None else [added])]
         gradients = torch.autograd.grad(y, wanted, gradient.to(dtype))
         results.append([y.detach(), *gradients, layer.running_mean, layer.running_var])
         assert layer.num_batches_tracked == 1
@@ -83,10 +89,11 @@ def test_it_is_normalisation_and_activation(
         assert close(found, expected, 1e-4)
 
 
-def test_nan_stays() -> None:
+@pytest.mark.parametrize("activation", ["gelu", "relu", "none"])
+def test_nan_stays(activation: Activation) -> None:
     x = torch.zeros(2, 8, 4, 4)
     x[0, 3, 1, 2] = torch.nan
-    y = pointwise.normalised(x, layer_of(8, torch.Generator()))
+    y = pointwise.normalised(x, layer_of(8, torch.Generator(), activation))
     assert y[:, 3].isnan().all()
     assert not y[:, 4].isnan().any()
     assert pointwise.gelu(x).isnan().sum() == 1
@@ -100,8 +107,17 @@ def test_same_bits_for_any_number_of_threads() -> None:
             torch.set_num_threads(threads)
             layer, image = layer_of(16, torch.Generator().manual_seed(0)), x.clone().requires_grad_()
             y = pointwise.normalised(image, layer)
-            results.append([y.detach(), *torch.autograd.grad(y, (image, layer.bias), gradient)])
+            results.append([y.detach(), *torch.autograd.grad(y, (image, layer.weight, layer.bias), gradient)])
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(map(torch.equal, results[0], other))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu", "none"])
+def test_a_layer_uses_them_in_training_only(activation: Activation) -> None:
+    images, added = torch.randn(2, 2, 8, 5, 5).unbind()
+    own, torchs = (layer_of(8, torch.Generator().manual_seed(0), activation, compiled=who) for who in (True, False))
+    assert torch.equal(own(images, added), pointwise.normalised(images, own, added))
+    torchs.load_state_dict(own.state_dict())
+    assert torch.equal(own.eval()(images, added), torchs.eval()(images, added))

@@ -8,6 +8,7 @@ from torch import nn
 
 from thirtytwo import models
 from thirtytwo.errors import RecipeError
+from thirtytwo.models import winograd
 from thirtytwo.models.resnet import StochasticDepth
 from thirtytwo.settings import AnyModel, ConvMixerModel, PyramidNetModel, ResNetModel, TransformerModel
 
@@ -118,3 +119,50 @@ def test_dropout_comes_before_the_last_convolution_of_a_block(preactivation: boo
     network(torch.rand(2, 3, 8, 8))
     assert isinstance(order[-2], nn.Dropout)
     assert sum(isinstance(module, nn.Dropout) for module in order) == 1
+
+
+SMALL: dict[str, Any] = {"stem": 8, "widths": (16, 24), "blocks": (2, 1)}
+
+
+@pytest.mark.skipif(winograd.problem() is not None, reason=f"no kernels here: {winograd.problem()}")
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"preactivation": True},
+        {"preactivation": False},
+        {"preactivation": True, "dropout": 0.2, "stochastic_depth": 0.5},
+        {"preactivation": False, "dropout": 0.2, "stochastic_depth": 0.5},
+        {"preactivation": False, "bottleneck": 0.5},
+        {"preactivation": False, "bottleneck": 2.0, "cardinality": 4},
+    ],
+    ids=lambda shape: ",".join(map(str, shape)),
+)
+def test_compiled_kernels_train_the_same_network(shape: dict[str, Any]) -> None:
+    images, labels = torch.randn(16, 3, 12, 12), torch.arange(16) % 10
+    networks, found = [], []
+    for kernels in ("torch", "compiled"):
+        torch.manual_seed(0)
+        network = models.build(ResNetModel(kernels=kernels, **SMALL, **shape), 10)
+        torch.manual_seed(1)  # what dropout and depth leave out
+        loss = nn.functional.cross_entropy(network(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = torch.cat(
+            [parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None]
+        )
+        networks.append(network)
+        found.append((loss.detach(), gradients, torch.cat([buffer.flatten().double() for buffer in network.buffers()])))
+    assert len(found[0][1]) == models.parameters(networks[0])
+    for one, other in zip(*found, strict=True):
+        # Where an activation is all but 0, rounding decides whether ReLU lets its gradient pass.
+        assert (one - other).norm() < 0.05 * one.norm()
+    assert not torch.equal(found[0][1], found[1][1]) or shape.get("cardinality", 1) > 1
+    networks[1].load_state_dict(networks[0].state_dict())
+    one, other = (network.eval()(images) for network in networks)
+    assert torch.equal(one, other)  # both answer with torch's operations
+
+
+def test_grouped_convolutions_have_torchs_kernels() -> None:
+    cpu = torch.device("cpu")
+    said = models.kernels(ResNetModel(kernels="compiled", cardinality=2), cpu, "float32")
+    assert said == "torch (compiled ones are for convolutions without groups, these have 2)"
+    assert models.kernels(ResNetModel(), cpu, "float32") == "torch"

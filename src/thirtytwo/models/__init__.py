@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from thirtytwo.models import classic, convmixer, pointwise, pyramidnet, resnet, 
 from thirtytwo.settings import (
     AnyModel,
     CustomModel,
+    ResNetModel,
     Settings,
     SpeedModel,
     TimmModel,
@@ -27,32 +28,26 @@ HALF_PRODUCTS = "bfloat16 products"
 """What steps compute with where our own kernels multiply in bfloat16; images, sums and all else are float32."""
 
 
-def _by_its_settings(build: Callable[..., nn.Module]) -> Callable[[Any, int, tuple[int, int]], nn.Module]:
-    """What makes a network, from a function whose arguments are called as its settings are."""
+def _by_its_settings(
+    build: Callable[..., nn.Module], *, but: Collection[str] = ()
+) -> Callable[[Any, int, tuple[int, int]], nn.Module]:
+    """What makes a network, from a function whose arguments are called as its settings are, but for these.
+
+    `kernels` is handed on as ``compiled``: whether they are.
+    """
 
     def make(settings: Settings, classes: int, size: tuple[int, int]) -> nn.Module:
-        fields = {name: value for name, value in settings if name != "name"}
+        fields = {name: value for name, value in settings if name != "name" and name not in but}
+        if "kernels" in fields:
+            fields["compiled"] = fields.pop("kernels") == "compiled"
         return build(**fields, classes=classes, size=size)
 
     return make
 
 
-def _speed(settings: SpeedModel, classes: int, size: tuple[int, int]) -> nn.Module:
-    return speed.build(
-        whitening_kernel=settings.whitening_kernel,
-        widths=settings.widths,
-        depth=settings.depth,
-        compiled=settings.kernels == "compiled",
-        batch_norm_momentum=settings.batch_norm_momentum,
-        batch_norm_epsilon=settings.batch_norm_epsilon,
-        classes=classes,
-        size=size,
-    )
-
-
 MODELS: dict[str, Callable[[Any, int, tuple[int, int]], nn.Module]] = {
     "classic": _by_its_settings(classic.build),
-    "speed": _speed,
+    "speed": _by_its_settings(speed.build, but=["whitening_images"]),
     "resnet": _by_its_settings(resnet.build),
     "pyramidnet": _by_its_settings(pyramidnet.build),
     "convmixer": _by_its_settings(convmixer.build),
@@ -103,12 +98,14 @@ def kernels(settings: AnyModel, device: torch.device, precision: str) -> str:
 
     On a CPU these are our own, on a GPU what torch.compile makes of torch's.
     """
-    if not isinstance(settings, SpeedModel) or settings.kernels == "torch":
+    if getattr(settings, "kernels", "torch") == "torch":
         return "torch"
     if device.type == "cuda":
         return "compiled" if has_triton() else "torch (no compiled ones: triton, which torch.compile needs, is missing)"
     if device.type != "cpu" or precision not in ("float32", HALF_PRODUCTS):
         return f"torch (compiled ones are for float32 on a CPU, this is {precision} on {device.type})"
+    if isinstance(settings, ResNetModel) and settings.cardinality > 1:
+        return f"torch (compiled ones are for convolutions without groups, these have {settings.cardinality})"
     problem = winograd.problem(half=precision == HALF_PRODUCTS) or pointwise.KERNELS.problem()
     return "compiled" if problem is None else f"torch (no compiled ones: {problem})"
 
@@ -366,6 +363,8 @@ def _describe(module: nn.Module) -> str:
             return f"Dense {module.in_features:,} → {module.out_features:,}"
         case nn.Dropout():
             return f"Dropout {module.p:g}"
+        case pointwise.BatchNormAct2d():
+            return "BatchNorm2d" + {"gelu": ", GELU", "relu": ", ReLU", "none": ""}[module.activation]
         case nn.MaxPool2d():
             return f"MaxPool2d {module.kernel_size}"
         case _:

@@ -5,6 +5,9 @@ pre-activation, normalisation and ReLU come before each convolution, so that not
 (He et al. 2016, arXiv 1603.05027); wide networks are built so (Zagoruyko & Komodakis 2016, arXiv 1605.07146). ResNeXt
 divides the 3 × 3 convolution of a bottleneck into groups (Xie et al. 2017, arXiv 1611.05431). For images of 32 × 32
 pixels the first convolution is a plain 3 × 3 one, and nothing is pooled after it.
+
+On a CPU, kernels of our own may train it: Winograd's for 3 × 3 convolutions that neither halve nor have groups, and one
+for normalisation and what follows it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from thirtytwo.errors import RecipeError
+from thirtytwo.models.pointwise import Activation, BatchNormAct2d
+from thirtytwo.models.winograd import Convolution
 
 
 def build(
@@ -29,6 +34,7 @@ def build(
     cardinality: int,
     dropout: float,
     stochastic_depth: float,
+    compiled: bool,
     classes: int,
     size: tuple[int, int],
 ) -> ResNet:
@@ -53,7 +59,8 @@ def build(
             f"model.cardinality: 3 × 3 convolutions of {odd[0]} channels cannot be divided into {cardinality} groups; "
             "expected a divisor; choose another number, or other widths"
         )
-    return ResNet(stem, widths, blocks, preactivation, bottleneck, cardinality, dropout, stochastic_depth, classes)
+    common = _Common(bottleneck, cardinality, dropout, compiled)
+    return ResNet(stem, widths, blocks, preactivation, stochastic_depth, common, classes)
 
 
 def inner_width(width: int, bottleneck: float) -> int:
@@ -73,18 +80,15 @@ class ResNet(nn.Module):
         widths: Sequence[int],
         blocks: Sequence[int],
         preactivation: bool,
-        bottleneck: float,
-        cardinality: int,
-        dropout: float,
         stochastic_depth: float,
+        common: _Common,
         classes: int,
     ) -> None:
         """See `build`."""
         super().__init__()
         self.stem = nn.Conv2d(3, stem, 3, padding=1, bias=False)
-        self.stem_normalise = nn.Identity() if preactivation else nn.BatchNorm2d(stem)
+        self.stem_normalise = nn.Identity() if preactivation else common.normalise(stem)
         kind = _Preactivation if preactivation else _Postactivation
-        common = _Common(bottleneck, cardinality, dropout)
         layers: list[nn.Module] = []
         channels, total = stem, sum(blocks)
         for stage, (width, number) in enumerate(zip(widths, blocks, strict=True)):
@@ -95,7 +99,7 @@ class ResNet(nn.Module):
                 layers.append(kind(channels, width, stride, drop, common))
                 channels = width
         self.blocks = nn.Sequential(*layers)
-        self.normalise = nn.BatchNorm2d(channels) if preactivation else nn.Identity()
+        self.normalise = common.normalise(channels) if preactivation else nn.Identity()
         self.head = nn.Linear(channels, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -103,9 +107,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        x = self.stem_normalise(self.stem(images))
-        x = self.blocks(x if isinstance(self.stem_normalise, nn.Identity) else relu(x))
-        x = x if isinstance(self.normalise, nn.Identity) else relu(self.normalise(x))
+        x = self.normalise(self.blocks(self.stem_normalise(self.stem(images))))
         scores: Tensor = self.head(x.mean((2, 3)))
         return scores
 
@@ -117,9 +119,16 @@ class _Common:
     bottleneck: float
     cardinality: int
     dropout: float
+    compiled: bool
+
+    def normalise(self, channels: int, activation: Activation = "relu") -> BatchNormAct2d:
+        """A layer that normalises, and what follows it."""
+        return BatchNormAct2d(channels, activation, compiled=self.compiled)
 
 
-def convolutions(widths: Sequence[int], sides: Sequence[int], stride: int, groups: int = 1) -> nn.ModuleList:
+def convolutions(
+    widths: Sequence[int], sides: Sequence[int], stride: int, groups: int = 1, *, compiled: bool = False
+) -> nn.ModuleList:
     """Those of a block, which keep height and width but for the first one of 3 × 3.
 
     Args:
@@ -127,20 +136,19 @@ def convolutions(widths: Sequence[int], sides: Sequence[int], stride: int, group
         sides: of kernels, 1 or 3, one fewer.
         stride: of the first 3 × 3 one; a 1 × 1 one that halves would not look at three of four places.
         groups: of 3 × 3 ones.
+        compiled: whether kernels of our own train those of 3 × 3 that keep height and width and have no groups.
     """
     halving = sides.index(3)
-    return nn.ModuleList(
-        nn.Conv2d(
-            widths[number],
-            widths[number + 1],
-            side,
-            stride=stride if number == halving else 1,
-            padding=side // 2,
-            groups=groups if side == 3 else 1,
-            bias=False,
-        )
-        for number, side in enumerate(sides)
-    )
+
+    def convolution(number: int, side: int) -> nn.Conv2d:
+        inputs, outputs = widths[number : number + 2]
+        own = stride if number == halving else 1
+        if side == 3 and own == groups == 1:
+            return Convolution(inputs, outputs, compiled=compiled)
+        some = groups if side == 3 else 1
+        return nn.Conv2d(inputs, outputs, side, stride=own, padding=side // 2, groups=some, bias=False)
+
+    return nn.ModuleList(convolution(number, side) for number, side in enumerate(sides))
 
 
 class _Block(nn.Module):
@@ -154,7 +162,7 @@ class _Block(nn.Module):
         inner = inner_width(outputs, common.bottleneck) if common.bottleneck else outputs
         sides = (1, 3, 1) if common.bottleneck else (3, 3)
         self.widths = (inputs, *[inner] * (len(sides) - 1), outputs)
-        self.convolutions = convolutions(self.widths, sides, stride, common.cardinality)
+        self.convolutions = convolutions(self.widths, sides, stride, common.cardinality, compiled=common.compiled)
         self.dropout = nn.Dropout(common.dropout)
         self.depth = StochasticDepth(drop)
         is_new_shape = stride != 1 or inputs != outputs
@@ -164,28 +172,32 @@ class _Block(nn.Module):
 class _Postactivation(_Block):
     def __init__(self, inputs: int, outputs: int, stride: int, drop: float, common: _Common) -> None:
         super().__init__(inputs, outputs, stride, drop, common)
-        self.normalisations = nn.ModuleList(nn.BatchNorm2d(width) for width in self.widths[1:])
-        self.projection_normalise = None if self.projection is None else nn.BatchNorm2d(outputs)
+        # What stochastic depth leaves out lies between the last normalisation and the sum.
+        last: Activation = "none" if drop else "relu"
+        self.normalisations = nn.ModuleList(
+            [*map(common.normalise, self.widths[1:-1]), common.normalise(outputs, last)]
+        )
+        self.projection_normalise = None if self.projection is None else common.normalise(outputs, "none")
 
     def forward(self, x: Tensor) -> Tensor:
         branch, last = x, len(self.convolutions) - 1
-        for number, (convolution, normalise) in enumerate(zip(self.convolutions, self.normalisations, strict=True)):
-            branch = normalise(convolution(self.dropout(branch) if number == last else branch))
-            branch = relu(branch) if number < last else branch
         if self.projection is not None and self.projection_normalise is not None:
             x = self.projection_normalise(self.projection(x))
-        return relu(x + self.depth(branch))
+        for number, (convolution, normalise) in enumerate(zip(self.convolutions, self.normalisations, strict=True)):
+            branch = convolution(self.dropout(branch) if number == last else branch)
+            branch = normalise(branch, x if number == last and not self.depth.probability else None)
+        return relu(x + self.depth(branch)) if self.depth.probability else branch
 
 
 class _Preactivation(_Block):
     def __init__(self, inputs: int, outputs: int, stride: int, drop: float, common: _Common) -> None:
         super().__init__(inputs, outputs, stride, drop, common)
-        self.normalisations = nn.ModuleList(nn.BatchNorm2d(width) for width in self.widths[:-1])
+        self.normalisations = nn.ModuleList(map(common.normalise, self.widths[:-1]))
 
     def forward(self, x: Tensor) -> Tensor:
         branch, last = x, len(self.convolutions) - 1
         for number, (convolution, normalise) in enumerate(zip(self.convolutions, self.normalisations, strict=True)):
-            active = relu(normalise(branch))
+            active = normalise(branch)
             if number == 0 and self.projection is not None:
                 x = self.projection(active)
             branch = convolution(self.dropout(active) if number == last else active)

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from thirtytwo.errors import RecipeError
-from thirtytwo.models import pointwise
-from thirtytwo.models.native import fits
+from thirtytwo.models.pointwise import BatchNormAct2d, activated
 from thirtytwo.models.winograd import Convolution, convolve
 
 CHUNK = 500
@@ -73,7 +72,6 @@ class SpeedNet(nn.Module):
         channels = 2 * 3 * whitening_kernel**2
         self.whitening = nn.Conv2d(3, channels, whitening_kernel)
         self.whitening.weight.requires_grad = False
-        self.activation = nn.GELU()
         self.compiled, self.answers_compiled = compiled, False
         groups = []
         for width in widths:
@@ -105,7 +103,7 @@ class SpeedNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        x = _activated(self, self.whitening(images))
+        x = activated(self, self.whitening(images))
         x = self.groups(x)  # (batch, channels, h, w)
         x = max_pool2d(x, x.shape[2:]).flatten(1)  # (batch, channels)
         scores: Tensor = self.head(x) / x.shape[1]
@@ -122,17 +120,14 @@ class _Group(nn.Module):
         super().__init__()
         sides = [(inputs, width), *[(width, width)] * (depth - 1)]
         self.convolutions = nn.ModuleList(_convolution(*side, compiled) for side in sides)
-        self.normalisations = nn.ModuleList(_batch_norm(width, momentum, epsilon) for _ in sides)
+        self.normalisations = nn.ModuleList(_batch_norm(width, compiled, momentum, epsilon) for _ in sides)
         self.pool = nn.MaxPool2d(2)
-        self.compiled, self.answers_compiled = compiled, False
-        self.activation = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
         depth = len(self.convolutions)
         trunk = None
         for number, (convolution, normalise) in enumerate(zip(self.convolutions, self.normalisations, strict=True)):
             assert isinstance(convolution, Convolution)
-            assert isinstance(normalise, nn.BatchNorm2d)
             if number == 0:
                 fused = convolution.is_winograd(x)
                 x = (
@@ -142,26 +137,10 @@ class _Group(nn.Module):
                 )
             else:
                 x = convolution(x)
-            added = trunk if number == depth - 1 else None
-            if normalise.training and _is_for_kernels(self, x):
-                x = pointwise.normalised(x, normalise, added)
-            else:
-                x = normalise(x)
-                x = _activated(self, x if added is None else x + added)
+            x = normalise(x, trunk if number == depth - 1 else None)
             if number == 0 and depth > 2:
                 trunk = x
         return x
-
-
-def _is_for_kernels(part: SpeedNet | _Group, x: Tensor) -> bool:
-    # Trained models answer with torch's operations, the same on every machine.
-    is_asked = part.compiled and (part.training or part.answers_compiled)
-    return is_asked and fits(x) and pointwise.KERNELS.problem() is None
-
-
-def _activated(part: SpeedNet | _Group, x: Tensor) -> Tensor:
-    result: Tensor = pointwise.gelu(x) if _is_for_kernels(part, x) else part.activation(x)
-    return result
 
 
 def _convolution(inputs: int, outputs: int, compiled: bool) -> Convolution:
@@ -171,8 +150,8 @@ def _convolution(inputs: int, outputs: int, compiled: bool) -> Convolution:
     return layer
 
 
-def _batch_norm(channels: int, momentum: float, epsilon: float) -> nn.BatchNorm2d:
+def _batch_norm(channels: int, compiled: bool, momentum: float, epsilon: float) -> BatchNormAct2d:
     # torch's momentum is the share of the new value, ours that of the old one.
-    layer = nn.BatchNorm2d(channels, eps=epsilon, momentum=1.0 - momentum)
+    layer = BatchNormAct2d(channels, "gelu", compiled=compiled, momentum=1.0 - momentum, epsilon=epsilon)
     layer.weight.requires_grad = False
     return layer

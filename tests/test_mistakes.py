@@ -37,6 +37,7 @@ def test_a_key_without_its_section_is_among_those_that_it_may_stand_for(key: str
         ("optimiser.weight_decay", "optimizer.weight_decay"),
         ("optimizer.wd", "optimizer.weight_decay"),  # and not optimizer.decay, which has more letters in common
         ("modell.hidden_unit", "model.hidden_units"),
+        ("model.hiden", "model.hidden_units"),  # and not model.widening
         ("batch_sise", "batch_size"),
         ("model.lr", "optimizer.learning_rate"),
         ("schedule", "schedule.name"),

@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from thirtytwo import planner
+from thirtytwo import models, planner
 from thirtytwo import recipe as recipes
 from thirtytwo.data.images import Images
 from thirtytwo.data.source import Source
@@ -45,6 +46,22 @@ def test_how_far_pairs_are_to_be_trusted_is_what_the_newest_audit_of_these_data_
     monkeypatch.setattr(planner, "measured", lambda: (older, newer, entry(3, "b"), {"kind": "ruler", "n": 1}))
     assert planner.precision_of_pairs("cifar10") == (0.8, 0.9)
     assert planner.precision_of_pairs("cifar10-5000") is None
+
+
+def test_a_forecast_counts_what_is_left_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipes.load("classic", ["epochs=4", "model.stages=[[8]]", "batch_size=16", "image_scales=[0.5, 1]"])
+    torch.manual_seed(0)
+    network = models.build(recipe.model, 10).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    drawn = torch.random.get_rng_state()
+    assert planner.seconds(recipe, network, 100, 50, (32, 32), half=False, begun=0) > 0
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    monkeypatch.setattr(planner, "_seconds_per_image", lambda *_: 3.0)
+    found = [planner.seconds(recipe, network, 100, 50, (32, 32), half=False, begun=begun) for begun in range(5)]
+    # Half of the epochs with a quarter of the pixels; a look at the validation images is a third of a step.
+    assert found == pytest.approx([3 * 250 + 200, 3 * 225 + 150, 3 * 200 + 100, 3 * 100 + 50, 0])
 
 
 def test_results_are_found_by_device(monkeypatch: pytest.MonkeyPatch) -> None:

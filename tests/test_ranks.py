@@ -444,6 +444,14 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_more_processes_than_a_machine_can_have_are_refused(tmp_path: Path) -> None:
+    process = start(*COMMAND, "--devices", "9999", "--out", tmp_path / "run")
+    _, problems = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert re.fullmatch(r"error: --devices 9999: .*; expected at most \d+, .*; name fewer\s*", problems)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_torchrun_starts_a_training_too(tmp_path: Path) -> None:
     words = (

@@ -533,18 +533,18 @@ def unseen_share(models: Sequence[Classifier], names: Sequence[str], fingerprint
             raise ModelError(
                 f"{name}: was trained on other images than these{_without(model.exclusion)}, so which of them it has "
                 "seen is not known; expected models of the same training images, with the same ones left out; leave it "
-                "out, name the data with --data, or train with the same --exclude"
+                "out, name with --data what it was trained on, or train with the same --exclude"
             )
-    fractions = {float(model.facts.get("validation_fraction", 0.0)) for model in models}
-    if len(fractions) != 1 or 0.0 in fractions:
-        found = ", ".join(f"{one:.0%}" for one in sorted(fractions))
+    shares = [float(model.facts.get("validation_fraction", 0.0)) for model in models]
+    if len(set(shares)) != 1 or 0.0 in shares:
+        found = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True))
         recipe = str(models[0].facts.get("recipe", "RECIPE"))
         raise ModelError(
-            f"{', '.join(names)}: held out {found} of the training images; expected all to hold out the same share, "
-            f"above 0, so that none has seen these images; `thirtytwo train {recipe} --set validation=0.1` trains such "
+            f"share of the training images that was held out: {found}; expected the same share for all, above 0, "
+            f"so that none has seen these images; `thirtytwo train {recipe} --set validation=0.1` trains such "
             f"a model, `thirtytwo ensemble --train {max(len(models), 2)} --recipe {recipe}` as many as needed"
         )
-    return fractions.pop()
+    return shares[0]
 
 
 def shared_exclusion(models: Sequence[Classifier], names: Sequence[str]) -> Exclusion:

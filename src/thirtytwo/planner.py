@@ -1,14 +1,20 @@
-"""What a training will come to, before its first step: what has to be computed, and what benchmarks have measured."""
+"""What a training will come to, before its first step: what has to be computed, how long that takes here, and what
+benchmarks have measured."""
 
 from __future__ import annotations
 
+import copy
 import json
+import math
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import torch
+from torch import nn
 
 from thirtytwo import models
 from thirtytwo import recipe as recipes
@@ -17,6 +23,10 @@ from thirtytwo.settings import AnyModel, Muon
 
 IMAGES = 50_000
 """Training images of CIFAR-10."""
+TRIAL_SECONDS = 1.0
+"""For how long the largest steps are tried, where so few images do."""
+TRIAL_IMAGES = 8
+"""Images in the first step that is tried; then there are as many as `TRIAL_SECONDS` are enough for."""
 
 
 @cache
@@ -133,17 +143,68 @@ def work(recipe: Recipe, images: int = IMAGES, classes: int = 10, size: tuple[in
     optimizer = recipe.optimizer
     ends = recipe.epochs * (optimizer.whitening_fraction if isinstance(optimizer, Muon) else 1.0)
     flops = 0.0
+    for epoch, (used, scaled) in enumerate(_epochs(recipe, trained, size)):
+        early = min(max(ends - epoch, 0.0), 1.0)
+        for share, whole in ((early, True), (1 - early, False)):
+            flops += used * share * _flops_per_image(recipe.model, classes, size, scaled, whole) if share else 0.0
+    passes = _passes(recipe)
+    per_image = _flops_per_image(recipe.model, classes, size, size, True)
+    return Work(_parameters(recipe.model, classes, size), passes * per_image, passes * flops)
+
+
+def _epochs(recipe: Recipe, trained: int, size: tuple[int, int]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Of each epoch, how many of so many images are used, and their (height, width)."""
     for epoch in range(recipe.epochs):
         used = trained - (int(recipe.selection.drop * trained) if recipe.selects_images(epoch) else 0)
         if recipe.drop_last and recipe.batch_size < used:
             used -= used % recipe.batch_size
-        early = min(max(ends - epoch, 0.0), 1.0)
-        scaled = recipe.image_size(epoch, size)
-        for share, whole in ((early, True), (1 - early, False)):
-            flops += used * share * _flops_per_image(recipe.model, classes, size, scaled, whole) if share else 0.0
-    passes = 2 if recipe.loss.sharpness_radius else 1
-    per_image = _flops_per_image(recipe.model, classes, size, size, True)
-    return Work(_parameters(recipe.model, classes, size), passes * per_image, passes * flops)
+        yield used, recipe.image_size(epoch, size)
+
+
+def _passes(recipe: Recipe) -> int:
+    """How often a step computes gradients."""
+    return 2 if recipe.loss.sharpness_radius else 1
+
+
+def seconds(
+    recipe: Recipe, network: nn.Module, trained: int, validated: int, size: tuple[int, int], *, half: bool, begun: int
+) -> float:
+    """How long a training on this machine's CPU takes, about: forward and backward passes, without all else.
+
+    Some steps are tried with a copy of the network, for a second or two; random numbers are left as they were.
+
+    Args:
+        recipe: as it is trained.
+        network: in training mode, on a CPU.
+        trained: number of images to train on.
+        validated: number of images to validate on.
+        size: (height, width) of the images, in pixels.
+        half: whether torch's autocast computes steps in bfloat16.
+        begun: epochs that lie behind it.
+    """
+    each = _seconds_per_image(network, size, min(recipe.batch_size, max(trained, 1)), half)
+    learned = looked = 0.0
+    for epoch, (used, scaled) in enumerate(_epochs(recipe, trained, size)):
+        if epoch >= begun:
+            learned += used * scaled[0] * scaled[1] / (size[0] * size[1])
+            looked += validated * recipe.validates(epoch)
+    return each * (_passes(recipe) * learned + looked / 3)  # a forward pass is a third of a step
+
+
+def _seconds_per_image(network: nn.Module, size: tuple[int, int], most: int, half: bool) -> float:
+    network, found, number = copy.deepcopy(network), math.inf, min(TRIAL_IMAGES, most)
+    with torch.random.fork_rng(devices=[]), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        while True:
+            images = torch.rand((number, 3, *size)).contiguous(memory_format=torch.channels_last)
+            for _ in range(2):  # the first step sets up memory and kernels
+                began = time.perf_counter()
+                network(images).float().square().mean().backward()
+                passed = time.perf_counter() - began
+            found = min(found, passed / number)
+            # A step costs something however few images it has: with more, there is less of that for each.
+            number = min(int(TRIAL_SECONDS / 2 / found), most)
+            if number < 1.5 * len(images):
+                return found
 
 
 @cache

@@ -156,7 +156,7 @@ def test_models_that_left_out_the_same_images_answer_together(
     ):
         ensemble([members[0], some[0]], ["a", "b"], source)
     short = train(recipe, source, out=tmp_path / "short").finish()
-    assert ensemble([without("none", 0), short], ["a", "b"], source).ensemble.exclusion == Exclusion(
+    assert ensemble([without("none", 1), short], ["a", "b"], source).ensemble.exclusion == Exclusion(
         (str(tmp_path / "none.csv"),), named=(0,)
     )  # a table that names nobody leaves nobody out
 
@@ -205,7 +205,7 @@ def test_a_folder_that_tells_nonsense_is_refused(
 def test_models_that_held_out_nothing_are_refused_with_what_would_do(source: Source, tmp_path: Path) -> None:
     words = ["epochs=1", *WORDS[:-1], "validation=0", "early_stopping.patience=0"]
     all_seen = [train(recipes.load("classic", words), source, seed=s, out=tmp_path / str(s)).finish() for s in range(2)]
-    with pytest.raises(ModelError, match="held out 0%") as refused:
+    with pytest.raises(ModelError, match="held out: a 0%, b 0%; expected") as refused:
         ensemble(all_seen, ["a", "b"], source)
     assert "`thirtytwo train classic --set validation=0.1`" in str(refused.value)
     assert "`thirtytwo ensemble --train 2 --recipe classic`" in str(refused.value)
@@ -218,8 +218,12 @@ def test_members_that_do_not_fit_are_refused(members: list[Classifier], source: 
         ensemble([members[0], other], ["a", "b"], source)
     half = ["validation=0.5", "epochs=1", *WORDS[:-1]]
     other = train(recipes.load("classic", half), source, out=tmp_path / "b").finish()
-    with pytest.raises(ModelError, match="held out 25%, 50%"):
+    with pytest.raises(ModelError, match="held out: a 25%, b 50%; expected"):
         ensemble([members[0], other], ["a", "b"], source)
+    with pytest.raises(ModelError, match=r"^a: named twice; expected different models"):
+        ensemble([members[0], members[1], members[0]], ["a", "b", "a"], source)
+    with pytest.raises(ModelError, match=r"^c: has the same weights as a; expected different models"):
+        ensemble([members[0], members[1], members[0]], ["a", "b", "c"], source)
     with pytest.raises(ModelError, match="members differ: found 10 classes"):
         Ensemble.of([members[0], Classifier(members[0].network, members[0].model, members[0].classes, (16, 16))])
     with pytest.raises(ModelError, match="expected a number above 0"):

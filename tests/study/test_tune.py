@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from thirtytwo import recipe as recipes
+from thirtytwo.cli.show import Screen
 from thirtytwo.data import Source, find, from_arrays
 from thirtytwo.errors import InputError, RecipeError, RunError, StorageError
 from thirtytwo.events import Epoch, Step
@@ -221,7 +223,7 @@ def test_what_a_search_says_tells_what_it_was_of(source: Source) -> None:
     said = {key: found[key] for key in ("data", "spec", "seed", "sampler", "pruner")}
     assert said == {"data": source.name, "spec": source.spec, "seed": 3, "sampler": "random", "pruner": "none"}
     assert recipes.load(found["own_recipe"]).search == {}
-    assert found["comparison"][:2] == ["thirtytwo", "compare"]
+    assert found["comparison"] == []  # of the recipe's own values with themselves
     (run,) = Path("out/trials").glob("*/*/result.json")
     assert found["commits"] == [commit for commit in (Run(run.parent).environment["commit"],) if commit]
 
@@ -271,9 +273,9 @@ def test_a_file_that_is_no_database_is_a_clear_error(source: Source) -> None:
 
 
 def test_what_was_found_is_compared_on_images_that_the_search_has_not_seen_if_there_are_any() -> None:
-    trial = TuningTrial(0, {"model.dropout": 0.5}, "complete", 0.5)
+    trials = tuple(TuningTrial(number, {"model.dropout": 0.5}, "complete", 0.4 + number / 10) for number in range(2))
     found = Tuned(
-        recipe(), Path("a b/x-tuned.toml"), Path("a b/x-own.toml"), "x", (trial,), {}, "cifar10", "", 4, "auto", 500,
+        recipe(), Path("a b/x-tuned.toml"), Path("a b/x-own.toml"), "x", trials, {}, "cifar10", "", 4, "auto", 500,
         "cifar10", "tpe", "median",
     )  # fmt: skip
     words = ["thirtytwo", "compare", "a b/x-own.toml", "a b/x-tuned.toml", "--data", "cifar10", "--first-seed", "5"]
@@ -286,6 +288,24 @@ def test_what_was_found_is_compared_on_images_that_the_search_has_not_seen_if_th
     words[5] = "cifar10:training=9,skip=9"
     assert found.comparison == [*words, "--device", "cpu"]
     assert "on images that the search did not see" in tuning_page.render(found)
+
+
+def test_where_nothing_better_was_found_there_is_nothing_to_compare(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = tuple(TuningTrial(number, {"model.dropout": number / 10}, "complete", 0.5) for number in range(3))
+    found = Tuned(
+        recipe(), Path("x-tuned.toml"), Path("x-own.toml"), "x", trials, {}, "cifar10", "", 4, "auto", 500, "cifar10",
+        "tpe", "median",
+    )  # fmt: skip
+    assert found.comparison == []
+    page = tuning_page.render(found)
+    assert "No better values for x" in page
+    assert "None did better than the recipe's own values" in html.unescape(page)
+    assert "thirtytwo compare" not in page
+    Screen().tuned(found, Path("tuning.html"))
+    said = capsys.readouterr().out
+    assert "nothing better was found than the recipe's own values: 50.00%" in said
+    assert "thirtytwo compare" not in said
+    assert "150%" not in page  # the axis of three equal trials
 
 
 def test_arrays_are_compared_by_no_command() -> None:

@@ -25,6 +25,9 @@ from thirtytwo.errors import InputError, RankLost, ThirtytwoError
 GRACE_SECONDS = 10.0
 """For the others to end by themselves when one has failed; one that waits for a GPU does not notice."""
 
+MOST_A_CORE = 4
+"""Processes for each core of this machine. One is best; a mistake, such as the size of a batch, is many more."""
+
 BETWEEN_LOOKS = 0.02
 """Seconds."""
 
@@ -100,7 +103,15 @@ def run(processes: int) -> int:
     """Run this program once more, in so many processes that train together; returns the exit code.
 
     The first one's output is ours; what the others say of an error is shown if it is theirs.
+
+    Raises:
+        InputError: this machine is too small for so many.
     """
+    if processes > (most := MOST_A_CORE * cores()):
+        raise InputError(
+            f"--devices {processes}: each is a process with memory of its own, and {cores()} cores were found; "
+            f"expected at most {most}, better one for each GPU or core; name fewer"
+        )
     with tempfile.TemporaryDirectory(prefix="thirtytwo-") as folder, contextlib.ExitStack() as open_files:
         said = [open_files.enter_context((Path(folder) / f"{number}.txt").open("w+b")) for number in range(processes)]
         theirs, ours = os.pipe()

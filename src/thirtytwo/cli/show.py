@@ -29,6 +29,7 @@ from thirtytwo.report.wording import (
     moment,
     plural,
     scaled,
+    signed,
     trust_in_pairs,
     weak_networks,
 )
@@ -170,7 +171,7 @@ class Screen:
         where = f"{training.device_name}, {training.precision}"
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         self._named(recipe)
-        self._warm_up(recipe)
+        self._too_long(recipe)
         if recipe.model.name not in ("custom", "timm"):  # others' networks need not be countable without weights
             images = facts["training_images"] + facts["validation_images"]
             work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
@@ -185,6 +186,8 @@ class Screen:
             self.say(f"{training.processes_here} processes share {plural(found, 'core')}; fewer would be faster")
         if training.kernels.startswith("torch (no "):
             self.say(f"computed by {training.kernels}, which is slower")
+        if training.device == "cpu" and training.ranks == 1 and not recipe.teacher.model:
+            self.say(f"about {duration(self._seconds(training))} on this machine, by a trial of a few images")
         like = training.device, training.precision
         if known := planner.expected(recipe, facts["name"], facts["images"], *like):
             self.say(f"expected, from measurements: {_measured(known)}")
@@ -199,6 +202,19 @@ class Screen:
         table.add_row("total", "", "", f"{models.parameters(training.network):,}")
         self.console.print(table)
         self.say(f"run folder: {training.run.path}")
+
+    def _seconds(self, training: Training) -> float:
+        """How long the rest of a training takes, about."""
+        facts, begun = training.data, len(training.run.metrics)
+        return planner.seconds(
+            training.recipe,
+            training.network,
+            facts["training_images"],
+            facts["validation_images"],
+            training.classifier.size,
+            half=training.precision == "bfloat16",
+            begun=begun,
+        )
 
     def _calibration(self, recipe: Recipe, data: str) -> None:
         """That nothing will be known of how sure answers may be, if it is so; there are no validation images."""
@@ -221,12 +237,17 @@ class Screen:
             how = f"{teacher.weight:.0%} of the loss, at temperature {teacher.temperature:g}"
             self.say(f"taught by {teacher.model}: {how}")
 
-    def _warm_up(self, recipe: Recipe) -> None:
-        """That training ends before the rate falls, if it does: a recipe that was shortened, to try something."""
+    def _too_long(self, recipe: Recipe) -> None:
+        """What reaches beyond the end of training, if anything does: a recipe that was shortened, to try something."""
         if (rise := recipe.warmup_epochs) >= recipe.epochs:
             self.say(
                 f"schedule.warmup_epochs is {rise:g}, of {plural(recipe.epochs, 'epoch')}: the learning rate rises to "
                 f"the end and never falls; --set schedule.warmup_epochs={recipe.epochs / 5:g} would change that"
+            )
+        if (reach := recipe.averaging.epochs) > recipe.epochs:
+            self.say(
+                f"averaging.epochs is {reach:g}, of {plural(recipe.epochs, 'epoch')}: the mean of the weights reaches "
+                f"back to the first; --set averaging.epochs={recipe.epochs / 5:g} would change that"
             )
 
     @contextlib.contextmanager
@@ -343,7 +364,7 @@ class Screen:
         )
         self.say(f"  runs are kept in {trials.path}")
         self._named(recipe)
-        self._warm_up(recipe)
+        self._too_long(recipe)
 
     def trial(self, trial: Trial) -> None:
         """A training of a study."""
@@ -374,7 +395,7 @@ class Screen:
         trained = recipe.for_images(len(images))
         length = plural(trained.epochs, "epoch")
         self.say(f"tuning {recipe.name} on {source.name}: {plural(trials, 'trial')} of {length}")
-        self._warm_up(trained)
+        self._too_long(trained)
         if not recipe.validation:
             self.say("The recipe holds out no images; here, a tenth is held out for validation.")
         self.explain("settings to vary: " + ", ".join(recipe.search))
@@ -392,18 +413,26 @@ class Screen:
     def tuned(self, found: Tuned, page: Path) -> None:
         """What the search has come to."""
         best, own = found.best, found.own
-        self.console.print(f"[bold]best: {best.accuracy or 0:.2%}[/bold] on the validation images, with")
-        self.say(_values(best.values))
-        if own is not None and own.accuracy is not None:
-            self.say(f"{own.accuracy:.2%} with the recipe's own values{ENDS[own.state]}")
+        if found.is_better:
+            self.console.print(f"[bold]best: {best.accuracy or 0:.2%}[/bold] on the validation images, with")
+            self.say(_values(best.values))
+            if own is not None and own.accuracy is not None:
+                self.say(f"{own.accuracy:.2%} with the recipe's own values{ENDS[own.state]}")
+        else:
+            self.console.print(
+                "[bold]nothing better was found[/bold] than the recipe's own values: "
+                f"{best.accuracy or 0:.2%} on the validation images"
+            )
         if found.importances:
-            table = Table("what mattered", "share", box=None, pad_edge=False)
+            hint = " (only a hint)" if found.is_hint else ""
+            table = Table(f"what mattered{hint}", "share", box=None, pad_edge=False)
             table.columns[1].justify = "right"
             for key, share in found.importances.items():
                 table.add_row(key, f"{share:.0%}")
             self.console.print(table)
         self._commits(found.commits)
-        self.say("The best of many trials is partly luck.")
+        if found.is_better:
+            self.say("The best of many trials is partly luck.")
         if found.comparison:
             unseen = " and images that the search did not see" if found.others else ""
             self.explain(f"To see whether these values are really better, with other seeds{unseen}:")
@@ -429,14 +458,14 @@ class Screen:
             else f"its members disagree on {chosen.disagreement:.1%}"
         )
         self.explain(
-            f"{points:+.2f} points against the best of them, on the {plural(chosen.images, 'image')} that the weights "
-            f"were chosen on, which makes it look better than it is; {members}"
+            f"{signed(points)} points against the best of them, on the {plural(chosen.images, 'image')} that the "
+            f"weights were chosen on, which makes it look better than it is; {members}"
         )
         if (gain := chosen.gain) is not None:
             low, high = gain.interval
             self._wrapped(
-                f"[bold]{100 * gain.difference:+.2f} points[/bold] on images by which neither the ensemble nor the "
-                f"best model was chosen (95% interval {100 * low:+.2f} to {100 * high:+.2f})"
+                f"[bold]{signed(100 * gain.difference)} points[/bold] on images by which neither the ensemble nor the "
+                f"best model was chosen (95% interval {signed(100 * low)} to {signed(100 * high)})"
             )
         self.say(f"It is a model like any other: thirtytwo evaluate {shlex.quote(str(folder))}")
         self.say(f"Page: {page}")
@@ -576,7 +605,7 @@ class Screen:
         which = f"{found[0]} " if len(found) == 1 else ""
         self.say(
             f"seed {latest.seed}: A {latest.first.accuracy:.2%}, B {latest.second.accuracy:.2%}, "
-            f"difference {100 * latest.difference:+.2f} points{f' ({which}trained before)' if found else ''}"
+            f"difference {signed(100 * latest.difference)} points{f' ({which}trained before)' if found else ''}"
         )
         if len(comparison.pairs) > 1 and not comparison.is_same:
             self.say(f"  so far: {_mean_difference(comparison)}, p = {comparison.p_value:.3g}")
@@ -690,8 +719,8 @@ def _values(values: dict[str, Any]) -> str:
 def _mean_difference(comparison: Comparison) -> str:
     """By how many points B is better on average, and the interval of that if there is one; there has to be a pair."""
     low, high = comparison.interval
-    reach = f", 95% interval {100 * low:+.2f} to {100 * high:+.2f}" if low > float("-inf") else ""
-    return f"{100 * fmean(comparison.differences):+.2f} points{reach}"
+    reach = f", 95% interval {signed(100 * low)} to {signed(100 * high)}" if low > float("-inf") else ""
+    return f"{signed(100 * fmean(comparison.differences))} points{reach}"
 
 
 def _inside(folder: str, path: str) -> str:

@@ -165,7 +165,7 @@ def compare_command(
             screen.say(f"A and B are the same recipe, so {so}.")
         screen.study_begins([one, other])
         if runs < FEWEST_PAIRS and not other.is_same_as(one):
-            screen.caution(f"--runs {runs}: settles nothing; expected at least {FEWEST_PAIRS} pairs.")
+            screen.caution(f"--runs {runs}: settles nothing; expected at least {FEWEST_PAIRS} pairs")
         for found in compare(one, other, range(first_seed, first_seed + runs), stop_early=not all_runs, pool=pool):
             screen.outcome(found)
     if not found.pairs:
@@ -327,6 +327,7 @@ def ensemble_command(
     from thirtytwo import Classifier, environment, report
     from thirtytwo.classifier import is_ensemble
     from thirtytwo.data import find
+    from thirtytwo.report import wording
     from thirtytwo.run import Run, remove_leftovers, storing, write_atomic
     from thirtytwo.study import Trials, as_seen, ensemble, shared_validation, students
     from thirtytwo.study import distil as teach
@@ -335,7 +336,8 @@ def ensemble_command(
     paths = list(models or [])
     if len(paths) + train < 2:
         raise InputError(
-            f"{len(paths)} models and --train {train}; expected at least two models; name more, or let more be trained"
+            f"{wording.plural(len(paths), 'model')} and --train {train}; expected at least two models; name more, or "
+            "let more be trained"
         )
     if not train and (recipe, first_seed) != (None, 0):
         raise InputError("--recipe and --first-seed: are for what --train trains; expected --train N as well")

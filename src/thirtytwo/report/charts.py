@@ -259,10 +259,9 @@ def trials(accuracies: Sequence[float | None], states: Sequence[str]) -> Markup:
         accuracies: of each trial; None for one that has none.
         states: ``complete``, or why it did not come to its end: such a one is drawn as an empty circle.
     """
-    known = [value for value in accuracies if value is not None]
-    ticks = _ticks(min(known), max(known), 5)
+    ticks = _shares([value for value in accuracies if value is not None])
     plot = _Plot(52, 620, 26, 226, 0, max(len(accuracies) - 1, 1), ticks[0], ticks[-1])
-    decimals = 0 if ticks[1] - ticks[0] >= 0.01 else 1
+    decimals = max(len(f"{100 * tick:.6g}".partition(".")[2]) for tick in ticks)
     parts = [
         _text(0, 12, "Validation accuracy, trial by trial", "title"),
         _grid(plot, ticks, [percent(tick, decimals) for tick in ticks]),
@@ -305,8 +304,7 @@ def rounds(names: Sequence[str], chosen: Sequence[float], others: Sequence[float
     # Dashes over the line, so that both are seen where they are the same.
     lines = [] if others is None else [Line("other images", "validation", others)]
     lines.append(Line("images it was chosen on", "training", chosen))
-    values = [value for line in lines for value in line.values if value is not None]
-    ticks = _ticks(min(values), max(values), 5)
+    ticks = _shares([value for line in lines for value in line.values if value is not None])
     plot = _Plot(52, 430, 46, 206, 1, max(len(names), 2), ticks[0], ticks[-1])
     decimals = max(len(f"{100 * tick:.6g}".partition(".")[2]) for tick in ticks)
     parts = [_text(0, 12, "Accuracy", "title"), _grid(plot, ticks, [percent(tick, decimals) for tick in ticks])]
@@ -394,6 +392,14 @@ def _ticks(low: float, high: float, number: int) -> list[float]:
     if high <= low:
         high = low + 1
     return [float(tick) for tick in MaxNLocator(number, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+
+
+def _shares(values: Sequence[float]) -> list[float]:
+    """Round numbers around some shares of a whole: two at least, from 0 to 1."""
+    low, high = min(values), max(values)
+    room = max(0.01 - (high - low), 0.0) / 2  # all but equal ones lie in the middle
+    ticks = _ticks(max(low - room, 0.0), min(high + room, 1.0), 5)
+    return [tick for tick in ticks if -1e-9 <= tick <= 1 + 1e-9]
 
 
 def _text(x: float, y: float, words: str, style: str, anchor: str = "start") -> Markup:

@@ -111,7 +111,8 @@ def _gain(gain: Gain) -> dict[str, Any]:
 def _key_facts(found: Chosen) -> Iterator[tuple[str, str, str]]:
     """Name, value and meaning of the most important numbers."""
     chosen = [member for member in found.members if member.weight]
-    yield "Members", f"{len(chosen)} of {len(found.members)}", "models were chosen; the others add nothing"
+    rest = "" if len(chosen) == len(found.members) else "; the others add nothing"
+    yield "Members", f"{len(chosen)} of {len(found.members)}", f"models were chosen{rest}"
     yield "Loss", f"{found.loss:.3f}", "mean of −log p(true class), in nats"
     yield "Calibration error", wording.percent(found.ece), "gap between its confidence and its accuracy (ECE)"
     if len(chosen) > 1:

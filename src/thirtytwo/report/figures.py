@@ -26,7 +26,7 @@ from torch import Tensor
 
 from thirtytwo.report.charts import FEW_IMAGES
 from thirtytwo.report.stored import Answer, Judged, Pixels, Stored
-from thirtytwo.report.wording import diverged, draw_of_images, percent, plural
+from thirtytwo.report.wording import diverged, draw_of_images, percent, plural, signed
 
 if TYPE_CHECKING:
     from thirtytwo.study import Comparison, Repeated, Spread
@@ -152,7 +152,7 @@ def comparison(found: Comparison, words: tuple[str, str]) -> Figure:
     reach = "the same recipe" if found.is_same else "no interval yet"
     if math.isfinite(low):
         lower.plot([low, high], [0.2, 0.2], color=INK, linewidth=1.5, solid_capstyle="butt")
-        reach = f"95% interval {low:+.2f} to {high:+.2f}, valid whenever you stop"
+        reach = f"95% interval {signed(low)} to {signed(high)}, valid whenever you stop"
     if len(points) > 1:
         lower.plot([mean], [0.2], "|", color=INK, markersize=11, markeredgewidth=2)
     lower.set_yticks([])
@@ -160,7 +160,7 @@ def comparison(found: Comparison, words: tuple[str, str]) -> Figure:
     middle = (max(shown) + min(shown)) / 2
     lower.set_xlim(middle - room / 2, middle + room / 2)
     lower.set_xlabel("difference in percentage points; dashed line: no difference", fontsize=9, color=MUTED)
-    said = f"B − A: {mean:+.2f} points ({reach}); n = {plural(len(points), 'pair')}".replace("-", "−")
+    said = f"B − A: {signed(mean)} points ({reach}); n = {plural(len(points), 'pair')}".replace("-", "−")
     _bare(lower, "\n".join([said, *without]))
     return figure
 

@@ -29,6 +29,8 @@ def render(found: Tuned) -> str:
         "notice": "",
         "warnings": (),
         "name": found.name,
+        "is_better": found.is_better,
+        "is_hint": found.is_hint,
         "accuracy": wording.percent(best.accuracy or 0.0),
         # What was not trained to the end reached less than it would have.
         "own": wording.percent(own.accuracy or 0.0) if own is not None and own.state == "complete" else None,

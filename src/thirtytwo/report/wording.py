@@ -17,6 +17,12 @@ def precise_percent(share: float, images: int) -> str:
     return percent(share, 2 if images > 1000 else 1)
 
 
+def signed(points: float) -> str:
+    """A difference with its sign and two decimals; what rounds to 0 has no sign."""
+    text = f"{points:+.2f}"
+    return text if float(text) else "0.00"
+
+
 def count(number: float) -> str:
     """50000 -> ``50,000``."""
     return f"{round(number):,}"

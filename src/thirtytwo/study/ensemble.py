@@ -255,14 +255,19 @@ def shared_validation(models: Sequence[Classifier], names: Sequence[str], source
         source: what they were trained on, without what they left out.
 
     Raises:
-        ModelError: they did not hold out the same images, or one is an ensemble itself.
+        ModelError: they did not hold out the same images, or one is an ensemble itself, or there twice.
     """
+    known: dict[str, str] = {}
     for model, name in zip(models, names, strict=True):
         if isinstance(model, Ensemble):
             raise ModelError(
                 f"{name}: is an ensemble itself; expected single models; name those that it is made of: "
                 f"{' '.join(map(str, model.facts.get('members', [])))}"
             )
+        if (other := known.get(model.fingerprint)) is not None:
+            said = "named twice" if other == name else f"has the same weights as {other}"
+            raise ModelError(f"{name}: {said}; expected different models; leave one out")
+        known[model.fingerprint] = name
     return unseen_share(models, names, source.read_training().fingerprint)
 
 
@@ -275,7 +280,8 @@ def ensemble(models: Sequence[Classifier], names: Sequence[str], source: Source)
         source: what they were trained on; see `as_seen`, which this asks.
 
     Raises:
-        ModelError: they do not fit each other or the data, no images were held out, or one is an ensemble itself.
+        ModelError: they do not fit each other or the data, no images were held out, or one is an ensemble itself, or
+            there twice.
     """
     source = as_seen(models, names, source)
     training = source.read_training()

@@ -59,6 +59,8 @@ Sampler = Literal["tpe", "random"]
 Pruner = Literal["median", "halving", "none"]
 State = Literal["complete", "pruned", "failed"]
 
+ENOUGH_TO_TELL = 50
+"""Trials that have to run to their end before it can be told what mattered: with fewer, there is a hint of it."""
 ROOT = Path("runs/tune")
 """Where searches are kept if nobody says otherwise, each in a folder of its own."""
 FOLDER = "folder"
@@ -122,12 +124,22 @@ class Tuned:
         return next((trial for trial in self.trials if trial.number == 0), None)
 
     @property
+    def is_hint(self) -> bool:
+        """Whether too few trials ran to their end for more than a hint of what mattered."""
+        return len(_complete(self.trials)) < ENOUGH_TO_TELL
+
+    @property
+    def is_better(self) -> bool:
+        """Whether anything was found that does better than the recipe's own values, here and with this seed."""
+        return self.best != self.own
+
+    @property
     def comparison(self) -> list[str]:
         """Words of the command that tells whether it is better, with other seeds, and on other images if there are any.
 
-        Empty for data that only a program has, as arrays.
+        Empty where nothing better was found, and for data that only a program has, as arrays.
         """
-        if self.spec == ARRAYS:
+        if self.spec == ARRAYS or not self.is_better:
             return []
         words = ["thirtytwo", "compare", str(self.own_path), str(self.path), "--data", self.others or self.spec]
         words += ["--first-seed", str(self.seed + 1)]
@@ -510,6 +522,8 @@ def _found(search: _Search) -> Tuned:
             best_share = min(0.5, max(0.1, 5 / len(complete)))  # five of them at least, as Optuna advises
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=best_share)
             importances = dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+        if max(importances.values()) - min(importances.values()) < 1e-9:  # said where it cannot tell
+            importances = {}
     kept = (Run(path.parent) for path in sorted((out / "trials").glob("*/*/environment.json")))
     return Tuned(
         tuned, path, own_path, own_name, found, importances, spec=source.spec, others=source.others, seed=search.seed,

@@ -126,8 +126,7 @@ def models_page() -> str:
     ]
     for name in recipes.names():
         kinds = {device: recipes.load(name).for_device(device) for device in DEVICES}
-        networks = [recipe.model.model_copy(update={"kernels": "torch"}) for recipe in kinds.values()]
-        if networks[0] == networks[1]:  # whatever computes them
+        if kinds["cpu"].model == kinds["cuda"].model:
             del kinds["cuda"]
         for device, recipe in kinds.items():
             work = planner.work(recipe)
@@ -199,8 +198,9 @@ GPU that of the GPU. What was tried and did not work stands in [LOG.md](../LOG.m
 
 ## Learning curves
 
-Validation accuracy, and the training time until then, after one epoch and after parts of all epochs: of the first seed
-in the newest series of each recipe that holds out images for validation.
+Validation accuracy after one epoch and after parts of all epochs, and the time until then from the first use of
+training data, validation included: of the first seed in the newest series of each recipe that holds out images for
+validation.
 
 {measurements.curves_table()}
 

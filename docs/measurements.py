@@ -140,13 +140,16 @@ def curves_table() -> str:
     ]
     for name in by_work():
         for device, title in DEVICES.items():
-            entry = newest("training", name, device)
-            curve = {} if entry is None or entry["device"] != device else entry.get("curve", {})
+            curve = (newest("training", name, device) or {}).get("curve", {})
             accuracies = curve.get("validation_accuracy", [])
-            if not accuracies or None in accuracies:
+            if not any(accuracies):
                 continue
             at = [1, *(max(round(part * len(accuracies)), 1) for part in parts)]
-            cells = [f"{percent(accuracies[epoch - 1])} ({in_seconds(curve['seconds'][epoch - 1])})" for epoch in at]
+            cells = [
+                "–" if (accuracy := accuracies[epoch - 1]) is None else f"{percent(accuracy)} ({in_seconds(seconds)})"
+                for epoch in at
+                for seconds in [curve["seconds"][epoch - 1]]
+            ]
             lines.append(f"| `{name}`, {len(accuracies)} epochs | {title} | {curve['seed']} | {' | '.join(cells)} |")
     return "\n".join(lines) if len(lines) > 2 else "Not yet measured."
 

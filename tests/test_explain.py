@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from thirtytwo import models
+from thirtytwo import recipe as recipes
 from thirtytwo.classifier import Classifier
-from thirtytwo.explain import grad_cam
+from thirtytwo.explain import grad_cam, telling_layer
 from thirtytwo.settings import CustomModel
 
 
@@ -49,6 +51,24 @@ def test_nothing_speaks_for_a_class_in_a_black_image() -> None:
 def test_a_network_that_sees_no_places_has_no_map() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
     assert grad_cam(classifier(network), np.zeros((1, 8, 8, 3), np.uint8), np.array([0])) is None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "layer"),
+    [
+        ("classic", "block3_2.relu"),
+        ("fast94", "groups.1.normalisations.1"),
+        ("fast96", "groups.1.normalisations.2"),
+        ("resnet18", "blocks.7.normalisations.1"),
+        ("wideresnet16", "normalise"),
+        ("pyramidnet", "normalise"),
+        ("convmixer", "layers.7.channels.2"),
+    ],
+)
+def test_what_is_asked_is_the_last_that_is_normalised_or_activated(recipe: str, layer: str) -> None:
+    settings = recipes.load(recipe).model
+    network = models.build(settings, 10)
+    assert telling_layer(Classifier(network, settings, tuple("abcdefghij"), (32, 32))) == layer
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -55,13 +55,20 @@ def test_a_forecast_counts_what_is_left_and_changes_nothing(monkeypatch: pytest.
     before = {name: value.clone() for name, value in network.state_dict().items()}
     drawn = torch.random.get_rng_state()
     assert planner.seconds(recipe, network, 100, 50, (32, 32), half=False, begun=0) > 0
+    assert planner.seconds(recipe, network, 2, 0, (32, 32), half=True, begun=0) > 0
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert torch.equal(torch.random.get_rng_state(), drawn)
-    monkeypatch.setattr(planner, "_seconds_per_image", lambda *_: 3.0)
+    monkeypatch.setattr(planner, "_seconds_per_image", lambda *_: (3.0, 1.0))
     found = [planner.seconds(recipe, network, 100, 50, (32, 32), half=False, begun=begun) for begun in range(5)]
-    # Half of the epochs with a quarter of the pixels; a look at the validation images is a third of a step.
+    # Half of the epochs with a quarter of the pixels; after each, a look at the validation images.
     assert found == pytest.approx([3 * 250 + 200, 3 * 225 + 150, 3 * 200 + 100, 3 * 100 + 50, 0])
+    several = recipe.replace("views.mirror=true", "views.translate_pixels=1", "views.below_probability=0.8")
+    assert planner.seconds(several, network, 100, 50, (32, 32), half=False, begun=3) == pytest.approx(
+        3 * 100 + 50 * 3.5
+    )
+    sharp = recipe.replace("loss.sharpness_radius=0.1", "validate_every=4")
+    assert planner.seconds(sharp, network, 100, 50, (32, 32), half=False, begun=0) == pytest.approx(2 * 3 * 250 + 50)
 
 
 def test_results_are_found_by_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -448,7 +448,7 @@ def test_more_processes_than_a_machine_can_have_are_refused(tmp_path: Path) -> N
     process = start(*COMMAND, "--devices", "9999", "--out", tmp_path / "run")
     _, problems = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert re.fullmatch(r"error: --devices 9999: .*; expected at most \d+, .*; name fewer\s*", problems)
+    assert re.fullmatch(r"error: 9999 processes: .*; expected at most \d+, .*; name fewer with --devices\s*", problems)
     assert not (tmp_path / "run").exists()
 
 

@@ -537,7 +537,7 @@ def unseen_share(models: Sequence[Classifier], names: Sequence[str], fingerprint
             )
     shares = [float(model.facts.get("validation_fraction", 0.0)) for model in models]
     if len(set(shares)) != 1 or 0.0 in shares:
-        found = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True))
+        found = ", ".join(f"{name} {100 * share:.3g}%" for name, share in zip(names, shares, strict=True))
         recipe = str(models[0].facts.get("recipe", "RECIPE"))
         raise ModelError(
             f"share of the training images that was held out: {found}; expected the same share for all, above 0, "

@@ -16,7 +16,8 @@ from thirtytwo.classifier import Classifier
 FEWEST_PLACES = 4
 """Along each side of a map that is to say something of places."""
 TELLING = ("BatchNorm2d", "GroupNorm", "ReLU", "GELU", "SiLU", "LeakyReLU", "ELU", "Hardswish")
-"""Layers whose channels are asked: of what a convolution gives, before it is normalised, 0 means nothing yet."""
+"""Kinds of layers whose channels are asked, alone or with an activation: of what a convolution gives, before it is
+normalised, 0 means nothing yet."""
 
 
 def grad_cam(
@@ -38,6 +39,19 @@ def grad_cam(
         float32 (n, height, width) in [0, 1]: 1 is what speaks most in this image, and all is 0 where nothing does;
         None if the network has no such layer.
     """
+    layer = telling_layer(classifier)
+    if layer is None:
+        return None
+    maps = [np.empty((0, *classifier.size), np.float32)]
+    for first in range(0, len(images), batch_size):
+        some = slice(first, first + batch_size)
+        pixels = torch.from_numpy(np.ascontiguousarray(images[some])).movedim(-1, 1)
+        maps.append(_maps(classifier, layer, pixels, torch.from_numpy(labels[some])).cpu().numpy())
+    return np.concatenate(maps)
+
+
+def telling_layer(classifier: Classifier) -> str | None:
+    """Name of the part of a network that `grad_cam` asks; None if none tells enough places apart."""
     every = models.summary(classifier.network, classifier.size)
     after_dense = {layer.name for before, layer in pairwise(every) if before.kind.startswith("Dense")}
     seen = [
@@ -46,16 +60,9 @@ def grad_cam(
         # What follows a dense layer has its channels last, as inside of ConvNeXt's blocks.
         if len(layer.output) == 3 and min(layer.output[1:]) >= FEWEST_PLACES and layer.name not in after_dense
     ]
-    layers = [layer.name for layer in seen if layer.kind in TELLING]
+    layers = [layer.name for layer in seen if layer.kind.partition(",")[0] in TELLING]
     layers = layers or [layer.name for layer in seen if layer.kind.startswith("Conv2d")]
-    if not layers:
-        return None
-    maps = [np.empty((0, *classifier.size), np.float32)]
-    for first in range(0, len(images), batch_size):
-        some = slice(first, first + batch_size)
-        pixels = torch.from_numpy(np.ascontiguousarray(images[some])).movedim(-1, 1)
-        maps.append(_maps(classifier, layers[-1], pixels, torch.from_numpy(labels[some])).cpu().numpy())
-    return np.concatenate(maps)
+    return layers[-1] if layers else None
 
 
 def embed(classifier: Classifier, images: NDArray[np.uint8], batch_size: int = 500) -> Tensor:

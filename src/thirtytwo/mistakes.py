@@ -116,10 +116,12 @@ def meant(word: str, known: Sequence[str]) -> list[str]:
     # Only the last parts are compared, since a section that is right makes any two of its keys alike.
     beside = [key for key in known if key.rpartition(".")[0] == section]
     words = _last(word).count("_") + 1
-    ends = {"_".join(_last(key).split("_")[:words]): key for key in beside}  # "hiden" for hidden_units
-    ends |= {_last(key): key for key in beside}
+    ends: dict[str, list[str]] = {}
+    for key in beside:
+        ends.setdefault("_".join(_last(key).split("_")[:words]), []).append(key)  # "hiden" for hidden_units
+    ends |= {_last(key): [key] for key in beside}
     if slip := difflib.get_close_matches(_last(word), list(ends), n=1, cutoff=0.75):
-        return [ends[slip[0]]]
+        return ends[slip[0]][:3]
     return difflib.get_close_matches(word, known, n=1, cutoff=0.6)
 
 

@@ -7,25 +7,25 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from thirtytwo import models
 from thirtytwo import recipe as recipes
 from thirtytwo.recipe import Recipe
-from thirtytwo.settings import AnyModel, Muon
+from thirtytwo.settings import AnyModel, Muon, Views
 
 IMAGES = 50_000
 """Training images of CIFAR-10."""
 TRIAL_SECONDS = 1.0
 """For how long the largest steps are tried, where so few images do."""
-TRIAL_IMAGES = 8
+TRIAL_IMAGES = 2
 """Images in the first step that is tried; then there are as many as `TRIAL_SECONDS` are enough for."""
 
 
@@ -169,42 +169,63 @@ def _passes(recipe: Recipe) -> int:
 def seconds(
     recipe: Recipe, network: nn.Module, trained: int, validated: int, size: tuple[int, int], *, half: bool, begun: int
 ) -> float:
-    """How long a training on this machine's CPU takes, about: forward and backward passes, without all else.
+    """How long a training on this machine's CPU takes, about: passes through the network, without all else.
 
-    Some steps are tried with a copy of the network, for a second or two; random numbers are left as they were.
+    Some steps are tried with a copy of the network; random numbers are left as they were.
 
     Args:
         recipe: as it is trained.
-        network: in training mode, on a CPU.
+        network: on a CPU.
         trained: number of images to train on.
         validated: number of images to validate on.
         size: (height, width) of the images, in pixels.
         half: whether torch's autocast computes steps in bfloat16.
         begun: epochs that lie behind it.
     """
-    each = _seconds_per_image(network, size, min(recipe.batch_size, max(trained, 1)), half)
-    learned = looked = 0.0
+    step, answer = _seconds_per_image(network, size, min(recipe.batch_size, max(trained, 1)), half)
+    learned = asked = 0.0
     for epoch, (used, scaled) in enumerate(_epochs(recipe, trained, size)):
         if epoch >= begun:
             learned += used * scaled[0] * scaled[1] / (size[0] * size[1])
-            looked += validated * recipe.validates(epoch)
-    return each * (_passes(recipe) * learned + looked / 3)  # a forward pass is a third of a step
+            if recipe.validates(epoch):
+                asked += validated * _views(recipe.views)
+                # Batch normalisation's averages are computed anew for a plain mean of weights.
+                asked += trained * (recipe.averaging.epochs > 0 and recipe.averaging.weighting == "equal")
+    return step * _passes(recipe) * learned + answer * asked
 
 
-def _seconds_per_image(network: nn.Module, size: tuple[int, int], most: int, half: bool) -> float:
-    network, found, number = copy.deepcopy(network), math.inf, min(TRIAL_IMAGES, most)
+def _views(views: Views) -> float:
+    """How often the network sees an image that it is asked about; of doubtful ones there may be half."""
+    most = (2 if views.mirror else 1) * (3 if views.translate_pixels else 1)
+    return most if views.below_probability == 1 else (1 + most) / 2
+
+
+def _seconds_per_image(network: nn.Module, size: tuple[int, int], most: int, half: bool) -> tuple[float, float]:
+    """Of a step forward and backward, and of an answer."""
+    network, number = copy.deepcopy(network).train(), min(TRIAL_IMAGES, most)
     with torch.random.fork_rng(devices=[]), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        step = math.inf
         while True:
             images = torch.rand((number, 3, *size)).contiguous(memory_format=torch.channels_last)
-            for _ in range(2):  # the first step sets up memory and kernels
-                began = time.perf_counter()
+
+            def learn(images: Tensor = images) -> None:
                 network(images).float().square().mean().backward()
-                passed = time.perf_counter() - began
-            found = min(found, passed / number)
+
+            learn()  # sets up memory and kernels
+            step = min(step, _seconds(learn) / number)
             # A step costs something however few images it has: with more, there is less of that for each.
-            number = min(int(TRIAL_SECONDS / 2 / found), most)
+            number = min(int(TRIAL_SECONDS / 2 / step), most)
             if number < 1.5 * len(images):
-                return found
+                break
+        network.eval()
+        with torch.no_grad():
+            return step, _seconds(lambda: network(images)) / len(images)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 @cache
@@ -223,6 +244,6 @@ def _parameters(settings: AnyModel, classes: int, size: tuple[int, int]) -> int:
     return models.parameters(_network(settings, classes, size))
 
 
-def _network(settings: AnyModel, classes: int, size: tuple[int, int]) -> torch.nn.Module:
+def _network(settings: AnyModel, classes: int, size: tuple[int, int]) -> nn.Module:
     with torch.device("meta"):  # shapes without numbers
         return models.build(settings, classes, size)

@@ -106,9 +106,10 @@ class ResNetModel(Settings):
     """Probability with which the last block is skipped for an image in training; earlier blocks are skipped less often
     (Huang et al. 2016, arXiv 1603.09382)."""
     kernels: Kernels = "torch"
-    """What computes training steps, as in the network of the fast recipes. Compiled kernels on a CPU are for 3 × 3
-    convolutions that do not halve the image, and for batch normalisation with what follows it; with a `cardinality`
-    above 1, torch's operations are used."""
+    """What computes training steps: torch's operations or, in float32 on a CPU, the compiled kernels of the fast
+    recipes' network, for the blocks' 3 × 3 convolutions that do not halve the image and for batch normalisation with
+    what follows it. With a `cardinality` above 1, on a GPU, and where a CPU computes in half precision, torch's are
+    used."""
 
 
 class PyramidNetModel(Settings):

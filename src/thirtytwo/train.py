@@ -689,8 +689,9 @@ def precision(recipe: Recipe, device: torch.device) -> str:
     """What steps compute with on this device; see `Training.precision`."""
     if recipe.precision == "float32" or not environment.has_bfloat16(device):
         return "float32"
-    if device.type == "cpu":
-        # Our own kernels take two thirds of the time that torch's take in half precision, even in float32.
+    if device.type == "cpu" and isinstance(recipe.model, SpeedModel):
+        # There, our own kernels take two thirds of the time that torch's take in half precision, even in float32. Of
+        # other networks, which they compute in part only, that has not been measured.
         for own in (models.HALF_PRODUCTS, "float32"):
             if models.kernels(recipe.model, device, own) == "compiled":
                 return own

@@ -114,6 +114,15 @@ def test_same_bits_for_any_number_of_threads() -> None:
         assert all(map(torch.equal, results[0], other))
 
 
+def test_what_does_not_fit_a_layer_is_for_torch_to_refuse() -> None:
+    layer, x = layer_of(8, torch.Generator()), torch.randn(2, 8, 4, 4)
+    with pytest.raises(RuntimeError):
+        layer(torch.randn(2, 16, 4, 4))
+    with pytest.raises(RuntimeError):
+        layer(x, torch.randn(2, 8, 4, 3))
+    assert layer(x, torch.ones(1)).shape == x.shape  # broadcast
+
+
 @pytest.mark.parametrize("activation", ["gelu", "relu", "none"])
 def test_a_layer_uses_them_in_training_only(activation: Activation) -> None:
     images, added = torch.randn(2, 2, 8, 5, 5).unbind()

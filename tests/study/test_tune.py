@@ -298,7 +298,7 @@ def test_where_nothing_better_was_found_there_is_nothing_to_compare(capsys: pyte
     )  # fmt: skip
     assert found.comparison == []
     page = tuning_page.render(found)
-    assert "No better values for x" in page
+    assert "No better values found for x" in page
     assert "None did better than the recipe's own values" in html.unescape(page)
     assert "thirtytwo compare" not in page
     Screen().tuned(found, Path("tuning.html"))

@@ -203,6 +203,8 @@ def train_command(
                 check_test(source)  # a broken test image is not to be found after a night of training
             training = train(settings, source, seed=seed or 0, out=out, device=where, exclude=tables, ranks=ranks)
         screen.training_begins(training)
+        if not as_json:  # a person waits
+            screen.forecast(training)
         with broken_off(screen, training), interruptible(training) as received, screen.training(training) as display:
             for event in training:
                 display.show(event)

@@ -27,6 +27,8 @@ GRACE_SECONDS = 10.0
 
 MOST_A_CORE = 4
 """Processes for each core of this machine. One is best; a mistake, such as the size of a batch, is many more."""
+FEWEST = 16
+"""As many may be anywhere: as there are GPUs in a machine of which a job has few cores."""
 
 BETWEEN_LOOKS = 0.02
 """Seconds."""
@@ -107,10 +109,10 @@ def run(processes: int) -> int:
     Raises:
         InputError: this machine is too small for so many.
     """
-    if processes > (most := MOST_A_CORE * cores()):
+    if processes > (most := max(MOST_A_CORE * cores(), FEWEST)):
         raise InputError(
-            f"--devices {processes}: each is a process with memory of its own, and {cores()} cores were found; "
-            f"expected at most {most}, better one for each GPU or core; name fewer"
+            f"{processes} processes: each has memory of its own, and {cores()} cores were found; expected at most "
+            f"{most}, better one for each GPU or core; name fewer with --devices"
         )
     with tempfile.TemporaryDirectory(prefix="thirtytwo-") as folder, contextlib.ExitStack() as open_files:
         said = [open_files.enter_context((Path(folder) / f"{number}.txt").open("w+b")) for number in range(processes)]

@@ -186,8 +186,6 @@ class Screen:
             self.say(f"{training.processes_here} processes share {plural(found, 'core')}; fewer would be faster")
         if training.kernels.startswith("torch (no "):
             self.say(f"computed by {training.kernels}, which is slower")
-        if training.device == "cpu" and training.ranks == 1 and not recipe.teacher.model:
-            self.say(f"about {duration(self._seconds(training))} on this machine, by a trial of a few images")
         like = training.device, training.precision
         if known := planner.expected(recipe, facts["name"], facts["images"], *like):
             self.say(f"expected, from measurements: {_measured(known)}")
@@ -203,18 +201,23 @@ class Screen:
         self.console.print(table)
         self.say(f"run folder: {training.run.path}")
 
-    def _seconds(self, training: Training) -> float:
-        """How long the rest of a training takes, about."""
-        facts, begun = training.data, len(training.run.metrics)
-        return planner.seconds(
-            training.recipe,
-            training.network,
-            facts["training_images"],
-            facts["validation_images"],
-            training.classifier.size,
-            half=training.precision == "bfloat16",
-            begun=begun,
-        )
+    def forecast(self, training: Training) -> None:
+        """How long the rest of a training will take here, about, where some steps can tell."""
+        recipe, facts = training.recipe, training.data
+        # A GPU's kernels are made, and its steps recorded, when training begins. A teacher takes time as well.
+        if training.device != "cpu" or training.ranks > 1 or recipe.teacher.model or training.run.model_path.exists():
+            return
+        images = facts["training_images"], facts["validation_images"]
+        half, begun = training.precision == "bfloat16", len(training.run.metrics)
+        try:
+            with self.busy("trying some steps"):
+                seconds = planner.seconds(
+                    recipe, training.network, *images, training.classifier.size, half=half, begun=begun
+                )
+        except (RuntimeError, MemoryError):  # whatever is wrong is told when it happens in training
+            return
+        most = "at most " if recipe.early_stopping.patience else ""
+        self.say(f"forecast: {most}about {duration(seconds)} on this machine, going by them")
 
     def _calibration(self, recipe: Recipe, data: str) -> None:
         """That nothing will be known of how sure answers may be, if it is so; there are no validation images."""
@@ -247,7 +250,7 @@ class Screen:
         if (reach := recipe.averaging.epochs) > recipe.epochs:
             self.say(
                 f"averaging.epochs is {reach:g}, of {plural(recipe.epochs, 'epoch')}: the mean of the weights reaches "
-                f"back to the first; --set averaging.epochs={recipe.epochs / 5:g} would change that"
+                f"back to the first; --set averaging.epochs={max(recipe.epochs // 5, 1)} would change that"
             )
 
     @contextlib.contextmanager

@@ -14,7 +14,18 @@ from torch.utils._triton import has_triton
 from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.errors import ModelError, RecipeError
-from thirtytwo.models import classic, convmixer, pointwise, pyramidnet, resnet, speed, timm, transformer, winograd
+from thirtytwo.models import (
+    classic,
+    convmixer,
+    native,
+    pointwise,
+    pyramidnet,
+    resnet,
+    speed,
+    timm,
+    transformer,
+    winograd,
+)
 from thirtytwo.settings import (
     AnyModel,
     CustomModel,
@@ -100,12 +111,17 @@ def kernels(settings: AnyModel, device: torch.device, precision: str) -> str:
     """
     if getattr(settings, "kernels", "torch") == "torch":
         return "torch"
+    if isinstance(settings, ResNetModel):
+        if device.type != "cpu":
+            return "torch (compiled ones for such networks are for CPUs)"
+        if settings.cardinality > 1:
+            return f"torch (no compiled ones for convolutions in {settings.cardinality} groups)"
+        if not any(map(native.suits, resnet.widths_3x3(settings.widths, settings.bottleneck))):
+            return f"torch (no compiled ones for channels that are no multiples of {native.LANES})"
     if device.type == "cuda":
         return "compiled" if has_triton() else "torch (no compiled ones: triton, which torch.compile needs, is missing)"
     if device.type != "cpu" or precision not in ("float32", HALF_PRODUCTS):
         return f"torch (compiled ones are for float32 on a CPU, this is {precision} on {device.type})"
-    if isinstance(settings, ResNetModel) and settings.cardinality > 1:
-        return f"torch (compiled ones are for convolutions without groups, these have {settings.cardinality})"
     problem = winograd.problem(half=precision == HALF_PRODUCTS) or pointwise.KERNELS.problem()
     return "compiled" if problem is None else f"torch (no compiled ones: {problem})"
 

@@ -53,13 +53,20 @@ class BatchNormAct2d(nn.BatchNorm2d):
             x: what is normalised.
             added: like x; None adds nothing.
         """
-        if self.training and is_for_kernels(self, x):
+        if self.training and is_for_kernels(self, x) and self._takes(x, added):
             return normalised(x, self, added)
         x = super().forward(x)
         x = x if added is None else x + added
         if self.activation == "gelu":
             return activated(self, x)
         return functional.relu(x) if self.activation == "relu" else x
+
+    def _takes(self, x: Tensor, added: Tensor | None) -> bool:
+        return (
+            x.shape[1] == self.num_features
+            and self.weight.dtype == self.bias.dtype == torch.float32
+            and (added is None or (added.shape == x.shape and added.dtype == x.dtype))
+        )
 
     def extra_repr(self) -> str:
         """As it is printed."""
@@ -182,14 +189,22 @@ def _lined_up(images: Tensor) -> Tensor:
 
 def _is_right() -> bool:
     kind: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
-    x = torch.linspace(-9, 9, 64 * LANES, **kind).view(4, LANES, 4, 4)
-    if (gelu(x) - functional.gelu(x)).abs().max().item() >= 1e-5:
-        return False
-    for activation in _ACTIVATIONS:
-        with torch.device("cpu"):
-            layer = BatchNormAct2d(LANES, activation, compiled=False, epsilon=1e-12).float()
-        if (normalised(x, layer) - layer(x)).abs().max().item() >= 1e-4:
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+        x = torch.linspace(-9, 9, 64 * LANES, **kind).view(4, LANES, 4, 4)
+        if (gelu(x) - functional.gelu(x)).abs().max().item() >= 1e-5:
             return False
+        one, other = x.clone().requires_grad_(), x.flip(0).requires_grad_()
+        for activation in _ACTIVATIONS:
+            layer = BatchNormAct2d(LANES, activation, compiled=False).float()
+            with torch.no_grad():
+                layer.weight.copy_(torch.linspace(-2, 2, LANES, **kind))
+                layer.bias.copy_(torch.linspace(1, 0, LANES, **kind))
+            results = []
+            for y in (normalised(one, layer, other), layer(one, other)):
+                gradients = torch.autograd.grad(y, (one, other, layer.weight, layer.bias), x.sin())
+                results.append([y.detach(), *gradients])
+            if any((a - b).norm() >= 1e-3 * b.norm() for a, b in zip(*results, strict=True)):
+                return False
     return True
 
 

@@ -6,8 +6,8 @@ pre-activation, normalisation and ReLU come before each convolution, so that not
 divides the 3 × 3 convolution of a bottleneck into groups (Xie et al. 2017, arXiv 1611.05431). For images of 32 × 32
 pixels the first convolution is a plain 3 × 3 one, and nothing is pooled after it.
 
-On a CPU, kernels of our own may train it: Winograd's for 3 × 3 convolutions that neither halve nor have groups, and one
-for normalisation and what follows it.
+On a CPU, kernels of our own may train it: Winograd's for 3 × 3 convolutions of blocks that neither halve nor have
+groups, and one for normalisation and what follows it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def build(
             f"model.widths: {len(widths)} stages halve a {size[0]} × {size[1]} image to nothing; expected at most "
             f"{min(size).bit_length()}"
         )
-    grouped = [inner_width(width, bottleneck) for width in widths] if bottleneck else [stem, *widths]
+    grouped = [*([] if bottleneck else [stem]), *widths_3x3(widths, bottleneck)]
     if odd := [channels for channels in grouped if channels % cardinality]:
         raise RecipeError(
             f"model.cardinality: 3 × 3 convolutions of {odd[0]} channels cannot be divided into {cardinality} groups; "
@@ -66,6 +66,11 @@ def build(
 def inner_width(width: int, bottleneck: float) -> int:
     """Channels of the 3 × 3 convolution of a bottleneck in a stage of this width."""
     return max(round(width * bottleneck), 1)
+
+
+def widths_3x3(widths: Sequence[int], bottleneck: float) -> list[int]:
+    """Channels of the 3 × 3 convolutions of each stage."""
+    return [inner_width(width, bottleneck) for width in widths] if bottleneck else list(widths)
 
 
 class ResNet(nn.Module):

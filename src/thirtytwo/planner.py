@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any
 
@@ -207,10 +207,7 @@ def _seconds_per_image(network: nn.Module, size: tuple[int, int], most: int, hal
         step = math.inf
         while True:
             images = torch.rand((number, 3, *size)).contiguous(memory_format=torch.channels_last)
-
-            def learn(images: Tensor = images) -> None:
-                network(images).float().square().mean().backward()
-
+            learn = partial(_learn, network, images)
             learn()  # sets up memory and kernels
             step = min(step, _seconds(learn) / number)
             # A step costs something however few images it has: with more, there is less of that for each.
@@ -219,7 +216,11 @@ def _seconds_per_image(network: nn.Module, size: tuple[int, int], most: int, hal
                 break
         network.eval()
         with torch.no_grad():
-            return step, _seconds(lambda: network(images)) / len(images)
+            return step, _seconds(partial(network, images)) / len(images)
+
+
+def _learn(network: nn.Module, images: Tensor) -> None:
+    network(images).float().square().mean().backward()
 
 
 def _seconds(work: Callable[[], object]) -> float:

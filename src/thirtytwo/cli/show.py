@@ -214,10 +214,10 @@ class Screen:
                 seconds = planner.seconds(
                     recipe, training.network, *images, training.classifier.size, half=half, begun=begun
                 )
-        except (RuntimeError, MemoryError):  # whatever is wrong is told when it happens in training
+        except (RuntimeError, ValueError, TypeError, MemoryError):  # what is wrong is told when it happens in training
             return
         most = "at most " if recipe.early_stopping.patience else ""
-        self.say(f"forecast: {most}about {duration(seconds)} on this machine, going by them")
+        self.say(f"forecast: {most}about {duration(seconds)} on this machine, going by steps that were tried")
 
     def _calibration(self, recipe: Recipe, data: str) -> None:
         """That nothing will be known of how sure answers may be, if it is so; there are no validation images."""

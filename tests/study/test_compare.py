@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from thirtytwo import metrics, report
 from thirtytwo.cli.show import Screen
 from thirtytwo.errors import Diverged
-from thirtytwo.report import figures
+from thirtytwo.report import figures, wording
 from thirtytwo.run import Run
 from thirtytwo.study import Comparison, Pair, Trial, Unpaired, sequential
 
@@ -191,7 +191,7 @@ def test_where_the_spread_is_unknown_that_is_said(capsys: pytest.CaptureFixture[
 def test_pairs_that_all_differ_alike_have_no_interval(capsys: pytest.CaptureFixture[str], alike: float) -> None:
     found = pairs([alike] * 8)
     assert found.to_json()["interval"] is None
-    assert f"difference {100 * alike:+.2f} points, p = " in told(capsys, found)
+    assert f"difference {wording.signed(100 * alike)} points, p = " in told(capsys, found)
     assert "no interval yet" in figures.comparison(found, WORDS).axes[1].get_title(loc="left")
     json.dumps(found.to_json(), allow_nan=False)
 

@@ -31,7 +31,7 @@ train: $(VENV)/core
 	$(BIN)/thirtytwo train
 
 test: check
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n auto --dist loadfile  # on the CPU: there are no two devices to mix up
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder  # on the CPU: there are no two devices to mix up
 	$(BIN)/python -m pytest -q tests/test_gpu.py
 
 check: $(VENV)/dev

@@ -1,4 +1,4 @@
-"""Shared by all tests: a state folder and a cache of the tests' own, and small made data."""
+"""Shared by all tests: a state folder and a cache of the tests' own, small made data, and in which order they run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,30 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.environ.get("THIRTYTWO_DATA"):  # every test has a working folder of its own
     os.environ["THIRTYTWO_DATA"] = str(Path(os.environ["THIRTYTWO_DATA"]).absolute())
 
+import hypothesis
 import numpy as np
 import pytest
 
 from thirtytwo.data.images import Images
+
+SLOWEST = ("test_docs.py", "study/test_pool.py", "test_cli.py", "test_ranks.py", "test_survival.py")
+"""Begun first, since a file is for one worker: late, the others would have to wait for it."""
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first, all others as they come."""
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path, len(SLOWEST)))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a third of the time is spent waiting for other processes."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from docs import measurements
 
 import compare_simulation
 import measured
+import series
 from thirtytwo import planner
 
 STUDIES = 400
@@ -41,11 +43,12 @@ def test_the_same_seed_draws_the_same_studies() -> None:
 SERIES = {"a": [0.898, 0.902], "b": [0.9]}
 
 
-def test_a_simulation_says_how_many_runs_its_spread_stands_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_simulation_says_how_many_runs_its_spread_stands_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     entries: list[dict[str, Any]] = []
     trainings = [{"series": name, "accuracy": {"values": values}} for name, values in SERIES.items()]
     monkeypatch.setattr(planner, "every", lambda *_: trainings)
     monkeypatch.setattr(measured, "add", entries.append)
+    monkeypatch.setattr(series, "WORK", tmp_path)  # a benchmark may be running
     monkeypatch.setattr("sys.argv", ["compare_simulation.py", "--pairs", "3", "--studies", "5"])
     assert compare_simulation.main() == 0
     (entry,) = entries

@@ -88,9 +88,7 @@ def _short(names: Sequence[str]) -> list[str]:
 
 def _points(difference: float, images: int) -> str:
     """A difference of shares in points, with as many decimals as one image can change."""
-    text = f"{100 * abs(difference):.{2 if images > 1000 else 1}f}"
-    sign = "" if float(text) == 0 else "−" if difference < 0 else "+"  # as wide as a plus
-    return f"{sign}{text}"
+    return wording.signed(100 * difference, 2 if images > 1000 else 1).replace("-", "−")  # as wide as a plus
 
 
 def _gain(gain: Gain) -> dict[str, Any]:

@@ -17,10 +17,10 @@ def precise_percent(share: float, images: int) -> str:
     return percent(share, 2 if images > 1000 else 1)
 
 
-def signed(points: float) -> str:
-    """A difference with its sign and two decimals; what rounds to 0 has no sign."""
-    text = f"{points:+.2f}"
-    return text if float(text) else "0.00"
+def signed(points: float, decimals: int = 2) -> str:
+    """A difference with its sign; what rounds to 0 has none."""
+    text = f"{points:+.{decimals}f}"
+    return text if float(text) else text[1:]
 
 
 def count(number: float) -> str:

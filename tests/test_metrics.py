@@ -70,7 +70,7 @@ def test_perfectly_calibrated_answers_have_no_calibration_error() -> None:
     assert metrics.expected_calibration_error(probabilities, labels) == pytest.approx(0.0, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(1, 60))
 def test_reliability_bins_partition_the_images(seed: int, number: int) -> None:
     probabilities, labels = answers(seed, number)
@@ -92,7 +92,7 @@ def test_the_best_temperature_undoes_a_wrong_scale(factor: float) -> None:
 
 
 @given(st.integers(0, 50), st.floats(0.2, 5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_no_other_temperature_is_better(seed: int, other: float) -> None:
     probabilities, labels = answers(seed)
     scores = probabilities.double().log()
@@ -122,7 +122,7 @@ def test_so_many_images_reach_the_confidence(share: float) -> None:
 
 
 @given(number=st.integers(1, 100_000), share=st.floats(0, 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_at_either_end_of_the_interval_what_was_seen_is_just_believable(number: int, share: float) -> None:
     hits = round(share * number)
     seen = hits / number
@@ -143,7 +143,7 @@ def test_answers_that_are_as_sure_as_they_are_right_err_by_chance_as_much_as_is_
 
 
 @given(number=st.integers(1, 100_000), share=st.floats(0, 1), baseline=st.floats(0.01, 0.99))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_an_accuracy_is_at_the_baseline_unless_the_draw_of_the_images_hardly_lifts_that_so_high(
     number: int, share: float, baseline: float
 ) -> None:

@@ -198,7 +198,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused_never_a_crash(
     stored: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

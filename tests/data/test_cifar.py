@@ -342,7 +342,7 @@ def test_pickle_that_would_run_something_is_refused(layouts: Sequence[Layout], m
     assert not trace.exists()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(
     edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=5),
     length=st.floats(0, 1) | st.just(1.0),

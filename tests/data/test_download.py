@@ -275,7 +275,7 @@ def test_damaged_folder_is_replaced(serve: Serve, tmp_path: Path) -> None:
 # What breaks ---------------------------------------------------------------------------------------------------------
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(places=st.lists(st.integers(1, len(CONTENT) - 1), min_size=1, max_size=3), tagged=st.booleans())
 def test_resumed_download_equals_whole_file(
     serve: Serve, tmp_path_factory: pytest.TempPathFactory, places: list[int], tagged: bool

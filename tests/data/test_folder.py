@@ -264,7 +264,7 @@ def test_file_that_claims_too_many_pixels_is_not_decoded(tmp_path: Path, width: 
         read_image(tmp_path / "bomb.png")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(
     edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
     length=st.floats(0, 1) | st.just(1.0),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thirtytwo.data.augment import Augment
@@ -27,7 +27,6 @@ def epoch_of(made: Loader, epoch: int, start: int = 0) -> list[tuple[torch.Tenso
     return [made.batch(made.draw(epoch, step, plan[step]))[:2] for step in range(start, len(plan))]
 
 
-@settings(deadline=None)
 @given(batch_size=st.integers(1, 300), epoch=st.integers(0, 5))
 def test_an_epoch_shows_every_image_once_in_batches_that_differ_by_one_at_most(batch_size: int, epoch: int) -> None:
     labels = np.arange(200, dtype=np.int64) % 4
@@ -140,7 +139,6 @@ def test_two_epochs_of_alternating_flips_show_each_image_both_ways(small_images:
     assert 70 < int(ways[0].sum()) < 130
 
 
-@settings(deadline=None)
 @given(share=st.floats(0, 1), drop_last=st.booleans(), batch_size=st.integers(1, 100))
 def test_what_is_left_out_is_in_no_batch_and_the_rest_as_before(share: float, drop_last: bool, batch_size: int) -> None:
     labels = np.arange(200, dtype=np.int64) % 4

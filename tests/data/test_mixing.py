@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thirtytwo.data import Images
@@ -55,7 +55,6 @@ def test_shares_follow_a_beta_distribution() -> None:
     assert float(share.var()) == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.01)  # of Beta(a, a)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**63 - 1), step=st.integers(0, 99))
 def test_the_same_numbers_draw_the_same(seed: int, step: int) -> None:
     once, again = (KINDS["both"].draw(8, [seed, step]) for _ in range(2))

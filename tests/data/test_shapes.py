@@ -121,7 +121,7 @@ def test_same_scene_is_drawn_at_every_size() -> None:
     assert np.array_equal(between.argmin(axis=1), np.arange(100))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     number=st.integers(1, 80),
     seed=st.integers(0, 2**63 - 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import gelu
@@ -54,7 +54,6 @@ def layer_of(
     channels_last=st.booleans(),
     activation=st.sampled_from(["gelu", "relu", "none"]),
 )
-@settings(deadline=None)
 def test_it_is_normalisation_and_activation(
     batch: int,
     channels: int,

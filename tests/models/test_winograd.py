@@ -69,7 +69,7 @@ def results(images: Tensor, weights: Tensor, gradient: Tensor, side: int | None,
     width=st.integers(1, 17),
     channels_last=st.booleans(),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_it_is_the_convolution(
     side: int | None,
     half: bool,
@@ -102,7 +102,7 @@ def test_it_is_the_convolution(
 @halves
 @pytest.mark.parametrize("side", [2, 4, 6, 8])
 @given(batch=st.integers(1, 4), height=st.integers(2, 19), width=st.integers(2, 19), whole=st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_pooled_it_is_max_pooling_of_itself(
     side: int, half: bool, batch: int, height: int, width: int, whole: bool
 ) -> None:

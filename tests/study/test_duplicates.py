@@ -43,7 +43,7 @@ DRAWN = draw(40, seed=3).images.pixels
     contrast=st.floats(0.7, 1.0),
     number=st.integers(0, 39),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_changed_copy_is_near(
     mirrored: bool, down: int, right: int, brightness: int, contrast: float, number: int
 ) -> None:
@@ -89,7 +89,7 @@ def test_neighbours_are_those_with_the_largest_cosines(monkeypatch: pytest.Monke
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_of_equal_images_each_is_paired_once_and_each_leak_is_named(training: list[int], test: list[int]) -> None:
     found = find(
         images(DRAWN[training]),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thirtytwo import evaluate, metrics
@@ -42,7 +42,6 @@ def answers_of(labels: torch.Tensor, models: int, seed: int) -> torch.Tensor:
     return (noise + 1.5 * torch.nn.functional.one_hot(labels, 4)).softmax(2)
 
 
-@settings(deadline=None)
 @given(models=st.integers(1, 6), seed=st.integers(0, 1000))
 def test_what_is_selected_is_no_worse_than_the_best_alone(models: int, seed: int) -> None:
     labels = torch.arange(60) % 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thirtytwo.study.paired import interval
@@ -13,7 +13,6 @@ from thirtytwo.study.paired import interval
 COUNTS = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 500)).filter(lambda each: sum(each) > 0)
 
 
-@settings(deadline=None)
 @given(COUNTS)
 def test_it_holds_the_difference_and_mirrors_when_the_two_change_places(counts: tuple[int, int, int]) -> None:
     won, lost, rest = counts
@@ -23,7 +22,6 @@ def test_it_holds_the_difference_and_mirrors_when_the_two_change_places(counts: 
     assert interval(lost, won, images) == pytest.approx((-high, -low), abs=1e-9)
 
 
-@settings(deadline=None)
 @given(COUNTS)
 def test_it_leaves_out_no_difference_exactly_where_mcnemars_test_does(counts: tuple[int, int, int]) -> None:
     won, lost, rest = counts

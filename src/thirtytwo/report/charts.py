@@ -261,10 +261,9 @@ def trials(accuracies: Sequence[float | None], states: Sequence[str]) -> Markup:
     """
     ticks = _shares([value for value in accuracies if value is not None])
     plot = _Plot(52, 620, 26, 226, 0, max(len(accuracies) - 1, 1), ticks[0], ticks[-1])
-    decimals = max(len(f"{100 * tick:.6g}".partition(".")[2]) for tick in ticks)
     parts = [
         _text(0, 12, "Validation accuracy, trial by trial", "title"),
-        _grid(plot, ticks, [percent(tick, decimals) for tick in ticks]),
+        _grid(plot, ticks, _percents(ticks)),
     ]
     for tick in [tick for tick in _ticks(0, max(len(accuracies) - 1, 1), 8) if tick == round(tick)]:
         if tick < len(accuracies):
@@ -306,8 +305,7 @@ def rounds(names: Sequence[str], chosen: Sequence[float], others: Sequence[float
     lines.append(Line("images it was chosen on", "training", chosen))
     ticks = _shares([value for line in lines for value in line.values if value is not None])
     plot = _Plot(52, 430, 46, 206, 1, max(len(names), 2), ticks[0], ticks[-1])
-    decimals = max(len(f"{100 * tick:.6g}".partition(".")[2]) for tick in ticks)
-    parts = [_text(0, 12, "Accuracy", "title"), _grid(plot, ticks, [percent(tick, decimals) for tick in ticks])]
+    parts = [_text(0, 12, "Accuracy", "title"), _grid(plot, ticks, _percents(ticks))]
     for tick in [tick for tick in _ticks(1, max(len(names), 2), 8) if tick == round(tick) and 1 <= tick <= len(names)]:
         parts.append(_text(plot.x(tick), plot.bottom + 16, count(tick), "tick", anchor="middle"))
     parts.append(_text((plot.left + plot.right) / 2, plot.bottom + 33, "models added", "tick", anchor="middle"))
@@ -400,6 +398,12 @@ def _shares(values: Sequence[float]) -> list[float]:
     room = max(0.01 - (high - low), 0.0) / 2  # all but equal ones lie in the middle
     ticks = _ticks(max(low - room, 0.0), min(high + room, 1.0), 5)
     return [tick for tick in ticks if -1e-9 <= tick <= 1 + 1e-9]
+
+
+def _percents(ticks: Sequence[float]) -> list[str]:
+    """Shares as labels of an axis, with as many decimals as one of them needs."""
+    decimals = max(len(f"{100 * tick:.6g}".partition(".")[2]) for tick in ticks)
+    return [percent(tick, decimals) for tick in ticks]
 
 
 def _text(x: float, y: float, words: str, style: str, anchor: str = "start") -> Markup:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -32,15 +33,43 @@ def test_imports_stay_light(words: str, forbidden: set[str]) -> None:
     assert not loaded & forbidden
 
 
-def test_help_loads_no_torch() -> None:
+def loaded_by(*calls: str, env: dict[str, str] | None = None) -> tuple[str, set[str]]:
+    """What the program prints when it is called with these words, and the modules that are loaded then."""
     script = (
-        "import sys\nsys.argv = ['thirtytwo', '--help']\nfrom thirtytwo.cli import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\nprint('LOADED', *sys.modules)"
+        "import shlex, sys\nfrom thirtytwo.cli import main\n"
+        f"for words in {calls!r}:\n    sys.argv = ['thirtytwo', *shlex.split(words)]\n"
+        "    try:\n        main()\n    except SystemExit as end:\n        assert not end.code, words\n"
+        "print('LOADED', *sys.modules)"
     )
-    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    shown, _, loaded = output.partition("LOADED")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **(env or {})}
+    )
+    assert done.returncode == 0, done.stderr
+    shown, _, loaded = done.stdout.partition("LOADED")
+    return shown, set(loaded.split())
+
+
+def test_help_loads_no_torch() -> None:
+    shown, loaded = loaded_by("--help")
     assert "train" in shown
-    assert not {"torch", "numpy", "ray"} & set(loaded.split())
+    assert not {"torch", "numpy", "ray"} & loaded
+
+
+def test_no_command_on_a_cpu_waits_for_torchs_compiler(tmp_path: Path) -> None:
+    sets = {
+        "fast94": "model.widths=[8,8]",
+        "resnet18": "model.widths=[4,4,4,4]",
+        "cct": "model.depth=1",
+    }
+    both = "--set validation=0.2 --epochs 1"
+    trained = [f"train {name} --set {change} {both} --out {tmp_path}/{name}" for name, change in sets.items()]
+    shown, loaded = loaded_by(
+        *trained,
+        f"evaluate {tmp_path}/fast94 --split validation",
+        env={"THIRTYTWO_DATA": "shapes:training=50,test=10"},
+    )
+    assert "Report:" in shown
+    assert not {"torch._dynamo", "sympy"} & loaded
 
 
 def test_public_names_are_sorted_real_and_documented() -> None:

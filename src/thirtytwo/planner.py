@@ -25,6 +25,9 @@ IMAGES = 50_000
 """Training images of CIFAR-10."""
 TRIAL_SECONDS = 1.0
 """For how long the largest steps are tried, where so few images do."""
+TRIAL_SHARE = 0.01
+"""Of all the images that steps will see: no more are tried at once, so that trying takes little of a short training's
+time, too."""
 TRIAL_IMAGES = 2
 """Images in the first step that is tried; then there are as many as `TRIAL_SECONDS` are enough for."""
 
@@ -126,18 +129,30 @@ class Work:
     """Of all steps of all epochs."""
 
 
-def work(recipe: Recipe, images: int = IMAGES, classes: int = 10, size: tuple[int, int] = (32, 32)) -> Work:
-    """Count what a training has to compute, without computing it.
+def work(
+    recipe: Recipe,
+    images: int = IMAGES,
+    classes: int = 10,
+    size: tuple[int, int] = (32, 32),
+    network: nn.Module | None = None,
+) -> Work:
+    """Count what a training has to compute.
 
     Args:
         recipe: as it will be trained; see `Recipe.for_device` and `Recipe.for_images`.
         images: number of training images, validation part included.
         classes: number of them.
         size: (height, width) of the images, in pixels.
+        network: that is trained, which sees two images for each kind of step; None computes nothing.
 
     Raises:
         RecipeError: there is no such network for such images.
     """
+    if network is None:
+        count: Callable[..., float] = partial(_flops_of, recipe.model, classes, size)
+        parameters = _parameters_of(recipe.model, classes, size)
+    else:
+        count, parameters = cache(partial(_flops_per_image, network)), models.parameters(network)
     trained = images - round(images * recipe.validation)
     # The first layer of the speed network goes without a gradient once its rate has reached 0.
     optimizer = recipe.optimizer
@@ -146,10 +161,9 @@ def work(recipe: Recipe, images: int = IMAGES, classes: int = 10, size: tuple[in
     for epoch, (used, scaled) in enumerate(_epochs(recipe, trained, size)):
         early = min(max(ends - epoch, 0.0), 1.0)
         for share, whole in ((early, True), (1 - early, False)):
-            flops += used * share * _flops_per_image(recipe.model, classes, size, scaled, whole) if share else 0.0
+            flops += used * share * count(scaled, whole) if share else 0.0
     passes = _passes(recipe)
-    per_image = _flops_per_image(recipe.model, classes, size, size, True)
-    return Work(_parameters(recipe.model, classes, size), passes * per_image, passes * flops)
+    return Work(parameters, passes * count(size, True), passes * flops)
 
 
 def _epochs(recipe: Recipe, trained: int, size: tuple[int, int]) -> Iterator[tuple[int, tuple[int, int]]]:
@@ -182,7 +196,6 @@ def seconds(
         half: whether torch's autocast computes steps in bfloat16.
         begun: epochs that lie behind it.
     """
-    step, answer = _seconds_per_image(network, size, min(recipe.batch_size, max(trained, 1)), half)
     learned = asked = 0.0
     for epoch, (used, scaled) in enumerate(_epochs(recipe, trained, size)):
         if epoch >= begun:
@@ -191,6 +204,8 @@ def seconds(
                 asked += validated * _views(recipe.views)
                 # Batch normalisation's averages are computed anew for a plain mean of weights.
                 asked += trained * (recipe.averaging.epochs > 0 and recipe.averaging.weighting == "equal")
+    most = min(recipe.batch_size, max(trained, 1), max(int(TRIAL_SHARE * learned), TRIAL_IMAGES))
+    step, answer = _seconds_per_image(network, size, most, half)
     return step * _passes(recipe) * learned + answer * asked
 
 
@@ -229,19 +244,27 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-@cache
-def _flops_per_image(
-    settings: AnyModel, classes: int, size: tuple[int, int], scaled: tuple[int, int], whole: bool
-) -> float:
-    """Of a network for images of one size that is given images of another; `whole` trains its first layer, too."""
-    network = _network(settings, classes, size)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and (whole or name != "whitening.bias"))
-    return models.flops_per_image(network, scaled)
+def _flops_per_image(network: nn.Module, size: tuple[int, int], whole: bool) -> float:
+    """Of a step, for images of a size; `whole` trains the speed network's first layer, too."""
+    ended = [] if whole else [own for name, own in network.named_parameters() if name == "whitening.bias"]
+    asked = [parameter.requires_grad for parameter in ended]
+    try:
+        for parameter in ended:
+            parameter.requires_grad_(False)
+        return models.flops_per_image(network, size)
+    finally:
+        for parameter, was in zip(ended, asked, strict=True):
+            parameter.requires_grad_(was)
 
 
 @cache
-def _parameters(settings: AnyModel, classes: int, size: tuple[int, int]) -> int:
+def _flops_of(settings: AnyModel, classes: int, size: tuple[int, int], scaled: tuple[int, int], whole: bool) -> float:
+    """`_flops_per_image` of a network for images of one size that is given images of another."""
+    return _flops_per_image(_network(settings, classes, size), scaled, whole)
+
+
+@cache
+def _parameters_of(settings: AnyModel, classes: int, size: tuple[int, int]) -> int:
     return models.parameters(_network(settings, classes, size))
 
 

@@ -50,7 +50,7 @@ def test_in_float32_it_follows_a_float64_reference(channels_last: bool) -> None:
     parameter = nn.Parameter(weight.float())
     if channels_last:
         parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    optimizer = Muon([parameter], learning_rate=0.1, momentum=0.6, steps=3)
+    optimizer = Muon([{"params": [parameter], "peak": 0.1}], momentum=0.6, steps=3)
     momentum = torch.zeros_like(weight)
     for gradient in gradients:
         parameter.grad = gradient.float()
@@ -65,12 +65,12 @@ def test_it_finds_the_minimum_of_a_quadratic_of_fixed_norm() -> None:
     target = random(4, 4)
     target = (2 * target / target.norm()).float()
     parameter = nn.Parameter(random(4, 4, seed=1).float())
-    optimizer = Muon([parameter], learning_rate=0.2)
+    optimizer = Muon([{"params": [parameter], "peak": 0.2}])
     distances = []
     for step in range(100):
         optimizer.param_groups[0]["lr"] = 0.2 * (1 - step / 100)
         loss = (parameter - target).square().sum()
-        optimizer.zero_grad()
+        parameter.grad = None
         loss.backward()
         optimizer.step()
         distances.append(float(loss.detach()))

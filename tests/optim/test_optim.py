@@ -11,7 +11,8 @@ from torch import nn
 
 from thirtytwo import models, optim
 from thirtytwo.models.speed import SpeedNet
-from thirtytwo.optim import schedule
+from thirtytwo.optim import schedule, sgd
+from thirtytwo.optim.optimizer import Optimizer
 from thirtytwo.settings import (
     Adam,
     AnyModel,
@@ -334,10 +335,12 @@ def test_constant_schedule_is_constant() -> None:
 
 
 def test_what_a_checkpoint_knows_no_momentum_of_begins_with_none() -> None:
-    def made() -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
+    def made() -> tuple[list[torch.Tensor], Optimizer]:
         torch.manual_seed(0)
         parameters = [torch.randn(3, requires_grad=True) for _ in range(2)]
-        return parameters, torch.optim.SGD(parameters, lr=0.1, momentum=0.9, fused=True)
+        return parameters, sgd.Sgd(
+            [{"params": parameters, "peak": 0.1, "weight_decay": 0}], momentum=0.9, nesterov=False
+        )
 
     (used, unused), optimizer = made()
     used.grad = torch.ones(3)

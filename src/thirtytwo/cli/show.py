@@ -172,11 +172,10 @@ class Screen:
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         self._named(recipe)
         self._too_long(recipe)
-        if recipe.model.name not in ("custom", "timm"):  # others' networks need not be countable without weights
-            images = facts["training_images"] + facts["validation_images"]
-            work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size)
-            beside = ", and what its teacher takes" if recipe.teacher.model else ""
-            self.say(f"to compute: {scaled(work.flops, 'FLOP')}{beside}")
+        images = facts["training_images"] + facts["validation_images"]
+        work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size, training.network)
+        beside = ", and what its teacher takes" if recipe.teacher.model else ""
+        self.say(f"to compute: {scaled(work.flops, 'FLOP')}{beside}")
         if (ranks := training.ranks) != training.ranks_before:
             self.say(
                 f"trained by {plural(training.ranks_before, 'process', 'processes')} until now, by {ranks} from here "

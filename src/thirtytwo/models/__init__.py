@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._triton import has_triton
-from torch.utils.flop_counter import FlopCounterMode
 
 from thirtytwo.errors import ModelError, RecipeError
 from thirtytwo.models import (
     classic,
     convmixer,
+    flops,
     native,
     pointwise,
     pyramidnet,
@@ -329,35 +328,16 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32), *, bac
         backward: whether the backward pass counts.
     """
     gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
+    counter = flops.Counter()
     try:
-        with _as_in_training(network), torch.random.fork_rng(), _counter() as counter:  # dropout draws
+        with _as_in_training(network), torch.random.fork_rng(), counter:  # dropout draws
             scores = network(_black_images(network, 2, size))
             if backward:
                 scores.sum().backward()
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
-    return float(counter.get_total_flops() / 2)
-
-
-def _counter() -> FlopCounterMode:
-    """torch's, but for the backward pass of grouped convolutions, which it takes for ones without groups."""
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _backward_flops})
-
-
-def _backward_flops(gradient: list[int], inputs: list[int], kernel: list[int], *rest: Any, **_: Any) -> int:
-    """Of one convolution: as many as forward for the gradient of its inputs, and as many for that of its kernel.
-
-    Args:
-        gradient: shape of that of its outputs, (batch, outputs, h, w).
-        inputs: shape.
-        kernel: shape, (outputs, inputs / groups, height, width).
-        rest: as torch's operation has it: bias, stride, padding, dilation, whether the convolution is transposed, its
-            padding of outputs, groups, and which gradients are wanted: of inputs, of the kernel, of the bias.
-    """
-    _bias, _stride, _padding, _dilation, is_transposed, _outputs, _groups, wanted = rest
-    forward = 2 * math.prod(inputs if is_transposed else gradient) * math.prod(kernel[1:])
-    return forward * sum(map(bool, wanted[:2]))
+    return counter.flops / 2
 
 
 def _black_images(network: nn.Module, number: int, size: tuple[int, int]) -> torch.Tensor:

@@ -88,7 +88,8 @@ class PyramidNet(nn.Module):
         self.normalise = nn.BatchNorm2d(layers[-1].outputs)
         self.head = nn.Linear(layers[-1].outputs, classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # Without numbers there are none to draw, and torch loads its compiler to find that out.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:

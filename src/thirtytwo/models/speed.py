@@ -79,8 +79,9 @@ class SpeedNet(nn.Module):
             channels = width
         self.groups = nn.Sequential(*groups)
         self.head = nn.Linear(channels, classes, bias=False)
-        with torch.no_grad():
-            self.head.weight.div_(self.head.weight.std())
+        if not self.head.weight.is_meta:  # else torch loads its compiler to find that there are no numbers
+            with torch.no_grad():
+                self.head.weight.div_(self.head.weight.std())
 
     @torch.no_grad()
     def initialise(self, images: Tensor, epsilon: float = 5e-4) -> None:

@@ -73,7 +73,9 @@ class CompactTransformer(nn.Module):
             layers.append(nn.MaxPool2d(3, stride=2, padding=1))
             channels = outputs
         self.tokenizer = nn.Sequential(*layers)
-        self.positions = nn.Parameter(torch.randn(1, places, width) * 0.2)
+        self.positions = nn.Parameter(torch.empty(1, places, width))
+        if not self.positions.is_meta:  # else torch loads its compiler to find that there are no numbers
+            nn.init.normal_(self.positions, std=0.2)
         attention_dropout, dropout, drop = noise
         self.layers = nn.Sequential(
             *(_Layer(width, heads, attention_dropout, dropout, drop * (number + 1) / depth) for number in range(depth))

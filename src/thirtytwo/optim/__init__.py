@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thirtytwo.optim import muon, schedule
+from thirtytwo.optim import adam, muon, schedule, sgd
+from thirtytwo.optim.optimizer import Optimizer
 from thirtytwo.settings import (
     Adam,
     AnyOptimizer,
@@ -27,8 +28,8 @@ Schedule = Callable[[int, Sequence[float]], float]
 """(step since the start of training, validation losses of the epochs so far) -> factor of the peak rate."""
 
 
-Optimizers = tuple[torch.optim.Optimizer, ...]
-"""What updates a network's parameters, each some of them. Every parameter group has a ``peak``: its highest rate."""
+Optimizers = tuple[Optimizer, ...]
+"""What updates a network's parameters, each some of them."""
 
 
 def build(settings: AnyOptimizer, network: nn.Module, *, half: bool = False, compiled: bool = False) -> Optimizers:
@@ -57,19 +58,11 @@ def build(settings: AnyOptimizer, network: nn.Module, *, half: bool = False, com
         {"params": others, "weight_decay": 0.0},
     ]
     kinds = [{**kind, "peak": settings.learning_rate} for kind in kinds if kind["params"]]
-    # Fused: one pass over each parameter instead of a dozen.
     match settings:
         case Adam():
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-                kinds,
-                betas=(settings.beta1, settings.beta2),
-                eps=settings.epsilon,
-                fused=True,
-                capturable=any(parameter.is_cuda for _, parameter in named),  # counts its steps where they are taken
-            )
+            return (adam.Adam(kinds, beta1=settings.beta1, beta2=settings.beta2, epsilon=settings.epsilon),)
         case Sgd():
-            optimizer = torch.optim.SGD(kinds, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
-    return (optimizer,)
+            return (sgd.Sgd(kinds, momentum=settings.momentum, nesterov=settings.nesterov),)
 
 
 def _spared(network: nn.Module) -> set[str]:
@@ -101,15 +94,13 @@ def _muon(
     ]
     # SGD multiplies its weight decay by the rate, which the settings' number does not contain.
     kinds = [{**kind, "weight_decay": kind.pop("decay") / kind["peak"]} for kind in kinds if kind["params"]]
-    optimizers: list[torch.optim.Optimizer] = []
+    optimizers: list[Optimizer] = []
     if kinds:
-        nesterov = settings.sgd_momentum > 0
-        optimizers.append(torch.optim.SGD(kinds, momentum=settings.sgd_momentum, nesterov=nesterov, fused=True))
+        optimizers.append(sgd.Sgd(kinds, momentum=settings.sgd_momentum, nesterov=settings.sgd_momentum > 0))
     if kernels:
         optimizers.append(
             muon.Muon(
                 [{"params": kernels, "peak": settings.learning_rate}],
-                learning_rate=settings.learning_rate,
                 momentum=settings.momentum,
                 steps=settings.newton_schulz_steps,
                 half=half,
@@ -192,10 +183,6 @@ def build_schedule(
     return lambda step, losses: schedule.warmup(step, rise) * after_warmup(step, losses)
 
 
-MOMENTUM = "momentum_buffer"
-"""What torch's SGD calls the state in which it keeps the momentum of a parameter."""
-
-
 def groups(optimizers: Optimizers) -> list[dict[str, Any]]:
     """Every parameter group, in order."""
     return [group for optimizer in optimizers for group in optimizer.param_groups]
@@ -207,7 +194,6 @@ def state_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
         f"{number}.{name}": tensor
         for number, (optimizer, parameter) in enumerate(_parameters(optimizers))
         for name, tensor in optimizer.state.get(parameter, {}).items()
-        if tensor is not None
     }
 
 
@@ -222,17 +208,9 @@ def restore_state(optimizers: Optimizers, tensors: Mapping[str, Tensor]) -> None
         # Fused updates walk memory in the parameter's order, so its state has to lie in the same format.
         like = parameter.detach() if tensor.shape == parameter.shape else tensor.to(parameter.device)
         optimizer.state[parameter][name] = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
-    for optimizer in optimizers:
-        if not isinstance(optimizer, torch.optim.SGD):
-            continue
-        for group in optimizer.param_groups:
-            # Earlier versions had no gradient, and so no momentum, for what no step had used; torch takes all or none.
-            if any(MOMENTUM in optimizer.state.get(parameter, {}) for parameter in group["params"]):
-                for parameter in group["params"]:
-                    optimizer.state[parameter].setdefault(MOMENTUM, torch.zeros_like(parameter))
 
 
-def _parameters(optimizers: Optimizers) -> Iterator[tuple[torch.optim.Optimizer, Tensor]]:
+def _parameters(optimizers: Optimizers) -> Iterator[tuple[Optimizer, Tensor]]:
     """Every parameter with its optimiser, in the order in which they are numbered."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:

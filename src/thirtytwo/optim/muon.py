@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from thirtytwo.optim.optimizer import Optimizer
+
 # An odd quintic whose slope at 0 is as large as it can be while values near 1 stay near it (Jordan 2024). It does not
 # converge to 1 exactly: singular values end between about 0.7 and 1.2, which trains as well.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -61,7 +63,7 @@ def together(matrices: Sequence[Tensor], steps: int = 5) -> list[Tensor]:
     return [each[: matrix.shape[0], : matrix.shape[1]] for each, matrix in zip(found, matrices, strict=True)]
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimizer):
     """Nesterov momentum, orthogonalised, on weights that are kept at a fixed norm.
 
     A kernel (outputs, inputs, height, width) counts as a matrix (outputs, inputs · height · width). Before every update
@@ -72,45 +74,31 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Any],
+        groups: Iterable[dict[str, Any]],
         *,
-        learning_rate: float,
         momentum: float = 0.6,
         steps: int = 3,
         half: bool = False,
         compiled: bool = False,
     ) -> None:
-        """Take parameters of two or more dimensions, or groups of them.
+        """Take groups of parameters of two or more dimensions.
 
         Args:
-            parameters: tensors, or groups as torch's optimisers take them.
-            learning_rate: step size, in units of √outputs: the norm of the update against that of the weights.
+            groups: see `Optimizer.param_groups`. A learning rate is a step size in units of √outputs: the norm of the
+                update against that of the weights.
             momentum: share of the previous momentum that is kept.
             steps: of the Newton–Schulz iteration.
             half: whether it is taken in bfloat16.
             compiled: whether torch.compile makes kernels for it.
         """
-        super().__init__(parameters, {"lr": learning_rate, "momentum": momentum, "steps": steps})
+        super().__init__(groups)
+        self._momentum, self._steps = momentum, steps
         self._dtype = torch.bfloat16 if half else None
-        self._update = torch.compile(_update, dynamic=False) if compiled else _update
+        self._change = torch.compile(_update, dynamic=False) if compiled else _update
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002 - torch's signature
-        """Update every parameter that has a gradient."""
-        for group in self.param_groups:
-            chosen = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if not chosen:
-                continue
-            momenta = [self._momentum(parameter) for parameter in chosen]
-            gradients = [parameter.grad for parameter in chosen]
-            self._update(chosen, gradients, momenta, group["lr"], group["momentum"], group["steps"], self._dtype)
-
-    def _momentum(self, parameter: Tensor) -> Tensor:
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffer: Tensor = state["momentum_buffer"]
-        return buffer
+    def _update(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        momenta = self._remembered("momentum_buffer", parameters)
+        self._change(parameters, gradients, momenta, group["lr"], self._momentum, self._steps, self._dtype)
 
 
 def _update(

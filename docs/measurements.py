@@ -441,16 +441,12 @@ def distillation_sentence() -> str:
         return "Whether teaching helps larger networks, too, has not been measured yet."
     alone = entry["network_accuracies"]
     kind = "them" if entry["teacher"] == entry["recipe"] else f"`{entry['teacher']}`"
-    changes = f" with `{entry['taught']}`" if entry["taught"] else ""
-    told = (
-        f"`{entry['recipe']}`, taught{changes} by {entry['networks']} of {kind}, on `{entry['data']}`: alone, these "
-        f"have a validation accuracy of {percent(min(alone))} to {percent(max(alone))}, together "
+    return (
+        f"`{entry['recipe']}`, taught by {entry['networks']} of {kind}, on `{entry['data']}`: alone, these have a "
+        f"validation accuracy of {percent(min(alone))} to {percent(max(alone))}, together "
         f"{percent(entry['teacher_accuracy'])} (on the images that have chosen how much each of them counts); "
-        f"{judged(entry, 'untaught', 'taught')}"
+        f"{judged(entry, 'untaught', 'taught')} ({provenance(entry)})."
     )
-    if (beside := entry.get("untaught_but_changed")) is not None:
-        told += f". Untaught, but{changes}, beside taught: {judged({**entry, **beside}, 'untaught', 'taught')}"
-    return f"{told} ({provenance(entry)})."
 
 
 def shown(value: Any) -> str:

@@ -56,7 +56,7 @@ def test_a_network_that_sees_no_places_has_no_map() -> None:
 @pytest.mark.parametrize(
     ("recipe", "layer"),
     [
-        ("classic", "block3_2.relu"),
+        ("classic", "block3_2.normalise"),
         ("fast94", "groups.1.normalisations.1"),
         ("fast96", "groups.1.normalisations.2"),
         ("resnet18", "blocks.7.normalisations.1"),

@@ -47,6 +47,10 @@ class ClassicModel(Settings):
     """Units of the dense layer between the convolutions and the class scores."""
     dropout: Fraction = 0.3
     """Dropout before each of the two dense layers: the probability with which an input is zeroed in training."""
+    kernels: Kernels = "torch"
+    """What computes training steps: torch's operations or, in float32 on a CPU, the compiled kernels of the fast
+    recipes' network, for convolutions of channels in multiples of 8, pooling and batch normalisation. On a GPU, and
+    where a CPU computes in half precision, torch's are used."""
 
 
 class SpeedModel(Settings):

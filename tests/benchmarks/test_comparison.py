@@ -95,23 +95,20 @@ def test_what_a_search_has_found_is_judged_on_other_images_and_with_other_seeds(
 def test_a_network_is_taught_by_others_and_compared_with_itself_untaught(measure: Measure) -> None:
     """And once recorded, nothing of it is trained again."""
     words = ["docs/improving/plain.toml", "--networks", "2", "--data", "shapes:training=60,test=20", "--runs", "1"]
-    words += ["--set", "epochs=1"]
+    words += ["--set", "epochs=1", "--hold-out", "0.7"]
     entry = measure(distilling, *words)
     assert (entry["kind"], entry["n"], entry["seeds"]) == ("distillation", 1, [0])
     assert (entry["training_images"], entry["validation_images"]) == (20, 40)
     assert entry["networks"] == len(entry["network_accuracies"]) in (1, 2)  # those that count in the ensemble
     recipes_trained = [Run(path.parent).recipe for path in series.WORK.rglob("study/*/*/result.json")]
-    kinds = [(bool(recipe.teacher.model), recipe.augmentation.mixup_alpha) for recipe in recipes_trained]
-    assert sorted(kinds) == [(False, 0.0), (False, 1.0), (True, 1.0)]
-    assert entry["untaught_but_changed"]["n"] == 1
-    assert entry["untaught_but_changed"]["second"] == entry["second"]  # the taught one is not trained again
+    assert sorted(bool(recipe.teacher.model) for recipe in recipes_trained) == [False, True]
     trained = {path: path.stat().st_mtime_ns for path in series.WORK.rglob("result.json")}
     assert measure(distilling, *words) == entry
     assert {path: path.stat().st_mtime_ns for path in series.WORK.rglob("result.json")} == trained
     told = measurements.distillation_sentence()
-    assert f"taught with `augmentation.mixup_alpha=1` by {entry['networks']} of them" in told
+    assert f"taught by {entry['networks']} of them" in told
     assert measurements.percent(entry["teacher_accuracy"]) in told
-    assert told.count("neither is shown to be better") == 2
+    assert "neither is shown to be better" in told
 
 
 def test_what_was_not_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

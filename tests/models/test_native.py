@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -65,6 +64,10 @@ def test_the_record_says_which() -> None:
     asked = SpeedModel(kernels="compiled")
     assert models.kernels(ClassicModel(), CPU, "float32") == "torch"
     assert models.kernels(SpeedModel(), CPU, "float32") == "torch"
+    classic = ClassicModel(kernels="compiled")
+    assert models.kernels(classic, CPU, "float32") == models.kernels(asked, CPU, "float32")
+    assert models.kernels(classic, torch.device("cuda"), "float32").startswith("torch (")
+    assert "multiples of 8" in models.kernels(ClassicModel(stages=((4,),), kernels="compiled"), CPU, "float32")
     assert "bfloat16 on cpu" in models.kernels(asked, CPU, "bfloat16")
     on_gpu = models.kernels(asked, torch.device("cuda"), "bfloat16")  # torch.compile's
     assert on_gpu == "compiled" or "triton" in on_gpu
@@ -194,19 +197,34 @@ def test_whatever_torchs_defaults_are() -> None:
         torch.set_default_device(None)
 
 
+LEARNERS = [
+    SpeedModel(widths=(16, 24), depth=2),
+    SpeedModel(widths=(16, 24), depth=3),
+    ClassicModel(stages=((8,), (16, 12), (16,)), hidden_units=16),  # of which two suit them, and one is pooled
+]
+
+
 @compiled
-@pytest.mark.parametrize(("depth", "size"), [*product([2, 3], [(32, 32), (21, 20)])])
-def test_a_network_learns_the_same(depth: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(32, 32), (21, 20)])
+@pytest.mark.parametrize("settings", LEARNERS, ids=["speed of 2", "speed of 3", "classic"])
+def test_a_network_learns_the_same(settings: SpeedModel | ClassicModel, size: tuple[int, int]) -> None:
     images, labels = torch.randn(16, 3, *size, generator=seeded(2)), torch.arange(16) % 10
-    gradients = []
+    networks, gradients = [], []
     for kind in ("torch", "compiled"):
         torch.manual_seed(0)
-        network = models.build(SpeedModel(widths=(16, 24), depth=depth, kernels=kind), 10)
+        network = models.build(settings.model_copy(update={"kernels": kind}), 10, size)
+        torch.manual_seed(1)  # dropout
         nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+        networks.append(network)
         gradients.append([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+    is_ours = [not torch.equal(torchs, other) for torchs, other in zip(*gradients, strict=True)]
+    assert any(is_ours)
     for torchs, other in zip(*gradients, strict=True):
         # Rounded otherwise, pooling takes another pixel where two are nearly equal.
-        assert (torchs - other).norm() <= 2e-2 * torchs.norm()
+        assert (torchs - other).norm() <= 2e-2 * torchs.norm() + 1e-6
+    networks[1].load_state_dict(networks[0].state_dict())
+    one, other = (network.eval()(images) for network in networks)
+    assert torch.equal(one, other)  # both answer with torch's operations
 
 
 @compiled

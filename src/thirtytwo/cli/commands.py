@@ -205,7 +205,11 @@ def train_command(
         screen.training_begins(training)
         if not as_json:  # a person waits
             screen.forecast(training)
-        with broken_off(screen, training), interruptible(training) as received, screen.training(training) as display:
+        with (
+            broken_off(screen.interrupted, training),
+            interruptible(training) as received,
+            screen.training(training) as display,
+        ):
             for event in training:
                 display.show(event)
     if training.interrupted:
@@ -213,7 +217,7 @@ def train_command(
         raise typer.Exit(128 + (received or [signal.SIGTERM])[0])  # the signal may have come to another process
     if not ranks.is_first:
         return
-    with broken_off(screen, training):
+    with broken_off(screen.interrupted, training):
         with screen.busy("scoring the test set, once"):
             result = evaluate_run(training.run, training.source, training.classifier, corrupted_images=corrupted)
         with screen.busy("drawing the report"):

@@ -384,7 +384,7 @@ class Screen:
 
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[state]}"))
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
-            yield TrialsDisplay(self, progress, trials)
+            yield TrialsDisplay(self.say, progress, trials)
 
     def cluster(self, address: str, room: int) -> None:
         """What trainings run on."""
@@ -507,7 +507,7 @@ class Screen:
 
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[state]}"))
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
-            yield NetworksDisplay(self, progress, networks)
+            yield NetworksDisplay(self.say, progress, networks)
 
     def audit(self, audit: Audit, page: Path) -> None:
         """What was found, in short."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from thirtytwo.cli.show import Screen
+    from thirtytwo.run import Run
     from thirtytwo.study import Pool
     from thirtytwo.train import Training
 
@@ -40,7 +40,7 @@ def caught(react: Callable[[int], None]) -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def goes_on(screen: Screen) -> Iterator[None]:
+def goes_on(say: Callable[[str], None]) -> Iterator[None]:
     """Say that the same command goes on, at whatever Ctrl-C or a polite kill ends it; a second one ends it at once."""
 
     def end(number: int) -> None:
@@ -51,17 +51,17 @@ def goes_on(screen: Screen) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            screen.say(GOES_ON)
+            say(GOES_ON)
             raise typer.Exit(128 + (received or [signal.SIGINT])[0]) from None
 
 
 @contextlib.contextmanager
-def broken_off(screen: Screen, training: Training) -> Iterator[None]:
-    """Say how to go on after a second Ctrl-C, or one after the training."""
+def broken_off(tell: Callable[[Run], None], training: Training) -> Iterator[None]:
+    """Tell how a run is gone on with after a second Ctrl-C, or one after the training."""
     try:
         yield
     except KeyboardInterrupt:
-        screen.interrupted(training.run)
+        tell(training.run)
         raise typer.Exit(130) from None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from rich.progress import Progress, TaskID
 
@@ -11,16 +11,13 @@ from thirtytwo.events import Epoch, Step
 from thirtytwo.study.pool import Watcher
 from thirtytwo.study.task import Ended, Task
 
-if TYPE_CHECKING:
-    from thirtytwo.cli.show import Screen
-
 
 class TrialsDisplay(Watcher):
     """Trainings of a study: a line for each that is under way, and one that counts them where there are several."""
 
-    def __init__(self, screen: Screen, progress: Progress, trials: int) -> None:
+    def __init__(self, say: Callable[[str], None], progress: Progress, trials: int) -> None:
         """Made by `Screen.trials_under_way`."""
-        self._screen, self._progress, self._trials = screen, progress, trials
+        self._say, self._progress, self._trials = say, progress, trials
         self._lines: dict[Task, TaskID] = {}
         self._sum: TaskID | None = None
         self._ended = 0
@@ -47,7 +44,7 @@ class TrialsDisplay(Watcher):
 
     def tells(self, words: str) -> None:
         """A line that stays."""
-        self._screen.say(words)
+        self._say(words)
 
     def _count(self) -> None:
         if self._sum is None:
@@ -63,9 +60,9 @@ class TrialsDisplay(Watcher):
 class NetworksDisplay(Watcher):
     """Networks of an audit in one bar; where nothing can move, a line for each epoch."""
 
-    def __init__(self, screen: Screen, progress: Progress, networks: int) -> None:
+    def __init__(self, say: Callable[[str], None], progress: Progress, networks: int) -> None:
         """Made by `Screen.networks_under_way`."""
-        self._screen, self._progress, self._networks = screen, progress, networks
+        self._say, self._progress, self._networks = say, progress, networks
         self._task = progress.add_task("", total=networks, state="", visible=False)
         self._shares: dict[Task, float] = {}  # of each network that was seen, how much of it is done
         self._under_way: set[Task] = set()
@@ -79,7 +76,7 @@ class NetworksDisplay(Watcher):
         words = f"network {task.number + 1} of {self._networks}"
         if isinstance(event, Epoch):
             if self._progress.disable:
-                self._screen.say(f"{words}: epoch {event.epoch}, training accuracy {event.train_accuracy:.1%}")
+                self._say(f"{words}: epoch {event.epoch}, training accuracy {event.train_accuracy:.1%}")
             return
         share = (event.epoch - 1 + event.step / event.steps) / event.epochs
         self._shares[task] = share
@@ -100,4 +97,4 @@ class NetworksDisplay(Watcher):
 
     def tells(self, words: str) -> None:
         """A line that stays."""
-        self._screen.say(words)
+        self._say(words)

@@ -504,7 +504,7 @@ def audit_command(
     broken_files.csv and audit.html; a table that you have changed by hand is left as it is.
     """
     screen = screen_for(as_json)
-    with goes_on(screen):
+    with goes_on(screen.say):
         from thirtytwo import planner, report
         from thirtytwo.data import find
         from thirtytwo.study import audit, findings, label_errors

@@ -27,6 +27,7 @@ from thirtytwo.models import (
 )
 from thirtytwo.settings import (
     AnyModel,
+    ClassicModel,
     CustomModel,
     ResNetModel,
     Settings,
@@ -110,12 +111,16 @@ def kernels(settings: AnyModel, device: torch.device, precision: str) -> str:
     """
     if getattr(settings, "kernels", "torch") == "torch":
         return "torch"
-    if isinstance(settings, ResNetModel):
+    if isinstance(settings, ClassicModel | ResNetModel):
         if device.type != "cpu":
             return "torch (compiled ones for such networks are for CPUs)"
-        if settings.cardinality > 1:
+        if isinstance(settings, ClassicModel):
+            channels = sum(settings.stages, ())
+        elif settings.cardinality > 1:
             return f"torch (no compiled ones for convolutions in {settings.cardinality} groups)"
-        if not any(map(native.suits, resnet.widths_3x3(settings.widths, settings.bottleneck))):
+        else:
+            channels = tuple(resnet.widths_3x3(settings.widths, settings.bottleneck))
+        if not any(map(native.suits, channels)):
             return f"torch (no compiled ones for channels that are no multiples of {native.LANES})"
     if device.type == "cuda":
         return "compiled" if has_triton() else "torch (no compiled ones: triton, which torch.compile needs, is missing)"

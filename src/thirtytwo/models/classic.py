@@ -3,6 +3,9 @@
 It follows the plan that every introduction to convolutional networks draws (LeCun et al. 1998; Krizhevsky et al. 2012),
 with what has been learned since: 3 × 3 kernels (Simonyan & Zisserman 2015) and batch normalisation (Ioffe & Szegedy
 2015) after every convolution.
+
+On a CPU, kernels of our own may train it: Winograd's for convolutions, max-pooling included, and one for normalisation
+with ReLU.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from thirtytwo.errors import RecipeError
+from thirtytwo.models.pointwise import BatchNormAct2d
+from thirtytwo.models.winograd import Convolution
 
 
 def build(
@@ -20,6 +25,7 @@ def build(
     stages: Sequence[Sequence[int]],
     hidden_units: int,
     dropout: float,
+    compiled: bool,
     classes: int,
     size: tuple[int, int],
 ) -> nn.Sequential:
@@ -29,6 +35,7 @@ def build(
         stages: output channels of each convolution, grouped; height and width are halved at the end of each group.
         hidden_units: width of the dense layer before the scores.
         dropout: probability of zeroing an input of either dense layer, in training.
+        compiled: whether kernels of our own train it, where they can.
         classes: number of scores.
         size: (height, width) of the input in pixels.
 
@@ -49,7 +56,7 @@ def build(
     for number, stage in enumerate(stages, start=1):
         for position, outputs in enumerate(stage, start=1):
             is_last = position == len(stage)
-            layers[f"block{number}_{position}"] = _block(channels, outputs, halve=is_last)
+            layers[f"block{number}_{position}"] = _Block(channels, outputs, halve=is_last, compiled=compiled)
             channels = outputs
     layers["flatten"] = nn.Flatten()
     layers["dropout1"] = nn.Dropout(dropout)
@@ -61,13 +68,17 @@ def build(
     return nn.Sequential(layers)
 
 
-def _block(inputs: int, outputs: int, *, halve: bool) -> nn.Sequential:
+class _Block(nn.Module):
     """Convolution, pooling, normalisation, ReLU: (batch, inputs, h, w) -> (batch, outputs, h / 2, w / 2) if halved."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["convolution"] = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
-    if halve:
+
+    def __init__(self, inputs: int, outputs: int, *, halve: bool, compiled: bool) -> None:
+        super().__init__()
+        self.convolution = Convolution(inputs, outputs, compiled=compiled)
         # Pooling comes before normalisation: ReLU commutes with it, and a quarter of the pixels is left to normalise.
-        layers["pool"] = nn.MaxPool2d(2)
-    layers["normalise"] = nn.BatchNorm2d(outputs)
-    layers["relu"] = nn.ReLU()
-    return nn.Sequential(layers)
+        self.pool = nn.MaxPool2d(2) if halve else None
+        self.normalise = BatchNormAct2d(outputs, "relu", compiled=compiled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convolution(x) if self.pool is None else self.convolution.pooled(x, self.pool)
+        normalised: Tensor = self.normalise(x)
+        return normalised

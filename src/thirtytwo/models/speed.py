@@ -19,7 +19,7 @@ from torch.nn.functional import max_pool2d
 
 from thirtytwo.errors import RecipeError
 from thirtytwo.models.pointwise import BatchNormAct2d, activated
-from thirtytwo.models.winograd import Convolution, convolve
+from thirtytwo.models.winograd import Convolution
 
 CHUNK = 500
 """Images whose patches are held at once while the first layer is computed."""
@@ -129,15 +129,7 @@ class _Group(nn.Module):
         trunk = None
         for number, (convolution, normalise) in enumerate(zip(self.convolutions, self.normalisations, strict=True)):
             assert isinstance(convolution, Convolution)
-            if number == 0:
-                fused = convolution.is_winograd(x)
-                x = (
-                    convolve(x, convolution.weight, pool=True, half=convolution.half_products)
-                    if fused
-                    else self.pool(convolution(x))
-                )
-            else:
-                x = convolution(x)
+            x = convolution.pooled(x, self.pool) if number == 0 else convolution(x)
             x = normalise(x, trunk if number == depth - 1 else None)
             if number == 0 and depth > 2:
                 trunk = x

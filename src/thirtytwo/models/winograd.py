@@ -104,9 +104,16 @@ class Convolution(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        if not self.is_winograd(images):
-            return super().forward(images)
-        return convolve(images, self.weight, half=self.half_products)
+        if self.is_winograd(images):
+            return convolve(images, self.weight, half=self.half_products)
+        return super().forward(images)
+
+    def pooled(self, images: Tensor, pool: nn.MaxPool2d) -> Tensor:
+        """The largest of each 2 × 2 outputs: found by `pool`, or in the same go."""
+        if self.is_winograd(images):
+            return convolve(images, self.weight, pool=True, half=self.half_products)
+        largest: Tensor = pool(self(images))
+        return largest
 
     def is_winograd(self, images: Tensor) -> bool:
         """Whether it is for these images."""

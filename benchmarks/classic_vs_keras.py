@@ -1,6 +1,6 @@
 """Races `classic` against the usual Keras notebook, on the same 45,000 training and 5,000 validation images.
 
-    python benchmarks/classic_vs_keras.py [--data SPEC] [--pairs 3] [--first-seed 0] [--dirty]
+    python benchmarks/classic_vs_keras.py [--data SPEC] [--pairs 3] [--first-seed 0] [--dirty] [--commit REV]
 
 A pair is one training of each with the same seed, each in a process of its own; the machine should have nothing else
 to do. Keras goes first in pairs with an even seed, ours in those with an odd one. The question: how long does ours take
@@ -172,9 +172,9 @@ def record(folder: Path, path: Path = measured.PATH) -> dict[str, dict[str, Any]
 # The command ---------------------------------------------------------------------------------------------------------
 
 
-def race(spec: str | None, seeds: Sequence[int], dirty: bool, lock: int) -> int:
+def race(spec: str | None, seeds: Sequence[int], dirty: bool, named: str | None, lock: int) -> int:
     """Run what is missing of these pairs and record it; returns the exit status."""
-    commit = series.commit_to_measure(dirty)
+    commit = series.commit_to_measure(dirty, named)
     sources = series.clone(commit, lock)
     source = find(spec)
     images = open_training(source)
@@ -211,11 +211,12 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--dirty", action="store_true", help="race changes that are not committed")
+    series.add_commit(parser)
     arguments = parser.parse_args()
     if arguments.pairs < 1 or arguments.first_seed < 0:
         parser.error("expected at least one pair, and seeds from 0 on")
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.pairs)
-    return series.command(lambda lock: race(arguments.data, seeds, arguments.dirty, lock))
+    return series.command(lambda lock: race(arguments.data, seeds, arguments.dirty, arguments.commit, lock))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ have been N pairs. All of them hold out the same images, and it is these that ju
 network of the ensemble counts, which is N numbers at most. The test set is not opened.
 
 Teachers know the images that they were trained on by heart, and say little more of them than the labels do. Of mixed
-images they say more ("function matching", Beyer et al. 2022, arXiv 2106.05237), so all networks learn from such, taught
-or not.
+images they say more ("function matching", Beyer et al. 2022, arXiv 2106.05237), so by default all networks learn from
+such, taught or not.
 
 More images are held out than learned from: where networks err on a quarter of their images, most of what differs from
 pair to pair is which ones were held out.

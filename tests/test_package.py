@@ -55,7 +55,7 @@ def test_help_loads_no_torch() -> None:
     assert not {"torch", "numpy", "ray"} & loaded
 
 
-def test_no_command_on_a_cpu_waits_for_torchs_compiler(tmp_path: Path) -> None:
+def test_training_and_answering_on_a_cpu_do_not_wait_for_torchs_compiler(tmp_path: Path) -> None:
     sets = {
         "fast94": "model.widths=[8,8]",
         "resnet18": "model.widths=[4,4,4,4]",
@@ -66,10 +66,23 @@ def test_no_command_on_a_cpu_waits_for_torchs_compiler(tmp_path: Path) -> None:
     shown, loaded = loaded_by(
         *trained,
         f"evaluate {tmp_path}/fast94 --split validation",
+        f"predict {tmp_path}/resnet18 {ROOT / 'docs' / 'augmentations.png'}",
         env={"THIRTYTWO_DATA": "shapes:training=50,test=10"},
     )
     assert "Report:" in shown
     assert not {"torch._dynamo", "sympy"} & loaded
+
+
+def test_no_network_waits_for_torchs_compiler_to_be_sketched() -> None:
+    script = (
+        "import sys\nfrom thirtytwo import models, recipe\n"
+        "for name in recipe.names():\n    for device in ('cpu', 'cuda'):\n"
+        "        models.shapes(recipe.load(name).for_device(device).model, 10)\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in loaded
+    assert not {"torch._dynamo", "sympy"} & set(loaded)
 
 
 def test_public_names_are_sorted_real_and_documented() -> None:

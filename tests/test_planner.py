@@ -152,7 +152,11 @@ def test_the_work_of_a_training_is_known_before_it(
     recipe = recipes.load("fast94", [*WORK[variant], "validation=0.1"])
     reader = Source(spec="made", name="made", location="memory", notice="", reader=lambda split: small_images)
     training = train(recipe, reader)
-    work = planner.work(recipe, len(small_images), len(small_images.classes), small_images.size)
+    facts = len(small_images), len(small_images.classes), small_images.size
+    work = planner.work(recipe, *facts)
+    asked = [parameter.requires_grad for parameter in training.network.parameters()]
+    assert planner.work(recipe, *facts, training.network) == work
+    assert [parameter.requires_grad for parameter in training.network.parameters()] == asked
     training.finish()
     assert training.run.result["flops"] == pytest.approx(work.flops, rel=0.03)
     assert training.run.result["parameters"] == work.parameters

@@ -25,9 +25,11 @@ IMAGES = 50_000
 """Training images of CIFAR-10."""
 TRIAL_SECONDS = 1.0
 """For how long the largest steps are tried, where so few images do."""
-TRIAL_SHARE = 0.01
-"""Of all the images that steps will see: no more are tried at once, so that trying takes little of a short training's
-time, too."""
+TRIAL_SHARE = 0.02
+"""Of all the images that steps will see: about so many are tried at once, so that trying takes little of a short
+training's time, too."""
+FEWEST = 16
+"""Of a batch, as many are tried however short the training: a step takes some time for itself."""
 TRIAL_IMAGES = 2
 """Images in the first step that is tried; then there are as many as `TRIAL_SECONDS` are enough for."""
 
@@ -204,7 +206,7 @@ def seconds(
                 asked += validated * _views(recipe.views)
                 # Batch normalisation's averages are computed anew for a plain mean of weights.
                 asked += trained * (recipe.averaging.epochs > 0 and recipe.averaging.weighting == "equal")
-    most = min(recipe.batch_size, max(trained, 1), max(int(TRIAL_SHARE * learned), TRIAL_IMAGES))
+    most = min(recipe.batch_size, max(trained, 1), max(int(TRIAL_SHARE * learned), FEWEST))
     step, answer = _seconds_per_image(network, size, most, half)
     return step * _passes(recipe) * learned + answer * asked
 

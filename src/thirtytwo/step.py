@@ -276,7 +276,7 @@ class Stepper:
         """Give every parameter a gradient, 0 where a step does not use it.
 
         A network of somebody's own may leave out parts of itself, each rank others. Without this, a parameter would be
-        treated otherwise alone than together with other ranks, and torch's fused SGD cannot begin with one later.
+        treated otherwise alone than together with other ranks.
         """
         objective.backward()  # type: ignore[no-untyped-call]
         for parameter in self._state.network.parameters():

@@ -13,7 +13,7 @@ from thirtytwo import recipe as recipes
 from thirtytwo.errors import MissingExtra, ModelError, RecipeError
 from thirtytwo.models import speed
 from thirtytwo.models.speed import SpeedNet
-from thirtytwo.settings import AnyModel, ClassicModel, CustomModel, SpeedModel, TimmModel
+from thirtytwo.settings import AnyModel, ClassicModel, CustomModel, SpeedModel, TimmModel, TransformerModel
 
 EVERY = [
     pytest.param(kind(), id=kind.model_fields["name"].default)
@@ -205,13 +205,26 @@ def test_averages_of_batch_normalisation_are_renewed_as_plain_means_over_batches
     assert torch.equal(second.running_mean, kept)  # it is in evaluation mode
 
 
-@pytest.mark.parametrize("settings", EVERY)
+@pytest.mark.parametrize(
+    "settings", [*EVERY, pytest.param(TransformerModel(attention_dropout=0.0), id="attention without dropout")]
+)
 def test_operations_are_counted_where_nothing_is_computed(settings: AnyModel) -> None:
     with torch.device("meta"):
         nothing = models.build(settings, 10)
     forward, both = (models.flops_per_image(nothing, backward=backward) for backward in (False, True))
     assert 2 * forward < both < 3.01 * forward
     assert both == models.flops_per_image(models.build(settings, 10))
+
+
+def test_operations_are_counted_whatever_the_caller_does() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.LazyLinear(10))
+    network(torch.rand(1, 3, 8, 8))
+    forward, both = (models.flops_per_image(network, (8, 8), backward=backward) for backward in (False, True))
+    with torch.inference_mode():
+        assert models.flops_per_image(network, (8, 8), backward=False) == forward > 0
+    compiled = torch.compile(network, backend="eager")
+    assert isinstance(compiled, nn.Module)
+    assert models.flops_per_image(compiled, (8, 8)) == both
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])

@@ -9,7 +9,7 @@ from torch import nn
 from thirtytwo import models
 from thirtytwo.errors import RecipeError
 from thirtytwo.models import winograd
-from thirtytwo.models.resnet import StochasticDepth
+from thirtytwo.models.resnet import StochasticDepth, _Projection
 from thirtytwo.settings import AnyModel, ConvMixerModel, PyramidNetModel, ResNetModel, TransformerModel
 
 WIDE: dict[str, Any] = {"stem": 16, "widths": (160, 320, 640), "blocks": (4, 4, 4), "preactivation": True}
@@ -103,6 +103,19 @@ def test_a_bottleneck_has_three_convolutions_of_which_the_middle_one_is_grouped_
     shapes = [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0], c.groups) for c in convolutions]
     assert shapes == [(8, 8, 1, 1, 1), (8, 8, 3, 2, 2), (8, 16, 1, 1, 1)]
     assert network(torch.rand(2, 3, 9, 12)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("inputs", [3, 7, 12, 16])
+@pytest.mark.parametrize("size", [(8, 8), (9, 6)])
+def test_a_projection_that_halves_is_the_convolution_that_it_is_named_after(inputs: int, size: tuple[int, int]) -> None:
+    layer = _Projection(inputs, 5, 2).double()
+    images = torch.randn(2, inputs, *size, dtype=torch.float64, requires_grad=True)
+    expected = torch.einsum("oi,bihw->bohw", layer.weight[:, :, 0, 0], images)[:, :, ::2, ::2]
+    assert torch.allclose(layer(images), expected)
+    one, other = (
+        torch.autograd.grad(scores.square().sum(), (images, layer.weight)) for scores in (layer(images), expected)
+    )
+    assert all(map(torch.allclose, one, other))
 
 
 @pytest.mark.parametrize("bottleneck", [0.0, 0.5])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -288,6 +289,46 @@ def test_an_optimiser_restored_goes_on_to_the_same_bits(settings: AnyOptimizer) 
     optim.restore_state(again, remembered)
     update(again, range(3, 6))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
+
+
+THEIRS = {
+    "adam": (Adam(learning_rate=0.01, weight_decay=0.1), torch.optim.AdamW, {}),
+    "sgd": (Sgd(learning_rate=0.01, momentum=0.9, nesterov=True), torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "heavy ball": (Sgd(learning_rate=0.01, momentum=0.9, nesterov=False), torch.optim.SGD, {"momentum": 0.9}),
+    "no momentum": (Sgd(learning_rate=0.01, momentum=0.0, nesterov=False), torch.optim.SGD, {}),
+}
+
+
+@pytest.mark.parametrize(("settings", "theirs", "more"), THEIRS.values(), ids=list(THEIRS))
+def test_the_same_bits_as_torchs(settings: Adam | Sgd, theirs: Any, more: dict[str, Any]) -> None:
+    """And it goes on from what theirs remembers, as checkpoints of earlier versions hold it."""
+    networks = []
+    for _ in range(3):
+        torch.manual_seed(0)
+        networks.append(nn.Conv2d(3, 16, 3, bias=False).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    one, other, later = networks
+    decay = {"weight_decay": settings.weight_decay}
+    reference = theirs(one.parameters(), lr=settings.learning_rate, fused=True, **decay, **more)
+    ours, resumed = (optim.build(settings, network) for network in (other, later))
+    torch.set_default_dtype(torch.float64)  # which the caller may like
+    try:
+        for step in range(10):
+            if step == 5:
+                later.load_state_dict(other.state_dict())
+                named = {name: value for name, value in reference.state[one.weight].items() if value is not None}
+                optim.restore_state(resumed, {f"0.{name}": value.clone() for name, value in named.items()})
+            for network in networks:
+                generator = torch.Generator().manual_seed(step)
+                drawn = torch.randn(one.weight.shape, generator=generator, dtype=torch.float32)
+                network.weight.grad = torch.empty_like(network.weight).copy_(drawn)
+            reference.step()
+            ours[0].step()
+            if step >= 5:
+                resumed[0].step()
+            assert torch.equal(other.weight, one.weight)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(later.weight, one.weight)
 
 
 def test_adam_follows_its_paper() -> None:

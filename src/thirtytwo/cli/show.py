@@ -172,10 +172,11 @@ class Screen:
         self.say(f"at most {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, on {where}")
         self._named(recipe)
         self._too_long(recipe)
-        images = facts["training_images"] + facts["validation_images"]
-        work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size, training.network)
-        beside = ", and what its teacher takes" if recipe.teacher.model else ""
-        self.say(f"to compute: {scaled(work.flops, 'FLOP')}{beside}")
+        if not self.console.quiet:  # to count takes a step for each size of images
+            images = facts["training_images"] + facts["validation_images"]
+            work = planner.work(recipe, images, len(facts["classes"]), training.classifier.size, training.network)
+            beside = ", and what its teacher takes" if recipe.teacher.model else ""
+            self.say(f"to compute: {scaled(work.flops, 'FLOP')}{beside}")
         if (ranks := training.ranks) != training.ranks_before:
             self.say(
                 f"trained by {plural(training.ranks_before, 'process', 'processes')} until now, by {ranks} from here "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._triton import has_triton
 
 from thirtytwo.errors import ModelError, RecipeError
@@ -335,7 +337,7 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32), *, bac
     gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
     counter = flops.Counter()
     try:
-        with _as_in_training(network), torch.random.fork_rng(), counter:  # dropout draws
+        with _as_in_training(network), _countable(), torch.random.fork_rng(), counter:  # dropout draws
             scores = network(_black_images(network, 2, size))
             if backward:
                 scores.sum().backward()
@@ -343,6 +345,16 @@ def flops_per_image(network: nn.Module, size: tuple[int, int] = (32, 32), *, bac
         for parameter, gradient in gradients:
             parameter.grad = gradient
     return counter.flops / 2
+
+
+@contextlib.contextmanager
+def _countable() -> Iterator[None]:
+    """Operations are `flops.Counter`'s to see, and the same on every machine."""
+    # What somebody has compiled is computed as it is written. Attention has kernels of which torch knows no formula.
+    is_compiler_loaded = "torch._dynamo" in sys.modules
+    stance = torch.compiler.set_stance("force_eager") if is_compiler_loaded else contextlib.nullcontext()
+    with torch.inference_mode(False), sdpa_kernel(SDPBackend.MATH), stance:
+        yield
 
 
 def _black_images(network: nn.Module, number: int, size: tuple[int, int]) -> torch.Tensor:

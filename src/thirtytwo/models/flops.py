@@ -14,15 +14,15 @@ from torch.utils.flop_counter import flop_registry
 class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     """Adds up what torch's formulas say of every operation that is computed while it is entered.
 
-    `torch.utils.flop_counter.FlopCounterMode` counts the same, but for the backward pass of grouped convolutions, which
-    it takes for ones without groups. It also loads torch's compiler, which takes longer than all else before a first
-    step.
+    Like `torch.utils.flop_counter.FlopCounterMode`, but that one takes the backward pass of grouped convolutions for
+    one without groups, and loads torch's compiler, which takes longer than all else before a first step. What is
+    computed in inference mode, inside of `torch.cond` and the like, or by what torch.compile has made, is not counted.
     """
 
     flops: int
     """So far."""
     supports_higher_order_operators = True
-    """Such as `torch.cond`; what is computed inside of them is not counted."""
+    """Such as `torch.cond`, which are left to themselves."""
 
     def __init__(self) -> None:
         """Count from 0."""
@@ -39,7 +39,8 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has 
         """Compute an operation, and count it."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if (formula := FORMULAS.get(getattr(func, "overloadpacket", func))) is not None:
+        operation = getattr(func, "overloadpacket", func)
+        if (formula := OWN.get(operation) or flop_registry.get(operation)) is not None:
             self.flops += formula(*args, **kwargs, out_val=result)
         return result
 
@@ -59,5 +60,5 @@ def _backward(gradient: Any, inputs: Any, kernel: Any, *rest: Any, **_: Any) -> 
     return forward * sum(map(bool, wanted[:2]))
 
 
-FORMULAS: dict[Any, Callable[..., int]] = {**flop_registry, torch.ops.aten.convolution_backward: _backward}
-"""By operation; each is given what the operation is, and its result as ``out_val``."""
+OWN: dict[Any, Callable[..., int]] = {torch.ops.aten.convolution_backward: _backward}
+"""Formulas in place of torch's, by operation; each is given what the operation is, and its result as ``out_val``."""

@@ -39,7 +39,6 @@ class Adam(Optimizer):
             [],  # of AMSGrad
             self._remembered("step", parameters, each=False),
             fused=True,  # one pass over each parameter instead of a dozen
-            capturable=parameters[0].is_cuda,  # counts its steps where they are taken
             amsgrad=False,
             beta1=self._beta1,
             beta2=self._beta2,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from thirtytwo.optim.optimizer import Optimizer
+from thirtytwo.optim.optimizer import MOMENTUM, Optimizer
 
 # An odd quintic whose slope at 0 is as large as it can be while values near 1 stay near it (Jordan 2024). It does not
 # converge to 1 exactly: singular values end between about 0.7 and 1.2, which trains as well.
@@ -94,14 +94,14 @@ class Muon(Optimizer):
         super().__init__(groups)
         self._momentum, self._steps = momentum, steps
         self._dtype = torch.bfloat16 if half else None
-        self._change = torch.compile(_update, dynamic=False) if compiled else _update
+        self._take = torch.compile(_orthogonal_step, dynamic=False) if compiled else _orthogonal_step
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        momenta = self._remembered("momentum_buffer", parameters)
-        self._change(parameters, gradients, momenta, group["lr"], self._momentum, self._steps, self._dtype)
+        momenta = self._remembered(MOMENTUM, parameters)
+        self._take(parameters, gradients, momenta, group["lr"], self._momentum, self._steps, self._dtype)
 
 
-def _update(
+def _orthogonal_step(
     parameters: list[Tensor],
     gradients: list[Tensor],
     momenta: list[Tensor],

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MOMENTUM = "momentum_buffer"
+"""Name under which the momentum of a parameter is remembered, as torch's SGD has it."""
+
 
 class Optimizer(ABC):
     """Updates some of a network's parameters, group by group, and remembers something of each.
@@ -52,5 +55,9 @@ class Optimizer(ABC):
         """
         for parameter in parameters:
             if name not in (state := self.state[parameter]):
-                state[name] = torch.zeros_like(parameter) if each else torch.zeros((), device=parameter.device)
+                state[name] = (
+                    torch.zeros_like(parameter)
+                    if each
+                    else torch.zeros((), dtype=torch.float32, device=parameter.device)
+                )
         return [self.state[parameter][name] for parameter in parameters]

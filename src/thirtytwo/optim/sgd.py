@@ -8,10 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from thirtytwo.optim.optimizer import Optimizer
-
-MOMENTUM = "momentum_buffer"
-"""Name under which the momentum of a parameter is remembered, as torch's SGD has it."""
+from thirtytwo.optim.optimizer import MOMENTUM, Optimizer
 
 
 class Sgd(Optimizer):

@@ -55,6 +55,12 @@ def suits(channels: int) -> bool:
     return channels % LANES == 0 and channels <= MOST_CHANNELS
 
 
+def gradients_of(result: Tensor, factors: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Of the inputs, for these gradients of a result."""
+    # Of a single number: given factors for each, torch loads SymPy to compare their shapes.
+    return torch.autograd.grad((result * factors).sum(), inputs)
+
+
 def room(*shape: int) -> Tensor:
     """For images: float32 (batch, channels, h, w), channels-last."""
     return torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)

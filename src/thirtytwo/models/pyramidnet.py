@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import avg_pool2d, pad, relu
 
 from thirtytwo.errors import RecipeError
-from thirtytwo.models.resnet import convolutions
+from thirtytwo.models.resnet import convolutions, draw_kernels
 
 EXPANSION = 4
 """How many times as many channels as its 3 × 3 convolution has come out of a bottleneck."""
@@ -87,10 +87,7 @@ class PyramidNet(nn.Module):
         self.blocks = nn.Sequential(*layers)
         self.normalise = nn.BatchNorm2d(layers[-1].outputs)
         self.head = nn.Linear(layers[-1].outputs, classes)
-        for module in self.modules():
-            # Without numbers there are none to draw, and torch loads its compiler to find that out.
-            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_kernels(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""

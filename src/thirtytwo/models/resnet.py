@@ -106,16 +106,21 @@ class ResNet(nn.Module):
         self.blocks = nn.Sequential(*layers)
         self.normalise = common.normalise(channels) if preactivation else nn.Identity()
         self.head = nn.Linear(channels, classes)
-        for module in self.modules():
-            # Without numbers there are none to draw, and torch loads its compiler to find that out.
-            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_kernels(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         x = self.normalise(self.blocks(self.stem_normalise(self.stem(images))))
         scores: Tensor = self.head(x.mean((2, 3)))
         return scores
+
+
+def draw_kernels(network: nn.Module) -> None:
+    """Give every convolution fresh weights, of a variance that suits ReLU (He et al. 2015, arXiv 1502.01852)."""
+    for module in network.modules():
+        # Without numbers there are none to draw, and torch loads its compiler to find that out.
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, max_pool2d
 
-from thirtytwo.models.native import LANES, Kernels, fits, room, suits
+from thirtytwo.models.native import LANES, Kernels, fits, gradients_of, room, suits
 
 SIDES = (2, 3, 4, 5, 6, 7, 8)
 """Sides of tiles. Larger ones multiply less and round more."""
@@ -371,21 +371,16 @@ def _is_right(half: bool) -> bool:
     with torch.enable_grad():
         expected = conv2d(images, weights, padding=1)
         factors = torch.randn(expected.shape, generator=generator, **kind)
-        gradients = _slopes(expected, factors, images, weights)
+        wanted = gradients_of(expected, factors, (images, weights))
         for side in _products(half).sides:
             found = convolve(images, weights, side, half=half)
-            results = [found, *_slopes(found, factors, images, weights)]
+            results = [found, *gradients_of(found, factors, (images, weights))]
             if side % 2 == 0:
                 results.append(convolve(images, weights, side, pool=True, half=half))
-            rights = [expected, *gradients, max_pool2d(expected, 2)]
+            rights = [expected, *wanted, max_pool2d(expected, 2)]
             if not all(_close(*pair, tolerance) for pair in zip(results, rights, strict=False)):
                 return False
     return True
-
-
-def _slopes(result: Tensor, factors: Tensor, images: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
-    # Of a single number: given factors for each, torch loads SymPy to compare their shapes.
-    return torch.autograd.grad((result * factors).sum(), (images, weights))
 
 
 def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
